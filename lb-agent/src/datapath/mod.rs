@@ -1,0 +1,3 @@
+//! Carries out map operations. Decides nothing: `plan` says what, this module does it and reports.
+
+pub mod store;

@@ -1,0 +1,77 @@
+//! The seam between `plan` and the maps: what the agent may do to them.
+//!
+//! Three implementations: the kernel's maps, a simulation on the host, and a wrapper that fails a share of all writes.
+
+use lb_common::abi::{Backend, Family, Frontend, FrontendKey, NameKey, Slot, V4, V6};
+
+/// A map operation that failed. The caller keeps its own state as it was before and tries again later.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The map has no room: name of the map and its capacity.
+    #[error("map {map} is full ({capacity} entries): raise its capacity with {flag} and restart the agent")]
+    Full {
+        /// Map name.
+        map: &'static str,
+        /// Its capacity.
+        capacity: u32,
+        /// The flag that sets it.
+        flag: &'static str,
+    },
+    /// Anything else the kernel said.
+    #[error("{operation} on map {map}")]
+    Failed {
+        /// Map name.
+        map: &'static str,
+        /// What was tried.
+        operation: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// How many entries the maps of one family can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// `lb_frontends`.
+    pub frontends: u32,
+    /// `lb_backends`.
+    pub backends: u32,
+    /// `lb_slots`.
+    pub slots: u32,
+}
+
+/// The maps of one family. Every operation may be repeated.
+pub trait FamilyStore<F: Family> {
+    /// Inserts or replaces, at once for every reader.
+    fn put_frontend(&mut self, key: &FrontendKey<F>, value: &Frontend) -> Result<(), StoreError>;
+    /// Removes; an absent key is no error.
+    fn delete_frontend(&mut self, key: &FrontendKey<F>) -> Result<(), StoreError>;
+    /// Inserts or replaces.
+    fn put_backend(&mut self, id: u32, backend: &Backend<F>) -> Result<(), StoreError>;
+    /// Removes; an absent id is no error.
+    fn delete_backend(&mut self, id: u32) -> Result<(), StoreError>;
+    /// Writes a range. No frontend may name it yet.
+    fn write_slots(&mut self, first: u32, slots: &[Slot<F>]) -> Result<(), StoreError>;
+    /// All frontends, in no order.
+    fn frontends(&self) -> Result<Vec<(FrontendKey<F>, Frontend)>, StoreError>;
+    /// All backends, in no order.
+    fn backends(&self) -> Result<Vec<(u32, Backend<F>)>, StoreError>;
+    /// A range of slots.
+    fn slots(&self, first: u32, n: u32) -> Result<Vec<Slot<F>>, StoreError>;
+    /// What fits.
+    fn capacity(&self) -> Capacity;
+}
+
+/// All maps that the agent writes for the programs.
+pub trait MapStore: FamilyStore<V4> + FamilyStore<V6> {
+    /// Inserts or replaces a name; longer ones are cut at [`lb_common::abi::NAME_LEN`].
+    fn put_name(&mut self, key: NameKey, name: &str) -> Result<(), StoreError>;
+    /// Removes; an absent key is no error.
+    fn delete_name(&mut self, key: NameKey) -> Result<(), StoreError>;
+    /// All names, in no order.
+    fn names(&self) -> Result<Vec<(NameKey, String)>, StoreError>;
+    /// Returns when every program that was running at the call has ended: slots that no frontend names any more can
+    /// then be written again. Costs tens of milliseconds; called only when resting ranges are wanted back.
+    fn wait_for_readers(&mut self) -> Result<(), StoreError>;
+}

@@ -1,0 +1,129 @@
+//! What a source says about the world: the small, typed part of Services and EndpointSlices that this agent reads.
+//!
+//! Produced by `watch`, consumed by `model`. No Kubernetes client type appears here, and no policy: objects are
+//! translated, validated field by field, and otherwise passed on as they are.
+
+use std::{fmt, net::IpAddr, sync::Arc};
+
+use lb_common::abi::Proto;
+
+/// `namespace/name` of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName {
+    /// Namespace; shared, since thousands of objects have the same.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+}
+
+impl ObjectName {
+    /// From its two parts.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One change, or one full list, of one kind of object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A Service was added or changed. Sent also for Services that are not ours to serve (headless, ExternalName,
+    /// another proxy's): the model decides, because a Service may change from one to the other.
+    ServiceApplied(Service),
+    /// A Service is gone.
+    ServiceDeleted(ObjectName),
+    /// All Services there are. Also the sign that this kind is in sync.
+    ServicesReset(Vec<Service>),
+    /// An EndpointSlice was added or changed.
+    SliceApplied(EndpointSlice),
+    /// An EndpointSlice is gone.
+    SliceDeleted(ObjectName),
+    /// All EndpointSlices there are. Also the sign that this kind is in sync.
+    SlicesReset(Vec<EndpointSlice>),
+}
+
+/// A Service, as far as it is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// Its name.
+    pub name: ObjectName,
+    /// `metadata.creationTimestamp` in seconds since the epoch, 0 if absent: the older of two Services that claim one
+    /// address and port keeps it.
+    pub created_s: i64,
+    /// What kind of Service it is.
+    pub kind: ServiceKind,
+    /// `spec.clusterIPs` (or `spec.clusterIP` where the list is absent), parsed; empty for headless ones.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.ports`.
+    pub ports: Vec<ServicePort>,
+}
+
+/// `spec.type`, with what makes a Service none of our business set apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceKind {
+    /// Has a cluster address.
+    ClusterIp,
+    /// `clusterIP: None`: DNS answers for it.
+    Headless,
+    /// A DNS alias.
+    ExternalName,
+    /// Carries `service.kubernetes.io/service-proxy-name` or `service.kubernetes.io/headless`: another proxy's.
+    OtherProxy,
+}
+
+/// One entry of `spec.ports`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServicePort {
+    /// Its name; empty where the Service has a single unnamed port.
+    pub name: Arc<str>,
+    /// TCP or UDP. Ports of other protocols are left out by the source, with a warning.
+    pub proto: Proto,
+    /// 1..=65535.
+    pub port: u16,
+}
+
+/// An EndpointSlice (or the equivalent of an Endpoints object), as far as it is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointSlice {
+    /// Its own name.
+    pub name: ObjectName,
+    /// The name of its Service, from the label `kubernetes.io/service-name`, in the same namespace.
+    pub service: Arc<str>,
+    /// `ports`.
+    pub ports: Vec<SlicePort>,
+    /// `endpoints`, one entry for each address used (the first of each endpoint, as kube-proxy does).
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One entry of a slice's `ports`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlicePort {
+    /// Matches [`ServicePort::name`].
+    pub name: Arc<str>,
+    /// TCP or UDP.
+    pub proto: Proto,
+    /// `None` where the API has no port: no backend comes of it (kube-proxy: "all ports", which no proxy can serve).
+    pub port: Option<u16>,
+}
+
+/// One endpoint of a slice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// Its address.
+    pub address: IpAddr,
+    /// `conditions.ready`, where absent means true.
+    pub ready: bool,
+    /// `conditions.serving`, where absent means the value of `ready`.
+    pub serving: bool,
+    /// `conditions.terminating`, where absent means false.
+    pub terminating: bool,
+    /// `nodeName`.
+    pub node: Option<Arc<str>>,
+    /// `zone`.
+    pub zone: Option<Arc<str>>,
+}

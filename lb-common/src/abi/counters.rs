@@ -1,0 +1,40 @@
+//! `lb_stats`: one per-CPU `u64` for each reason.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $label:literal,)+) => {
+        /// What the kernel programs count; the index into `lb_stats`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum Counter { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl Counter {
+            /// All of them, in index order.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The name in metrics and tools.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label),+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// TCP connects translated to a backend.
+    TcpConnect = "tcp_connect",
+    /// UDP connects translated to a backend.
+    UdpConnect = "udp_connect",
+    /// Datagrams of unconnected sockets that were given a backend anew.
+    UdpSelect = "udp_select",
+    /// Connects and datagrams refused because the Service has no usable endpoint.
+    NoBackend = "no_backend",
+    /// The frontend named a slot outside the array: the maps are damaged. Refused.
+    BadSlot = "bad_slot",
+    /// The kernel had no memory for socket storage: translated, but the reverse direction is not known.
+    NoStorage = "no_storage",
+    /// An unconnected UDP socket talks to more Services than are remembered; the oldest pair was dropped.
+    PeerEvicted = "peer_evicted",
+}
+
+/// Number of elements of `lb_stats`.
+pub const N_COUNTERS: u32 = Counter::ALL.len() as u32;

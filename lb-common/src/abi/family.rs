@@ -1,0 +1,83 @@
+//! The two address families as types, so that everything else is written once.
+
+use core::{fmt::Debug, hash::Hash};
+
+mod sealed {
+    /// The layouts are marked as plain data for every `Family`, so nobody else may add one.
+    pub trait Sealed {}
+    impl Sealed for super::V4 {}
+    impl Sealed for super::V6 {}
+}
+
+/// An address family: [`V4`] or [`V6`].
+pub trait Family: sealed::Sealed + Copy + Eq + Ord + Hash + Debug + Default + Send + Sync + 'static {
+    /// An address as bytes in wire order. The unspecified address (all zero) never names a frontend or backend.
+    type Addr: Copy + Eq + Ord + Hash + Debug + Default + AsRef<[u8]> + Send + Sync + 'static;
+    /// 4 or 6.
+    const VERSION: u8;
+    /// The loopback address; see `logic::socket` for its use in refusals on old kernels.
+    const LOOPBACK: Self::Addr;
+    /// The same as `std::net::IpAddr`.
+    fn to_ip(addr: Self::Addr) -> core::net::IpAddr;
+    /// The address, if `ip` is of this family.
+    fn from_ip(ip: core::net::IpAddr) -> Option<Self::Addr>;
+}
+
+/// IPv4.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct V4;
+
+/// IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct V6;
+
+impl Family for V4 {
+    type Addr = [u8; 4];
+    const VERSION: u8 = 4;
+    const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
+
+    fn to_ip(addr: [u8; 4]) -> core::net::IpAddr {
+        core::net::IpAddr::V4(addr.into())
+    }
+
+    fn from_ip(ip: core::net::IpAddr) -> Option<[u8; 4]> {
+        match ip {
+            core::net::IpAddr::V4(ip) => Some(ip.octets()),
+            core::net::IpAddr::V6(_) => None,
+        }
+    }
+}
+
+impl Family for V6 {
+    type Addr = [u8; 16];
+    const VERSION: u8 = 6;
+    const LOOPBACK: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+    fn to_ip(addr: [u8; 16]) -> core::net::IpAddr {
+        core::net::IpAddr::V6(addr.into())
+    }
+
+    fn from_ip(ip: core::net::IpAddr) -> Option<[u8; 16]> {
+        match ip {
+            core::net::IpAddr::V4(_) => None,
+            core::net::IpAddr::V6(ip) => Some(ip.octets()),
+        }
+    }
+}
+
+/// The IPv4 address inside an IPv4-mapped IPv6 address (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2), which is what a
+/// dual-stack socket of a Java or Go program passes to the connect6 and sendmsg6 hooks.
+#[inline(always)]
+pub fn mapped_v4(addr: [u8; 16]) -> Option<[u8; 4]> {
+    match addr {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
+        _ => None,
+    }
+}
+
+/// The inverse of [`mapped_v4`].
+#[inline(always)]
+pub fn map_v4(addr: [u8; 4]) -> [u8; 16] {
+    let [a, b, c, d] = addr;
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}

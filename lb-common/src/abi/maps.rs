@@ -1,0 +1,40 @@
+//! Names and default capacities of the maps. The kernel cuts names at 15 bytes.
+
+/// `u32` array of one: [`super::ABI_VERSION`] of the installation. Its own layout never changes.
+pub const ABI: &str = "lb_abi";
+/// Array of one [`super::AgentStatus`].
+pub const AGENT: &str = "lb_agent";
+/// Hash, [`super::FrontendKey`] to [`super::Frontend`].
+pub const FRONTENDS4: &str = "lb_frontends4";
+/// As [`FRONTENDS4`], IPv6.
+pub const FRONTENDS6: &str = "lb_frontends6";
+/// Memory-mapped array of [`super::Slot`].
+pub const SLOTS4: &str = "lb_slots4";
+/// As [`SLOTS4`], IPv6.
+pub const SLOTS6: &str = "lb_slots6";
+/// Hash, backend id to [`super::Backend`].
+pub const BACKENDS4: &str = "lb_backends4";
+/// As [`BACKENDS4`], IPv6.
+pub const BACKENDS6: &str = "lb_backends6";
+/// Hash, [`super::NameKey`] to [`super::Name`].
+pub const NAMES: &str = "lb_names";
+/// Socket storage, [`super::SockDst`].
+pub const SOCK4: &str = "lb_sock4";
+/// As [`SOCK4`], IPv6.
+pub const SOCK6: &str = "lb_sock6";
+/// Socket storage, [`super::UdpPeers`].
+pub const SOCKUDP4: &str = "lb_sockudp4";
+/// As [`SOCKUDP4`], IPv6.
+pub const SOCKUDP6: &str = "lb_sockudp6";
+/// Per-CPU array of `u64`, indexed by [`super::Counter`].
+pub const STATS: &str = "lb_stats";
+
+/// Default capacity of `lb_frontends4/6`. Entries are allocated when used, so this costs 16 bytes each while empty.
+pub const N_FRONTENDS: u32 = 65_536;
+/// Default capacity of `lb_backends4/6`; as above.
+pub const N_BACKENDS: u32 = 262_144;
+/// Default capacity of `lb_slots4/6`: twice the backends, because a Service's new range is written before its old one
+/// is given back. Allocated at once: 16 bytes (IPv4) or 24 bytes (IPv6) each.
+pub const N_SLOTS: u32 = 2 * N_BACKENDS;
+/// Default capacity of `lb_names`: a name for each Service port and each node.
+pub const N_NAMES: u32 = N_FRONTENDS + 16_384;

@@ -1,0 +1,38 @@
+//! The types in the BPF maps, shared by the kernel programs, the agent and its tools.
+//!
+//! Rules that hold for every type here:
+//! * `repr(C)`, no implicit padding (`size_of` equals the sum of the fields, asserted in [`layout`] for each family),
+//!   no `bool`, `enum`, `Option` or pointer: the bytes are what `bpftool map dump` shows and what hash lookups compare.
+//! * Addresses are bytes as on the wire. Ports are numbers in **host** byte order, so that `bpftool` prints 80 and not
+//!   20480; the programs convert once at the hook.
+//! * Id 0 is never given out: a zeroed entry means "none".
+//!
+//! Changing a layout bumps [`ABI_VERSION`]: the agent refuses pinned maps of another version instead of misreading them.
+
+mod agent;
+mod backend;
+mod counters;
+mod family;
+mod frontend;
+mod layout;
+pub mod maps;
+mod names;
+mod net;
+#[expect(unsafe_code, reason = "Pod marks; the only unsafe of this crate")]
+#[cfg(feature = "user")]
+mod pod;
+mod slot;
+mod sock;
+
+pub use agent::{AgentStatus, ERROR_LEN, SOURCE_LEN, VERSION_LEN, source_kind};
+pub use backend::{Backend, backend_state};
+pub use counters::{Counter, N_COUNTERS};
+pub use family::{Family, V4, V6, map_v4, mapped_v4};
+pub use frontend::{Frontend, FrontendKey, frontend_flags, scope};
+pub use names::{NAME_LEN, Name, NameKey, name_kind};
+pub use net::{Endpoint, Proto};
+pub use slot::Slot;
+pub use sock::{N_UDP_PEERS, SockDst, UdpPeer, UdpPeers};
+
+/// Version of every layout in this module, recorded in the map `lb_abi` of a running installation.
+pub const ABI_VERSION: u32 = 1;

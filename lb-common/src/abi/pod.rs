@@ -1,0 +1,28 @@
+//! Marks the layouts as plain data for bytemuck and aya.
+
+use super::{AgentStatus, Backend, Family, Frontend, FrontendKey, Name, NameKey, Slot, SockDst, UdpPeer, UdpPeers};
+
+macro_rules! plain {
+    ($($ty:ident),+) => {$(
+        // SAFETY: repr(C) of integers and byte arrays only, every bit pattern is valid, zero included.
+        unsafe impl bytemuck::Zeroable for $ty {}
+        // SAFETY: as above, and no padding (asserted in `layout`).
+        unsafe impl bytemuck::Pod for $ty {}
+        // SAFETY: as above.
+        unsafe impl aya::Pod for $ty {}
+    )+};
+}
+
+macro_rules! plain_per_family {
+    ($($ty:ident),+) => {$(
+        // SAFETY: repr(C) of integers and `F::Addr`, which is [u8; 4] or [u8; 16]: every bit pattern is valid.
+        unsafe impl<F: Family> bytemuck::Zeroable for $ty<F> {}
+        // SAFETY: as above, and no padding (asserted in `layout` for each family).
+        unsafe impl<F: Family> bytemuck::Pod for $ty<F> {}
+        // SAFETY: as above.
+        unsafe impl<F: Family> aya::Pod for $ty<F> {}
+    )+};
+}
+
+plain!(AgentStatus, Frontend, Name, NameKey);
+plain_per_family!(Backend, FrontendKey, Slot, SockDst, UdpPeer, UdpPeers);

