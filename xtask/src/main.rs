@@ -1,2 +1,37 @@
-//! `cargo xtask`: builds, runs, tests, packages and measures.
-fn main() {}
+//! `cargo xtask`: builds, runs, tests, packages and measures. This file only dispatches; each task has a file of its
+//! own, every flag is in `flags`. Nothing here is part of what runs on a node.
+
+mod agent;
+mod ebpf;
+mod flags;
+mod packages;
+mod process;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use flags::{Task, Xtask};
+use workspace::Workspace;
+
+fn main() -> ExitCode {
+    match dispatch(Xtask::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(task: Task) -> anyhow::Result<ExitCode> {
+    let ws = Workspace::locate();
+    match task {
+        Task::Ebpf => ebpf::build(&ws).map(|_| ExitCode::SUCCESS),
+        Task::Build(flags) => agent::build(&ws, flags.profile()).map(|_| ExitCode::SUCCESS),
+        Task::Test(flags) => test::run_all(&ws, &flags),
+    }
+}

@@ -1,0 +1,117 @@
+//! `cargo xtask test`: every test there is, in the order of what is quickest to fail. Installs and builds what they
+//! need. All stages run even when one fails; the summary at the end names those that did.
+
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::agent::{self, host_cargo};
+use crate::flags::{Profile, TestFlags};
+use crate::packages::{self, Program};
+use crate::process::{find, root_prefix, run, say};
+use crate::workspace::Workspace;
+
+/// What the tests call besides what this workspace builds.
+const PROGRAMS: [Program; 6] = [
+    Program { name: "ip", package: "iproute2", why: "network namespaces and the overlay between test nodes" },
+    Program { name: "nft", package: "nftables", why: "tests that netfilter is out of the path" },
+    Program { name: "iptables", package: "iptables", why: "kube-proxy as a peer to compare with" },
+    Program {
+        name: "conntrack",
+        package: "conntrack",
+        why: "tests that no connection is tracked for a Service address",
+    },
+    Program { name: "bpftool", package: "bpftool", why: "tests that map dumps show named fields" },
+    Program { name: "git", package: "git", why: "some Go modules of the Kubernetes components are fetched with it" },
+];
+
+/// One stage's name, and what it does.
+type Stage<'a> = (&'static str, Box<dyn Fn() -> Result<()> + 'a>);
+
+pub(crate) fn run_all(ws: &Workspace, flags: &TestFlags) -> Result<ExitCode> {
+    let filter = flags.filter.as_deref();
+    let mut stages: Vec<Stage<'_>> =
+        vec![("build", Box::new(|| build(ws))), ("host tests", Box::new(move || host_tests(ws, filter)))];
+    if filter.is_none() {
+        stages.push(("format", Box::new(|| format(ws))));
+        stages.push(("lints", Box::new(|| lints(ws))));
+    }
+    stages.push(("root tests", Box::new(move || root_tests(ws, filter))));
+    let outcomes: Vec<Outcome> = stages.into_iter().map(|(name, stage)| perform(name, &*stage)).collect();
+    summarise(&outcomes);
+    let failed = outcomes.iter().any(|outcome| outcome.error.is_some());
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+struct Outcome {
+    name: &'static str,
+    took: Duration,
+    error: Option<anyhow::Error>,
+}
+
+fn perform(name: &'static str, stage: &dyn Fn() -> Result<()>) -> Outcome {
+    say(&format!("== {name}"));
+    let start = Instant::now();
+    let error = stage().err();
+    if let Some(error) = &error {
+        say(&format!("{name}: {error:#}"));
+    }
+    Outcome { name, took: start.elapsed(), error }
+}
+
+fn summarise(outcomes: &[Outcome]) {
+    say("== summary");
+    for Outcome { name, took, error } in outcomes {
+        let verdict = error.as_ref().map_or_else(|| "ok".to_owned(), |error| format!("FAILED: {error:#}"));
+        say(&format!("{name:<12} {:>5} s  {verdict}", took.as_secs()));
+    }
+}
+
+fn build(ws: &Workspace) -> Result<()> {
+    packages::ensure_programs(&PROGRAMS)?;
+    agent::build(ws, Profile::Debug).map(|_| ())
+}
+
+fn host_tests(ws: &Workspace, filter: Option<&str>) -> Result<()> {
+    run(host_cargo(ws, "test").arg("--no-fail-fast").args(filter)).context("see the failures above")
+}
+
+fn format(ws: &Workspace) -> Result<()> {
+    ensure_component("rustfmt", "cargo-fmt")?;
+    run(host_cargo(ws, "fmt").args(["--all", "--check"])).context("`cargo fmt --all` mends it")
+}
+
+fn lints(ws: &Workspace) -> Result<()> {
+    ensure_component("clippy", "cargo-clippy")?;
+    let all = ["--workspace", "--exclude", "lb-ebpf", "--all-targets", "--", "-D", "warnings"];
+    run(host_cargo(ws, "clippy").args(all))?;
+    // The kernel programs are checked for the host, where clippy has a core library; `panic = "abort"` of the profile
+    // lets a program without std pass there. Their own build says what only the BPF target shows.
+    let kernel = ["--package", "lb-ebpf", "--profile", "bpf", "--", "-D", "warnings"];
+    run(host_cargo(ws, "clippy").args(kernel))
+}
+
+/// rustup's minimal profile comes without rustfmt and clippy.
+fn ensure_component(component: &str, program: &str) -> Result<()> {
+    let works = find(program).is_some_and(|program| {
+        Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+    });
+    if works {
+        return Ok(());
+    }
+    say(&format!("installing rustup's component {component}: a stage of the tests"));
+    run(Command::new("rustup").args(["component", "add", component]))
+        .with_context(|| format!("{program} is missing: install it with your Rust toolchain"))
+}
+
+/// Compiled as whoever calls, run as root.
+fn root_tests(ws: &Workspace, filter: Option<&str>) -> Result<()> {
+    let mut command = host_cargo(ws, "test");
+    command.args(["--package", "lb-tests", "--no-fail-fast"]);
+    let prefix = root_prefix("this part of the tests")?;
+    if !prefix.is_empty() {
+        command.arg("--config").arg(format!("target.'cfg(unix)'.runner = {prefix:?}"));
+    }
+    run(command.args(filter)).context("see the failures above")
+}
