@@ -37,4 +37,5 @@ counters! {
 }
 
 /// Number of elements of `lb_stats`.
+#[expect(clippy::cast_possible_truncation, reason = "a handful")]
 pub const N_COUNTERS: u32 = Counter::ALL.len() as u32;

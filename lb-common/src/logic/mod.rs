@@ -3,6 +3,7 @@
 //! Compiled into `lb-ebpf` for BPF and into host tests, scenarios and `explain`. Nothing here is `unsafe`, loops without
 //! a fixed bound, allocates or panics: the verifier checks the first four for us, the host tests the rest.
 
+pub mod mapped;
 pub mod seam;
 pub mod select;
 pub mod socket;

@@ -34,7 +34,8 @@ pub trait Socket<F: Family> {
     fn is_connected(&self) -> bool;
     /// The translation of the last connect, if that went to a Service.
     fn translation(&self) -> Option<SockDst<F>>;
-    /// Records the translation of a connect.
+    /// Records the translation of a connect, and forgets one of the other family: a dual-stack UDP socket may connect
+    /// to Services of either in turn.
     fn set_translation(&self, dst: SockDst<F>) -> Result<(), NoStorage>;
     /// Forgets the translation, of either family.
     fn clear_translation(&self);

@@ -40,7 +40,6 @@ pub fn choose<F: Family, K: Maps<F> + Environment>(kernel: &K, frontend: &Fronte
 /// Maps 32 random bits onto `0..n` without a division: the high word of the product. An index is favoured over another
 /// by at most n / 2^32, which is below 0.02 % for a million slots.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the product of two u32 shifted right by 32 fits a u32")]
 pub fn scale(random: u32, n: u32) -> u32 {
     ((random as u64 * n as u64) >> 32) as u32
 }

@@ -193,17 +193,16 @@ fn remember<F, K>(
     }
 }
 
-/// recvmsg(2) on a UDP socket got a datagram from `src`: what to show as its sender, if not `src` itself.
+/// recvmsg(2) on a UDP socket got a datagram from `src`: what to show as its sender, if not `src` itself. A connected
+/// socket hears its peer only, so what it once sent unconnected does not count.
 #[inline(always)]
 pub fn recvmsg<F, K>(kernel: &K, src: Endpoint<F>) -> Option<Endpoint<F>>
 where
     F: Family,
     K: Environment + Socket<F>,
 {
-    if kernel.is_connected()
-        && let Some(frontend) = peername(kernel, src)
-    {
-        return Some(frontend);
+    if kernel.is_connected() {
+        return peername(kernel, src);
     }
     kernel.with_peers(false, |peers| sender(peers, src, kernel.now_s())).flatten()
 }

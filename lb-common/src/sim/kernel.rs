@@ -1,0 +1,89 @@
+//! What one hook sees: the node's maps, its surroundings, and the socket that the hook runs for.
+
+use super::{SimNode, SimSocket, socket::Storage};
+use crate::{
+    abi::{Backend, Counter, Family, Frontend, FrontendKey, Slot, SockDst, UdpPeers, V4, V6},
+    logic::seam::{Environment, Maps, NoStorage, Socket},
+};
+
+/// Implements the traits of [`crate::logic::seam`] for both families.
+#[derive(Clone, Copy, Debug)]
+pub struct SimKernel<'a> {
+    pub(super) node: &'a SimNode,
+    pub(super) socket: &'a SimSocket,
+}
+
+macro_rules! family {
+    ($family:ident, $maps:ident, $other:ident) => {
+        impl Maps<$family> for SimKernel<'_> {
+            fn frontend(&self, key: &FrontendKey<$family>) -> Option<Frontend> {
+                self.node.$maps.frontend(key)
+            }
+
+            fn slot(&self, index: u32) -> Option<Slot<$family>> {
+                self.node.$maps.slot(index)
+            }
+
+            fn backend(&self, id: u32) -> Option<Backend<$family>> {
+                self.node.$maps.backend(id)
+            }
+        }
+
+        impl Socket<$family> for SimKernel<'_> {
+            fn is_connected(&self) -> bool {
+                self.socket.is_connected()
+            }
+
+            fn translation(&self) -> Option<SockDst<$family>> {
+                self.socket.$maps.translation.get()
+            }
+
+            fn set_translation(&self, dst: SockDst<$family>) -> Result<(), NoStorage> {
+                self.socket.$other.translation.set(None);
+                set(&self.socket.$maps, dst, self.socket.no_memory.get())
+            }
+
+            fn clear_translation(&self) {
+                self.socket.clear_translations();
+            }
+
+            fn with_peers<R>(&self, create: bool, f: impl FnOnce(&mut UdpPeers<$family>) -> R) -> Option<R> {
+                with_peers(&self.socket.$maps, create && !self.socket.no_memory.get(), f)
+            }
+        }
+    };
+}
+
+family!(V4, v4, v6);
+family!(V6, v6, v4);
+
+/// Storage that exists can be written without memory.
+fn set<F: Family>(storage: &Storage<F>, dst: SockDst<F>, no_memory: bool) -> Result<(), NoStorage> {
+    if no_memory && storage.translation.get().is_none() {
+        return Err(NoStorage);
+    }
+    storage.translation.set(Some(dst));
+    Ok(())
+}
+
+fn with_peers<F: Family, R>(storage: &Storage<F>, create: bool, f: impl FnOnce(&mut UdpPeers<F>) -> R) -> Option<R> {
+    let mut peers = storage.peers.borrow_mut();
+    if peers.is_none() && create {
+        *peers = Some(UdpPeers::default());
+    }
+    peers.as_mut().map(f)
+}
+
+impl Environment for SimKernel<'_> {
+    fn now_s(&self) -> u32 {
+        self.node.environment.now_s()
+    }
+
+    fn random(&self) -> u32 {
+        self.node.environment.random()
+    }
+
+    fn count(&self, counter: Counter) {
+        self.node.environment.count(counter);
+    }
+}
