@@ -1,0 +1,89 @@
+//! Requests in, replies out, one at a time. Owns the sockets, loads and held sockets that the handles stand for.
+
+use std::{collections::HashMap, io::Write as _};
+
+use anyhow::{Context as _, Result};
+use lb_tests::guest::{Failure, Handle, Reply, Request, Traffic};
+
+use crate::{hold::Holding, load::Loading, server, socket::Conversation};
+
+#[derive(Default)]
+struct Session {
+    next: u32,
+    sockets: HashMap<Handle, Conversation>,
+    loads: HashMap<Handle, Loading>,
+    holds: HashMap<Handle, Holding>,
+}
+
+/// Serves until stdin ends.
+pub(crate) fn run() -> Result<()> {
+    let mut session = Session::default();
+    for line in std::io::stdin().lines() {
+        let line = line.context("cannot read a request")?;
+        let request = serde_json::from_str(&line).with_context(|| format!("not a request: {line}"))?;
+        let reply = session.answer(request);
+        let mut line = serde_json::to_string(&reply).context("cannot write a reply as JSON")?;
+        line.push('\n');
+        std::io::stdout().write_all(line.as_bytes()).context("cannot write a reply")?;
+    }
+    Ok(())
+}
+
+impl Session {
+    fn answer(&mut self, request: Request) -> Result<Reply, Failure> {
+        match request {
+            Request::Serve { name, proto, port } => server::start(&name, proto, port).map(|()| Reply::Done),
+            Request::TcpConnect(target) => Conversation::open(Traffic::Tcp, target).map(|socket| self.keep(socket)),
+            Request::UdpOpen(target) => Conversation::udp(target).map(|socket| self.keep(socket)),
+            Request::UdpConnect(handle, to) => self.socket(handle)?.connect(to).map(|()| Reply::Done),
+            Request::UdpDisconnect(handle) => self.socket(handle)?.disconnect().map(|()| Reply::Done),
+            Request::Send(handle) => self.socket(handle)?.send().map(|()| Reply::Done),
+            Request::SendTo(handle, to) => self.socket(handle)?.send_to(to).map(|()| Reply::Done),
+            Request::Receive(handle) => self.socket(handle)?.receive().map(Reply::Answer),
+            Request::Names(handle) => self.socket(handle)?.names().map(Reply::Names),
+            Request::Close(handle) => self.sockets.remove(&handle).map(|_| Reply::Done).ok_or_else(unknown),
+            Request::StartLoad(spec) => {
+                let handle = self.handle();
+                self.loads.insert(handle, Loading::start(spec));
+                Ok(Reply::Started(handle))
+            }
+            Request::LoadReport(handle) => {
+                self.loads.get(&handle).map(|load| Reply::Load(load.report())).ok_or_else(unknown)
+            }
+            Request::StopLoad(handle) => {
+                self.loads.remove(&handle).map(|load| Reply::Load(load.stop())).ok_or_else(unknown)
+            }
+            Request::StartHold(spec) => {
+                let hold = Holding::start(spec)?;
+                let handle = self.handle();
+                self.holds.insert(handle, hold);
+                Ok(Reply::Started(handle))
+            }
+            Request::HoldReport(handle) => {
+                self.holds.get(&handle).map(|hold| Reply::Hold(hold.report())).ok_or_else(unknown)
+            }
+            Request::StopHold(handle) => {
+                self.holds.remove(&handle).map(|hold| Reply::Hold(hold.stop())).ok_or_else(unknown)
+            }
+        }
+    }
+
+    fn handle(&mut self) -> Handle {
+        self.next += 1;
+        Handle(self.next)
+    }
+
+    fn keep(&mut self, socket: Conversation) -> Reply {
+        let handle = self.handle();
+        self.sockets.insert(handle, socket);
+        Reply::Socket(handle)
+    }
+
+    fn socket(&mut self, handle: Handle) -> Result<&mut Conversation, Failure> {
+        self.sockets.get_mut(&handle).ok_or_else(unknown)
+    }
+}
+
+fn unknown() -> Failure {
+    Failure { call: "handle".to_owned(), errno: "EBADF".to_owned() }
+}

@@ -1,0 +1,136 @@
+//! One client socket and the questions asked on it. Real calls on real sockets, blocking, as an application makes them.
+
+use std::{io, mem::MaybeUninit, net::SocketAddr, time::Duration};
+
+use lb_tests::guest::{Answer, Failure, Names, Target, Traffic};
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+/// How long an answer may take. Datagrams are not lost between two namespaces of one machine, so none is repeated.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A question; TCP servers take a line.
+const QUESTION: &[u8] = b"who are you?\n";
+
+/// A socket that asks who is at the other end.
+pub(crate) struct Conversation {
+    socket: Socket,
+    traffic: Traffic,
+    to: SocketAddr,
+}
+
+impl Conversation {
+    /// A socket that is ready to ask.
+    pub(crate) fn open(traffic: Traffic, target: Target) -> Result<Self, Failure> {
+        if traffic == Traffic::UdpUnconnected {
+            return Self::udp(target);
+        }
+        let kind = if traffic == Traffic::Tcp { Type::STREAM } else { Type::DGRAM };
+        let mut conversation = Self::new(kind, traffic, target)?;
+        conversation.connect(conversation.to)?;
+        Ok(conversation)
+    }
+
+    /// A UDP socket without a peer.
+    pub(crate) fn udp(target: Target) -> Result<Self, Failure> {
+        Self::new(Type::DGRAM, Traffic::UdpUnconnected, target)
+    }
+
+    fn new(kind: Type, traffic: Traffic, target: Target) -> Result<Self, Failure> {
+        let to = target.on_the_socket();
+        let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
+        let socket = Socket::new(Domain::for_address(to), kind, Some(protocol)).map_err(failure("socket"))?;
+        socket.set_read_timeout(Some(TIMEOUT)).map_err(failure("setsockopt"))?;
+        // Also the time that connect(2) of a stream socket may take (socket(7), SO_SNDTIMEO).
+        socket.set_write_timeout(Some(TIMEOUT)).map_err(failure("setsockopt"))?;
+        Ok(Self { socket, traffic, to })
+    }
+
+    /// connect(2).
+    pub(crate) fn connect(&mut self, to: SocketAddr) -> Result<(), Failure> {
+        self.socket.connect(&to.into()).map_err(failure("connect"))
+    }
+
+    /// connect(2) to AF_UNSPEC.
+    pub(crate) fn disconnect(&self) -> Result<(), Failure> {
+        rustix::net::connect_unspec(&self.socket).map_err(|error| failure("connect")(error.into()))
+    }
+
+    /// send(2).
+    pub(crate) fn send(&self) -> Result<(), Failure> {
+        self.socket.send(QUESTION).map(|_| ()).map_err(failure("send"))
+    }
+
+    /// sendto(2).
+    pub(crate) fn send_to(&self, to: SocketAddr) -> Result<(), Failure> {
+        self.socket.send_to(QUESTION, &to.into()).map(|_| ()).map_err(failure("sendto"))
+    }
+
+    /// Waits for an answer: a line of a stream, or a datagram.
+    pub(crate) fn receive(&self) -> Result<Answer, Failure> {
+        if self.traffic == Traffic::Tcp { self.receive_line() } else { self.receive_datagram() }
+    }
+
+    /// Asks as the kind of socket does it, and checks that an answer to sendto comes from where it was asked for:
+    /// a resolver would drop another.
+    pub(crate) fn ask(&self) -> Result<String, Failure> {
+        if self.traffic == Traffic::UdpUnconnected {
+            self.send_to(self.to)?
+        } else {
+            self.send()?
+        };
+        let answer = self.receive()?;
+        match answer.from {
+            Some(from) if from != self.to => {
+                Err(Failure { call: format!("recvfrom from {from}"), errno: String::new() })
+            }
+            _ => Ok(answer.name),
+        }
+    }
+
+    /// getsockname(2) and getpeername(2).
+    pub(crate) fn names(&self) -> Result<Names, Failure> {
+        let local = self.socket.local_addr().map_err(failure("getsockname"))?;
+        let peer = match self.socket.peer_addr() {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
+            other => Some(other.map_err(failure("getpeername"))?),
+        };
+        Ok(Names { local: ip_address(&local)?, peer: peer.as_ref().map(ip_address).transpose()? })
+    }
+
+    fn receive_line(&self) -> Result<Answer, Failure> {
+        let mut line = String::new();
+        loop {
+            let mut byte = [MaybeUninit::new(0)];
+            let n_bytes = self.socket.recv(&mut byte).map_err(failure("recv"))?;
+            // SAFETY: the array was initialised above, and recv never uninitialises.
+            let [byte] = byte.map(|byte| unsafe { byte.assume_init() });
+            match (n_bytes, byte) {
+                (0, _) => return Err(Failure { call: "recv".to_owned(), errno: "EOF".to_owned() }),
+                (_, b'\n') => return Ok(Answer { name: line, from: None }),
+                _ => line.push(char::from(byte)),
+            }
+        }
+    }
+
+    fn receive_datagram(&self) -> Result<Answer, Failure> {
+        let mut buffer = [MaybeUninit::new(0); 256];
+        let (n_bytes, from) = self.socket.recv_from(&mut buffer).map_err(failure("recvfrom"))?;
+        // SAFETY: the array was initialised above, and recvfrom never uninitialises.
+        let bytes = buffer.map(|byte| unsafe { byte.assume_init() });
+        let text = String::from_utf8_lossy(bytes.get(..n_bytes).unwrap_or_default());
+        Ok(Answer { name: text.trim_end().to_owned(), from: Some(ip_address(&from)?) })
+    }
+}
+
+fn ip_address(address: &SockAddr) -> Result<SocketAddr, Failure> {
+    address.as_socket().ok_or_else(|| Failure { call: "address".to_owned(), errno: "EAFNOSUPPORT".to_owned() })
+}
+
+/// Names the call and the errno.
+pub(crate) fn failure(call: &'static str) -> impl Fn(io::Error) -> Failure {
+    move |error| {
+        let errno = error.raw_os_error().map(|number| format!("{:?}", Errno::from_raw(number)));
+        Failure { call: call.to_owned(), errno: errno.unwrap_or_else(|| error.to_string()) }
+    }
+}

@@ -1,0 +1,121 @@
+//! A cgroup below the machine's cgroup2 mount: what a node's programs are attached to, and what a pod's processes are in.
+
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write as _},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    poll::{PATIENCE, eventually},
+    run::{self, ignore_missing},
+};
+
+/// The cgroup2 mount of this machine. It may lie beside cgroup1 hierarchies (`/sys/fs/cgroup/unified`), so it is looked
+/// up, not assumed.
+pub fn root() -> Result<PathBuf> {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(root) = ROOT.get() {
+        return Ok(root.clone());
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    let root = cgroup2_mount(&mounts).context("no cgroup2 mount in /proc/self/mountinfo: mount -t cgroup2 none DIR")?;
+    Ok(ROOT.get_or_init(|| root).clone())
+}
+
+/// A cgroup with everything below it. Dropped, it kills what runs in it and goes.
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// A new cgroup directly below the mount; `hint` becomes part of its name.
+    pub fn new(hint: &str) -> Result<Self> {
+        Self::create(root()?.join(run::current().name(hint)))
+    }
+
+    /// A new child.
+    pub fn child(&self, name: &str) -> Result<Self> {
+        Self::create(self.path.join(name))
+    }
+
+    fn create(path: PathBuf) -> Result<Self> {
+        fs::create_dir(&path).with_context(|| format!("cannot create the cgroup {}", path.display()))?;
+        Ok(Self { path })
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes `command` start inside the cgroup.
+    ///
+    /// # Errors
+    /// If the cgroup is gone.
+    pub fn enter(&self, command: &mut Command) -> Result<()> {
+        let path = self.path.join("cgroup.procs");
+        let procs = File::options().write(true).open(&path);
+        let procs = procs.with_context(|| format!("cannot open {}", path.display()))?;
+        // "0" stands for the process that writes.
+        let enter = move || (&procs).write_all(b"0");
+        // SAFETY: one write to a descriptor that the closure keeps open, no allocation: async-signal-safe.
+        unsafe { command.pre_exec(enter) };
+        Ok(())
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.path) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// Kills every process in the cgroup and below it, and removes it with its children.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    kill_all(path)?;
+    let what = format!("the cgroup {} to become empty", path.display());
+    eventually(&what, PATIENCE, || match remove_tree(path) {
+        Ok(()) => Ok(Some(())),
+        // Killed processes leave their cgroup when they are gone, a moment later.
+        Err(error) if error.kind() == ErrorKind::ResourceBusy => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot remove the cgroup {}", path.display())),
+    })
+}
+
+fn kill_all(path: &Path) -> Result<()> {
+    let file = path.join("cgroup.kill");
+    // Open without O_CREAT: in a cgroup that is gone there is nothing to kill. The file is there since Linux 5.14.
+    let result = File::options().write(true).open(&file).and_then(|mut file| file.write_all(b"1"));
+    ignore_missing(result).with_context(|| format!("cannot write to {}", file.display()))
+}
+
+fn remove_tree(path: &Path) -> std::io::Result<()> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    ignore_missing(fs::remove_dir(path))
+}
+
+/// Finds it in the text of mountinfo (proc_pid_mountinfo(5): the file system type follows the separator " - ").
+fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let is_cgroup2 = filesystem.split(' ').next() == Some("cgroup2");
+        is_cgroup2.then(|| mount.split(' ').nth(4).map(PathBuf::from))?
+    })
+}

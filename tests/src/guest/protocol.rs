@@ -1,0 +1,220 @@
+//! What a test and a process in a pod (`lb-guest`) say to each other: one JSON value a line, each request with one reply.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Proto {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// The family of a socket, apart from that of the address it is used with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Domain {
+    /// AF_INET for an IPv4 address, AF_INET6 for an IPv6 address.
+    Own,
+    /// AF_INET6 for both; IPv4 addresses are written `::ffff:a.b.c.d`, as Java and Go programs do it.
+    V6,
+}
+
+/// A destination and the kind of socket to reach it with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Where to.
+    pub address: SocketAddr,
+    /// With which kind of socket.
+    pub domain: Domain,
+}
+
+impl Target {
+    /// An IPv4 address through an IPv6 socket.
+    pub fn v4_in_v6(address: SocketAddr) -> Self {
+        Self { address, domain: Domain::V6 }
+    }
+
+    /// The address as the socket calls see and show it.
+    pub fn on_the_socket(&self) -> SocketAddr {
+        match (self.domain, self.address.ip()) {
+            (Domain::V6, IpAddr::V4(ip)) => SocketAddr::new(ip.to_ipv6_mapped().into(), self.address.port()),
+            _ => self.address,
+        }
+    }
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, domain: Domain::Own }
+    }
+}
+
+/// A socket, load or set of held connections inside the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Handle(pub u32);
+
+/// How load reaches its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Traffic {
+    /// TCP connections.
+    Tcp,
+    /// UDP sockets with connect and send.
+    UdpConnected,
+    /// UDP sockets with sendto.
+    UdpUnconnected,
+}
+
+/// A request to the guest.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Answer `name` to everybody who asks at `port`, on all addresses of both families. No reply data.
+    Serve {
+        /// The answer.
+        name: String,
+        /// TCP or UDP.
+        proto: Proto,
+        /// Where.
+        port: u16,
+    },
+    /// A TCP connection that is kept: [`Reply::Socket`].
+    TcpConnect(Target),
+    /// A UDP socket for addresses such as the target's, not connected: [`Reply::Socket`].
+    UdpOpen(Target),
+    /// connect(2) on a UDP socket.
+    UdpConnect(Handle, SocketAddr),
+    /// connect(2) to AF_UNSPEC.
+    UdpDisconnect(Handle),
+    /// send(2) a question.
+    Send(Handle),
+    /// sendto(2) a question.
+    SendTo(Handle, SocketAddr),
+    /// Wait for an answer: [`Reply::Answer`].
+    Receive(Handle),
+    /// getsockname(2) and getpeername(2): [`Reply::Names`].
+    Names(Handle),
+    /// Close what the handle stands for.
+    Close(Handle),
+    /// New sockets at a steady rate until stopped, one question each: [`Reply::Started`].
+    StartLoad(LoadSpec),
+    /// The load so far: [`Reply::Load`].
+    LoadReport(Handle),
+    /// Stop it; the final [`Reply::Load`].
+    StopLoad(Handle),
+    /// Sockets that are kept and asked again and again: [`Reply::Started`].
+    StartHold(HoldSpec),
+    /// The held sockets so far: [`Reply::Hold`].
+    HoldReport(Handle),
+    /// Close them; the final [`Reply::Hold`].
+    StopHold(Handle),
+}
+
+/// New sockets at a steady rate.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct LoadSpec {
+    /// How.
+    pub traffic: Traffic,
+    /// Where to.
+    pub target: Target,
+    /// Sockets per second, of all threads together.
+    pub per_second: u32,
+    /// Threads, at least 1.
+    pub threads: u32,
+}
+
+/// What load met.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadReport {
+    /// Sockets tried.
+    pub attempts: u64,
+    /// Who answered how often.
+    pub answers: BTreeMap<String, u64>,
+    /// Which call failed with what, how often.
+    pub errors: BTreeMap<String, u64>,
+}
+
+/// Sockets that are kept.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct HoldSpec {
+    /// How.
+    pub traffic: Traffic,
+    /// Where to.
+    pub target: Target,
+    /// How many.
+    pub sockets: u32,
+    /// Pause between two questions on one socket.
+    pub interval_ms: u64,
+}
+
+/// What held sockets met.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldReport {
+    /// Questions answered on the socket that was asked least often.
+    pub rounds: u64,
+    /// Who holds how many of the sockets.
+    pub holders: BTreeMap<String, u64>,
+    /// Sockets that failed, and how.
+    pub breaks: Vec<String>,
+    /// Answers that came from someone else than the one before.
+    pub moves: Vec<String>,
+}
+
+/// The reply to a request that succeeded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// A new socket.
+    Socket(Handle),
+    /// A load or hold was started.
+    Started(Handle),
+    /// Somebody answered.
+    Answer(Answer),
+    /// A socket's names.
+    Names(Names),
+    /// Of load.
+    Load(LoadReport),
+    /// Of held sockets.
+    Hold(HoldReport),
+}
+
+/// An answer to a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The name of who answered.
+    pub name: String,
+    /// For UDP, the sender as recvfrom(2) gives it.
+    pub from: Option<SocketAddr>,
+}
+
+/// A socket's own address and its peer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// getsockname(2).
+    pub local: SocketAddr,
+    /// getpeername(2); none where that says ENOTCONN.
+    pub peer: Option<SocketAddr>,
+}
+
+/// A system call in the guest failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The call.
+    pub call: String,
+    /// The name of the errno, such as `ECONNREFUSED`.
+    pub errno: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.call, self.errno)
+    }
+}
+
+impl std::error::Error for Failure {}

@@ -1,0 +1,129 @@
+//! A pod: a network namespace linked to its node, and a cgroup below its node's.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    cgroup::Cgroup,
+    guest::Guest,
+    netns::NetNs,
+    node::{Layout, Node},
+    run,
+};
+
+/// What a pod sees as its gateway on a point-to-point link. Every pod has the same one.
+const GATEWAY4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// A pod, or another machine that a node is linked to.
+pub struct Pod {
+    name: String,
+    v4: Ipv4Addr,
+    v6: Ipv6Addr,
+    netns: NetNs,
+    cgroup: Cgroup,
+}
+
+impl Pod {
+    pub(crate) fn new(node: &Node, name: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Self> {
+        let pod = Self { name: name.to_owned(), v4, v6, netns: NetNs::new(name)?, cgroup: node.cgroup().child(name)? };
+        match node.layout() {
+            Layout::PointToPoint => pod.link(node),
+            Layout::Bridge => pod.plug_into_bridge(node),
+        }
+        .with_context(|| format!("cannot link pod {name} to node {}", node.name()))?;
+        Ok(pod)
+    }
+
+    pub(crate) fn outside_the_cluster(node: &Node, name: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Self> {
+        let host = Self { name: name.to_owned(), v4, v6, netns: NetNs::new(name)?, cgroup: Cgroup::new(name)? };
+        host.link(node).with_context(|| format!("cannot link {name} to node {}", node.name()))?;
+        Ok(host)
+    }
+
+    fn link(&self, node: &Node) -> Result<()> {
+        let veth = self.make_veth(node)?;
+        node.netns().ip([
+            format!("addr add {GATEWAY4}/32 dev {veth} scope link"),
+            format!("addr add {GATEWAY6}/64 dev {veth} nodad"),
+            format!("route add {}/32 dev {veth} src {}", self.v4, node.v4()),
+            format!("route add {}/128 dev {veth} src {}", self.v6, node.v6()),
+        ])?;
+        self.netns.ip([
+            format!("addr add {}/32 dev eth0", self.v4),
+            format!("addr add {}/128 dev eth0 nodad", self.v6),
+            format!("route add {GATEWAY4} dev eth0 scope link"),
+            format!("route add default via {GATEWAY4} dev eth0"),
+            format!("route add default via {GATEWAY6} dev eth0"),
+        ])
+    }
+
+    fn plug_into_bridge(&self, node: &Node) -> Result<()> {
+        let veth = self.make_veth(node)?;
+        node.netns().ip([format!("link set {veth} master cni0")])?;
+        self.netns.ip([
+            format!("addr add {}/24 dev eth0", self.v4),
+            format!("addr add {}/64 dev eth0 nodad", self.v6),
+            format!("route add default via {} dev eth0", node.pod_v4(1)),
+            format!("route add default via {} dev eth0", node.pod_v6(1)),
+        ])
+    }
+
+    /// A veth pair, `eth0` here and a new name on the node. MTU 1450 leaves room for a vxlan header (50 bytes).
+    fn make_veth(&self, node: &Node) -> Result<String> {
+        let veth = format!("veth{}", run::current().number());
+        let peer = node.netns().path().display();
+        self.netns.ip([
+            format!("link add eth0 mtu 1450 type veth peer name {veth} mtu 1450 netns {peer}"),
+            "link set eth0 up".to_owned(),
+        ])?;
+        node.netns().ip([format!("link set {veth} up")])?;
+        Ok(veth)
+    }
+
+    /// Its name, which its servers answer with.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its IPv4 address.
+    pub fn v4(&self) -> Ipv4Addr {
+        self.v4
+    }
+
+    /// Its IPv6 address.
+    pub fn v6(&self) -> Ipv6Addr {
+        self.v6
+    }
+
+    /// Its address of the same family as `like`.
+    pub fn address_like(&self, like: IpAddr) -> IpAddr {
+        if like.is_ipv4() { self.v4.into() } else { self.v6.into() }
+    }
+
+    /// Its IPv4 address with a port.
+    pub fn at4(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.v4.into(), port)
+    }
+
+    /// Its IPv6 address with a port.
+    pub fn at6(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.v6.into(), port)
+    }
+
+    /// Its network namespace.
+    pub fn netns(&self) -> &NetNs {
+        &self.netns
+    }
+
+    /// Its cgroup.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// A new process in this pod.
+    pub fn guest(&self) -> Result<Guest> {
+        Guest::spawn(&self.name, &self.netns, &self.cgroup)
+    }
+}

@@ -1,0 +1,79 @@
+//! Nothing outlives its guard, nor a test process that is killed.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_tests::{
+    Node, eventually,
+    guest::{Proto, Traffic},
+    poll::PATIENCE,
+    run,
+};
+
+/// Set for the process that is to be killed.
+const VICTIM: &str = "LB_TESTS_VICTIM";
+
+#[test]
+fn a_dropped_node_leaves_nothing_behind() -> Result<()> {
+    let names = {
+        let (node, names) = busy_node()?;
+        ensure!(names.iter().all(|path| path.exists()), "not all there: {names:?}");
+        drop(node);
+        names
+    };
+    let left: Vec<_> = names.into_iter().filter(|path| path.exists()).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    Ok(())
+}
+
+#[test]
+fn a_killed_test_process_leaves_nothing_behind() -> Result<()> {
+    let mut victim = Command::new(env::current_exe()?)
+        .args(["--exact", "leftovers::builds_a_node_and_waits_to_be_killed", "--ignored", "--nocapture"])
+        .env(VICTIM, "1")
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let stdout = BufReader::new(victim.stdout.take().context("no pipe")?);
+    let built = stdout.lines().map_while(Result::ok).any(|line| line.contains("built"));
+    let pid = victim.id();
+    let before = run::leftovers(pid)?;
+    victim.kill()?;
+    victim.wait()?;
+    assert!(built, "the victim built nothing");
+    // Two namespaces, a cgroup, a bpf file system and the run's directory.
+    assert_eq!(before.len(), 5, "{before:?}");
+    eventually(&format!("the janitor to clean up after {pid}: {before:?}"), PATIENCE, || {
+        Ok(run::leftovers(pid)?.is_empty().then_some(()))
+    })
+}
+
+#[test]
+#[ignore = "is started, and killed, by another test"]
+fn builds_a_node_and_waits_to_be_killed() -> Result<()> {
+    ensure!(env::var_os(VICTIM).is_some(), "this is only for `a_killed_test_process_leaves_nothing_behind`");
+    let _node = busy_node()?;
+    println!("built");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A node with a pod and processes in both, and the paths of what it consists of.
+fn busy_node() -> Result<(impl Drop, Vec<std::path::PathBuf>)> {
+    struct Busy(#[expect(dead_code, reason = "held to be dropped")] Vec<Box<dyn std::any::Any>>);
+    impl Drop for Busy {
+        fn drop(&mut self) {}
+    }
+    let node = Node::new("node")?;
+    let pod = node.pod("server")?;
+    let (serving, asking) = (pod.guest()?, node.host_process("client")?);
+    serving.serve("server", Proto::Tcp, 80)?;
+    asking.ask(Traffic::Tcp, pod.at4(80))?;
+    let paths = [node.netns().path(), pod.netns().path(), node.cgroup().path(), node.bpffs().path()];
+    let paths = paths.map(std::path::Path::to_path_buf).to_vec();
+    Ok((Busy(vec![Box::new(serving), Box::new(asking), Box::new(pod), Box::new(node)]), paths))
+}

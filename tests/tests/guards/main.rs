@@ -1,0 +1,4 @@
+//! The guards themselves: pods reach each other without any agent, and nothing outlives its guard.
+
+mod leftovers;
+mod network;
