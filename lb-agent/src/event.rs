@@ -38,16 +38,32 @@ pub enum Event {
     /// A Service is gone.
     ServiceDeleted(ObjectName),
     /// All Services there are. Also the sign that this kind is in sync.
-    ServicesReset(Vec<Service>),
+    ServicesReset(FullList<Service>),
     /// An EndpointSlice was added or changed.
     SliceApplied(EndpointSlice),
     /// An EndpointSlice is gone.
     SliceDeleted(ObjectName),
     /// All EndpointSlices there are. Also the sign that this kind is in sync.
-    SlicesReset(Vec<EndpointSlice>),
+    SlicesReset(FullList<EndpointSlice>),
 }
 
-/// A Service, as far as it is read.
+/// Every object of one kind that exists. What is in neither list is gone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FullList<T> {
+    /// Those that could be read.
+    pub objects: Vec<T>,
+    /// Those that exist but could not be read: whatever was known of them before stays in force.
+    pub unreadable: Vec<ObjectName>,
+}
+
+impl<T> From<Vec<T>> for FullList<T> {
+    fn from(objects: Vec<T>) -> Self {
+        Self { objects, unreadable: Vec::new() }
+    }
+}
+
+/// A Service, as far as it is read. The source has checked that no two ports share a name and protocol or a port and
+/// protocol, and that no address is unspecified, loopback, link-local or multicast.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Service {
     /// Its name.
@@ -87,7 +103,8 @@ pub struct ServicePort {
     pub port: u16,
 }
 
-/// An EndpointSlice (or the equivalent of an Endpoints object), as far as it is read.
+/// An EndpointSlice (or the equivalent of an Endpoints object), as far as it is read. Its addresses are checked like
+/// those of a [`Service`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSlice {
     /// Its own name.
@@ -107,7 +124,7 @@ pub struct SlicePort {
     pub name: Arc<str>,
     /// TCP or UDP.
     pub proto: Proto,
-    /// `None` where the API has no port: no backend comes of it (kube-proxy: "all ports", which no proxy can serve).
+    /// `None` where the API has no port (or 0): no backend comes of it, as in kube-proxy.
     pub port: Option<u16>,
 }
 
@@ -118,7 +135,7 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// `conditions.ready`, where absent means true.
     pub ready: bool,
-    /// `conditions.serving`, where absent means the value of `ready`.
+    /// `conditions.serving`, where absent means true (as kube-proxy reads it).
     pub serving: bool,
     /// `conditions.terminating`, where absent means false.
     pub terminating: bool,
