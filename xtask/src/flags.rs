@@ -1,5 +1,7 @@
 //! Every flag of every task, and nothing that acts on them.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 
 /// Builds, runs, tests, packages and measures.
@@ -18,6 +20,8 @@ pub(crate) enum Task {
     Build(BuildFlags),
     /// Run every test: host tests, formatting, lints, and the tests that need root
     Test(TestFlags),
+    /// Write the container image as an OCI archive, without a container engine
+    Image(ImageFlags),
 }
 
 /// How the compiler is told to build.
@@ -44,6 +48,13 @@ impl BuildFlags {
 pub(crate) struct TestFlags {
     /// Run only the tests whose names contain this, and neither formatter nor lints
     pub(crate) filter: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct ImageFlags {
+    /// Where to write the archive [default: target/image/lb-agent.tar]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod agent;
 mod ebpf;
 mod flags;
+mod image;
 mod packages;
 mod process;
 mod test;
@@ -32,6 +33,7 @@ fn dispatch(task: Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Ebpf => ebpf::build(&ws).map(|_| ExitCode::SUCCESS),
         Task::Build(flags) => agent::build(&ws, flags.profile()).map(|_| ExitCode::SUCCESS),
+        Task::Image(flags) => image::write(&ws, &flags).map(|_| ExitCode::SUCCESS),
         Task::Test(flags) => test::run_all(&ws, &flags),
     }
 }
