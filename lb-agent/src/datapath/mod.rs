@@ -1,3 +1,4 @@
 //! Carries out map operations. Decides nothing: `plan` says what, this module does it and reports.
 
+pub mod bpf;
 pub mod store;
