@@ -2,7 +2,7 @@
 //!
 //! Three implementations: the kernel's maps, a simulation on the host, and a wrapper that fails a share of all writes.
 
-use lb_common::abi::{Backend, Family, Frontend, FrontendKey, NameKey, Slot, V4, V6};
+use lb_common::abi::{Backend, Family, Frontend, FrontendKey, NameKey, Slot, V4, V6, maps};
 
 /// A map operation that failed. The caller keeps its own state as it was before and tries again later.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,26 @@ pub enum StoreError {
     },
 }
 
+/// The names of the maps of one family.
+#[derive(Clone, Copy, Debug)]
+pub struct MapNames {
+    /// `lb_frontends`.
+    pub frontends: &'static str,
+    /// `lb_backends`.
+    pub backends: &'static str,
+    /// `lb_slots`.
+    pub slots: &'static str,
+}
+
+/// The names of the maps of family `F`.
+pub fn map_names<F: Family>() -> MapNames {
+    if F::VERSION == V4::VERSION {
+        MapNames { frontends: maps::FRONTENDS4, backends: maps::BACKENDS4, slots: maps::SLOTS4 }
+    } else {
+        MapNames { frontends: maps::FRONTENDS6, backends: maps::BACKENDS6, slots: maps::SLOTS6 }
+    }
+}
+
 /// How many entries the maps of one family can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
@@ -41,7 +61,8 @@ pub struct Capacity {
     pub slots: u32,
 }
 
-/// The maps of one family. Every operation may be repeated.
+/// The maps of one family. Every operation may be repeated. An error means that it did not happen, except that a range
+/// of slots may then hold anything.
 pub trait FamilyStore<F: Family> {
     /// Inserts or replaces, at once for every reader.
     fn put_frontend(&mut self, key: &FrontendKey<F>, value: &Frontend) -> Result<(), StoreError>;

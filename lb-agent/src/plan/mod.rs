@@ -1,1 +1,264 @@
-//! (being written)
+//! What the maps should hold, and what has to be done to get there. Pure and synchronous: no map, no clock, no I/O.
+//!
+//! A [`Plan`] is a mirror of the maps. [`Plan::stage`] compares a Service with it and returns operations; the caller
+//! carries them out in order and calls [`Plan::record`] after each that succeeded, [`Plan::abandon`] with those that
+//! will not be done. So the mirror never runs ahead of the maps, and staging again after a failure yields what is
+//! missing.
+//!
+//! Make before break. The phases of a batch of Services:
+//! 1. [`Plan::stage`] of each: names; new and changed backends; the slots of a new range; then the frontends, replaced
+//!    one by one. Each replacement is the atomic moment for its address: what it names is complete, and what it named
+//!    stays untouched.
+//! 2. [`Plan::sweep`] once all are done: frontends that nobody took over, then backends that no frontend leads to, then
+//!    names. Until here an address that goes from one Service of the batch to another has always led somewhere.
+//! 3. Ranges that no frontend names rest. They are given out again only after [`Op::WaitForReaders`], which is asked for
+//!    when no other range fits.
+//!
+//! A Service port has one id for both families, and one range for each family, shared by all its frontends.
+
+mod ids;
+mod names;
+mod slots;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::abi::{Endpoint, Family, FrontendKey, NameKey, V4, V6, name_kind};
+
+use self::{
+    names::{Names, PortName},
+    table::{Refused, Table, Want, WantBackend},
+};
+use crate::{
+    datapath::{
+        op::{FamilyOp, Op},
+        snapshot::Snapshot,
+        store::{Capacity, StoreError},
+    },
+    event::ObjectName,
+    model::{DesiredPort, DesiredService},
+};
+
+/// What the maps of one family hold, against what fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FamilyUsage {
+    /// Entries of `lb_frontends`.
+    pub frontends: u32,
+    /// Entries of `lb_backends`.
+    pub backends: u32,
+    /// Slots that frontends name or are about to.
+    pub slots: u32,
+    /// Slots that rest until no program reads them.
+    pub slots_resting: u32,
+    /// What fits.
+    pub capacity: Capacity,
+}
+
+/// What the maps hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Services with an entry.
+    pub services: usize,
+    /// Ports of these.
+    pub ports: usize,
+    /// IPv4.
+    pub v4: FamilyUsage,
+    /// IPv6.
+    pub v6: FamilyUsage,
+}
+
+/// What [`Plan::stage`] says about one Service.
+#[derive(Debug)]
+pub struct Staged {
+    /// What to do, in this order.
+    pub ops: Vec<Op>,
+    /// A part of the Service (a port in one family) keeps what it has, because a map is full.
+    pub full: Option<StoreError>,
+    /// A part of the Service needs slots that still rest: do [`Op::WaitForReaders`] and stage again.
+    pub wants_readers_gone: bool,
+}
+
+/// The mirror of the maps.
+#[derive(Debug)]
+pub struct Plan {
+    names: Names,
+    v4: Table<V4>,
+    v6: Table<V6>,
+    /// Service-port ids of which something is no longer wanted.
+    garbage: BTreeSet<u32>,
+    /// Service-port ids in adopted maps to which no name belongs.
+    strays: BTreeSet<u32>,
+}
+
+impl Plan {
+    /// Starts from what the maps hold: of an earlier agent, or nothing. Everything in them stays as it is until its
+    /// Service is staged; what belongs to no Service, or is damaged, until [`Plan::prune`].
+    pub fn adopt(snapshot: Snapshot) -> Self {
+        let (v4, v6) = (Table::adopt(snapshot.v4), Table::adopt(snapshot.v6));
+        let ids = v4.service_ids().chain(v6.service_ids());
+        let ids: BTreeMap<u32, Option<u8>> = ids.map(|id| (id, v4.proto(id).or_else(|| v6.proto(id)))).collect();
+        let mut names = Names::adopt(snapshot.names, &ids);
+        for node in v4.node_ids().chain(v6.node_ids()) {
+            names.moved(None, Some(node));
+        }
+        let strays = ids.into_keys().filter(|&id| !names.is_known(id)).collect();
+        Self { names, v4, v6, garbage: BTreeSet::new(), strays }
+    }
+
+    /// What has to be done for a Service to be as desired.
+    pub fn stage(&mut self, desired: &DesiredService) -> Staged {
+        self.names.begin_staging();
+        let mut ops = Vec::new();
+        let mut staged = Staged { ops: Vec::new(), full: None, wants_readers_gone: false };
+        let ports: Vec<PortName> = desired.ports.iter().map(port_name).collect();
+        for (port, name) in desired.ports.iter().zip(&ports) {
+            let id = self.names.service_id(&desired.name, name, &mut ops);
+            let v4 = want(port, &mut self.names, &mut ops);
+            staged.add(self.v4.stage(id, name.proto, &v4));
+            let v6 = want(port, &mut self.names, &mut ops);
+            staged.add(self.v6.stage(id, name.proto, &v6));
+            self.note_garbage(id);
+        }
+        for id in self.names.retire_others(&desired.name, &ports) {
+            self.retire(id);
+        }
+        // Ports and families are staged in turn; the phases are those of the whole Service.
+        ops.append(&mut staged.ops);
+        ops.sort_by_key(Op::phase);
+        staged.ops = ops;
+        staged
+    }
+
+    fn note_garbage(&mut self, id: u32) {
+        if self.v4.has_garbage(id) || self.v6.has_garbage(id) {
+            self.garbage.insert(id);
+        } else {
+            self.garbage.remove(&id);
+        }
+    }
+
+    fn retire(&mut self, id: u32) {
+        self.v4.retire(id);
+        self.v6.retire(id);
+        self.garbage.insert(id);
+    }
+
+    /// Takes note that an operation was done.
+    pub fn record(&mut self, op: &Op) {
+        match op {
+            Op::PutName(key, _) => self.names.written(*key),
+            Op::DeleteName(key) => self.names.deleted(*key),
+            Op::V4(op) => {
+                let (from, to) = self.v4.record(op);
+                self.names.moved(from, to);
+            }
+            Op::V6(op) => {
+                let (from, to) = self.v6.record(op);
+                self.names.moved(from, to);
+            }
+            Op::WaitForReaders => {
+                self.v4.readers_gone();
+                self.v6.readers_gone();
+            }
+        }
+    }
+
+    /// Takes note that staged operations will not be done.
+    pub fn abandon(&mut self, ops: &[Op]) {
+        for op in ops {
+            match op {
+                Op::V4(op) => self.v4.abandon(op),
+                Op::V6(op) => self.v6.abandon(op),
+                Op::PutName(..) | Op::DeleteName(_) | Op::WaitForReaders => {}
+            }
+        }
+    }
+
+    /// From now on everything goes that belongs to no Service. Only right when every source has delivered its first full
+    /// list and all of it was staged. Services that are gone have to be staged too, see [`Plan::services`].
+    pub fn prune(&mut self) {
+        for id in std::mem::take(&mut self.strays) {
+            self.retire(id);
+        }
+        self.names.prune();
+    }
+
+    /// Service-port ids of which something can be removed, for [`Plan::sweep`].
+    pub fn garbage(&self) -> Vec<u32> {
+        self.garbage.iter().copied().collect()
+    }
+
+    /// What to remove of a Service port. An error ends it; the rest comes with the next call.
+    pub fn sweep(&mut self, id: u32) -> Vec<Op> {
+        let mut ops: Vec<Op> = self.v4.sweep(id).into_iter().map(Op::from).collect();
+        ops.extend(self.v6.sweep(id).into_iter().map(Op::from));
+        if self.names.is_known(id) && self.names.is_retired(id) {
+            ops.push(Op::DeleteName(NameKey { kind: name_kind::SERVICE, id }));
+        }
+        ops.sort_by_key(Op::phase);
+        if ops.is_empty() {
+            self.garbage.remove(&id);
+        }
+        ops
+    }
+
+    /// Names to remove that nothing refers to.
+    pub fn sweep_names(&self) -> Vec<Op> {
+        self.names.sweep()
+    }
+
+    /// The Services that have an entry.
+    pub fn services(&self) -> impl Iterator<Item = &ObjectName> {
+        self.names.services()
+    }
+
+    /// Grows whenever something was given back: then it is worth staging again what did not fit.
+    pub fn freed(&self) -> u64 {
+        self.v4.freed() + self.v6.freed()
+    }
+
+    /// Counts against capacities.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            services: self.names.n_services(),
+            ports: self.names.n_ports(),
+            v4: self.v4.usage(),
+            v6: self.v6.usage(),
+        }
+    }
+}
+
+impl Staged {
+    fn add<F: Family>(&mut self, result: Result<Vec<FamilyOp<F>>, Refused>)
+    where
+        Op: From<FamilyOp<F>>,
+    {
+        match result {
+            Ok(ops) => self.ops.extend(ops.into_iter().map(Op::from)),
+            Err(Refused::Full(error)) => self.full = Some(error),
+            Err(Refused::ReadersNotGone) => self.wants_readers_gone = true,
+        }
+    }
+}
+
+fn port_name(port: &DesiredPort) -> PortName {
+    PortName { name: port.port_name.clone(), proto: port.proto.number() }
+}
+
+/// The part of a port that concerns one family.
+fn want<F: Family>(port: &DesiredPort, names: &mut Names, ops: &mut Vec<Op>) -> Want<F> {
+    let proto = port.proto.number();
+    let key = |addr, port, scope| FrontendKey { addr, port, proto, scope };
+    let of_family = port.frontends.iter().filter_map(|at| Some(key(F::from_ip(at.ip)?, at.port, at.scope)));
+    let frontends: BTreeSet<FrontendKey<F>> = of_family.collect();
+    let mut backends = BTreeMap::new();
+    if !frontends.is_empty() {
+        for backend in &port.backends {
+            let Some(addr) = F::from_ip(backend.ip) else { continue };
+            let node = backend.node.as_ref().map_or(0, |node| names.node_id(node, ops));
+            let want = WantBackend { state: backend.state, takes_new: backend.takes_new, node };
+            backends.insert(Endpoint { addr, port: backend.port }, want);
+        }
+    }
+    Want { frontends, backends }
+}
