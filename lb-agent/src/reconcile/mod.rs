@@ -1,0 +1,343 @@
+//! The loop from events to maps: events go into the model, the Services that changed through the plan into the store.
+//!
+//! [`Reconciler`] is synchronous and is told the time; [`run`] is its asynchronous shell. Nothing is written before the
+//! sources have delivered their first full lists: until then the maps of an earlier agent go on as they are. A Service
+//! whose write fails is tried again, the others go on meanwhile. What no source wants is removed only when all that is
+//! wanted has been tried.
+
+mod clock;
+mod queue;
+mod report;
+mod retry;
+mod run;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime},
+};
+
+pub use self::{
+    clock::{Clock, SystemClock},
+    report::{Problem, Report},
+    run::run,
+};
+use self::{queue::Queue, retry::Retry};
+use crate::{
+    datapath::{
+        op::{Op, execute},
+        snapshot::Snapshot,
+        store::{MapStore, StoreError},
+    },
+    event::{Event, ObjectName},
+    model::Model,
+    plan::Plan,
+};
+
+/// How many map operations one [`Reconciler::step`] does at least before it comes back for new events: a few
+/// milliseconds' worth.
+const OPS_PER_STEP: usize = 1_000;
+
+/// Whether there is more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Call again at once, after new events were taken in.
+    More,
+    /// Nothing to do before the next event or [`Reconciler::next_wake`].
+    Idle,
+}
+
+/// Model, plan and maps, and what is still to be done.
+#[derive(Debug)]
+pub struct Reconciler<S, C = SystemClock> {
+    model: Model,
+    plan: Plan,
+    store: S,
+    clock: C,
+    queue: Queue,
+    /// Services whose last write failed.
+    failed: BTreeMap<ObjectName, Retry>,
+    /// Services that do not fit, since when.
+    not_fitting: BTreeMap<ObjectName, Instant>,
+    /// [`Plan::freed`] when those were last tried.
+    freed: u64,
+    /// The last removal failed.
+    sweep_failed: Option<Retry>,
+    /// Whether something may be left to remove.
+    sweep: bool,
+    adopted_queued: bool,
+    pruned: bool,
+    synced: Option<SystemTime>,
+    updated: Option<SystemTime>,
+    write_errors: u64,
+    last_error: Option<Problem>,
+    latencies: Vec<Duration>,
+}
+
+impl<S: MapStore> Reconciler<S> {
+    /// See [`Reconciler::with_clock`].
+    ///
+    /// # Errors
+    /// The maps cannot be read.
+    pub fn new(store: S) -> Result<Self, StoreError> {
+        Self::with_clock(store, SystemClock)
+    }
+}
+
+impl<S: MapStore, C: Clock> Reconciler<S, C> {
+    /// Adopts what the maps hold.
+    ///
+    /// # Errors
+    /// The maps cannot be read.
+    pub fn with_clock(store: S, clock: C) -> Result<Self, StoreError> {
+        let plan = Plan::adopt(Snapshot::read(&store)?);
+        Ok(Self {
+            model: Model::default(),
+            plan,
+            store,
+            clock,
+            queue: Queue::default(),
+            failed: BTreeMap::new(),
+            not_fitting: BTreeMap::new(),
+            freed: 0,
+            sweep_failed: None,
+            sweep: false,
+            adopted_queued: false,
+            pruned: false,
+            synced: None,
+            updated: None,
+            write_errors: 0,
+            last_error: None,
+            latencies: Vec::new(),
+        })
+    }
+
+    /// Takes in events. Writes nothing.
+    pub fn handle(&mut self, events: impl IntoIterator<Item = Event>) {
+        let now = self.clock.now();
+        for event in events {
+            for service in self.model.apply(event) {
+                self.queue.push(service, now);
+            }
+        }
+    }
+
+    /// Does some of what is to be done, if all sources are in sync.
+    pub fn step(&mut self) -> Step {
+        if !self.model.in_sync() {
+            return Step::Idle;
+        }
+        self.queue_adopted();
+        self.queue_retries();
+        let mut budget = OPS_PER_STEP;
+        while budget > 0 {
+            let Some((service, since)) = self.queue.pop() else { break };
+            let done = self.program(&service, since);
+            budget = budget.saturating_sub(1 + done);
+        }
+        if budget > 0 && self.queue.is_empty() {
+            self.finish_batch(&mut budget);
+        }
+        if budget == 0 || !self.queue.is_empty() { Step::More } else { Step::Idle }
+    }
+
+    /// What an earlier agent left and no source names now is staged as not wanted.
+    fn queue_adopted(&mut self) {
+        if !self.adopted_queued {
+            self.adopted_queued = true;
+            let now = self.clock.now();
+            for service in self.plan.services() {
+                self.queue.push(service.clone(), now);
+            }
+        }
+    }
+
+    fn queue_retries(&mut self) {
+        let now = self.clock.now();
+        for (service, retry) in self.failed.iter().filter(|(_, retry)| retry.at <= now) {
+            self.queue.push(service.clone(), retry.since);
+        }
+        if self.plan.freed() != self.freed {
+            self.freed = self.plan.freed();
+            for (service, since) in &self.not_fitting {
+                self.queue.push(service.clone(), *since);
+            }
+        }
+    }
+
+    /// Brings one Service into the maps, and notes how that went. Returns how many operations were done.
+    fn program(&mut self, service: &ObjectName, since: Instant) -> usize {
+        let (done, result) = self.write(service);
+        let now = self.clock.now();
+        match result {
+            Ok(()) => {
+                self.failed.remove(service);
+                self.not_fitting.remove(service);
+                self.latencies.push(now.saturating_duration_since(since));
+            }
+            Err(error @ StoreError::Full { .. }) => {
+                self.failed.remove(service);
+                if self.not_fitting.insert(service.clone(), since).is_none() {
+                    tracing::error!(%service, "{}", one_line(&error));
+                }
+                self.note_error(service, &error);
+            }
+            Err(error) => {
+                let retry = Retry::after(self.failed.remove(service), since, now);
+                if retry.is_first() {
+                    tracing::warn!(%service, "{}; trying again", one_line(&error));
+                }
+                self.failed.insert(service.clone(), retry);
+                self.note_error(service, &error);
+            }
+        }
+        done
+    }
+
+    fn write(&mut self, service: &ObjectName) -> (usize, Result<(), StoreError>) {
+        let desired = self.model.desired(service);
+        let mut done = 0;
+        loop {
+            let staged = self.plan.stage(&desired);
+            self.sweep = true;
+            let (n, result) = self.execute(&staged.ops);
+            done += n;
+            if result.is_err() {
+                return (done, result);
+            }
+            if !staged.wants_readers_gone {
+                return (done, staged.full.map_or(Ok(()), Err));
+            }
+            let (_, result) = self.execute(&[Op::WaitForReaders]);
+            if result.is_err() {
+                return (done, result);
+            }
+        }
+    }
+
+    /// Carries out operations up to the first that fails. Returns how many were done.
+    fn execute(&mut self, ops: &[Op]) -> (usize, Result<(), StoreError>) {
+        for (done, op) in ops.iter().enumerate() {
+            if let Err(error) = execute(&mut self.store, op) {
+                self.plan.abandon(&ops[done..]);
+                self.write_errors += 1;
+                return (done, Err(error));
+            }
+            self.plan.record(op);
+            self.updated = Some(self.clock.wall());
+        }
+        (ops.len(), Ok(()))
+    }
+
+    /// All Services of the batch were tried: what is not wanted any more goes.
+    fn finish_batch(&mut self, budget: &mut usize) {
+        if self.synced.is_none() {
+            self.synced = Some(self.clock.wall());
+        }
+        if !self.pruned && self.failed.is_empty() {
+            self.pruned = true;
+            self.sweep = true;
+            self.plan.prune();
+        }
+        let now = self.clock.now();
+        if self.sweep && self.sweep_failed.as_ref().is_none_or(|retry| retry.at <= now) {
+            self.sweep_all(budget);
+        }
+    }
+
+    fn sweep_all(&mut self, budget: &mut usize) {
+        let result = self.sweep_within(budget);
+        let now = self.clock.now();
+        match result {
+            Ok(()) => {
+                self.sweep_failed = None;
+                self.sweep = *budget == 0;
+            }
+            Err(error) => {
+                let retry = Retry::after(self.sweep_failed.take(), now, now);
+                if retry.is_first() {
+                    tracing::warn!("removing what is no longer wanted: {}; trying again", one_line(&error));
+                }
+                self.sweep_failed = Some(retry);
+                self.last_error = Some(Problem { at: self.clock.wall(), text: one_line(&error) });
+            }
+        }
+    }
+
+    /// Removes what is not wanted any more, until the budget is used up. One port's failure does not keep the others.
+    fn sweep_within(&mut self, budget: &mut usize) -> Result<(), StoreError> {
+        let mut failure = Ok(());
+        for id in self.plan.garbage() {
+            if *budget == 0 {
+                return failure;
+            }
+            let ops = self.plan.sweep(id);
+            let (done, result) = self.execute(&ops);
+            *budget = budget.saturating_sub(done);
+            failure = result.and(failure);
+        }
+        for op in self.plan.sweep_names() {
+            let (done, result) = self.execute(&[op]);
+            *budget = budget.saturating_sub(done);
+            failure = result.and(failure);
+        }
+        failure
+    }
+
+    fn note_error(&mut self, service: &ObjectName, error: &StoreError) {
+        self.last_error =
+            Some(Problem { at: self.clock.wall(), text: format!("Service {service}: {}", one_line(error)) });
+    }
+
+    /// When [`Self::step`] has something to do again without an event.
+    pub fn next_wake(&self) -> Option<Instant> {
+        if !self.model.in_sync() {
+            return None;
+        }
+        let retries = self.failed.values().chain(&self.sweep_failed);
+        retries.map(|retry| retry.at).min()
+    }
+
+    /// The state now. Takes the latencies with it.
+    pub fn report(&mut self) -> Report {
+        let waiting = self.model.in_sync().then(|| self.queue.oldest()).flatten();
+        let failing = self.failed.values().map(|retry| retry.since);
+        Report {
+            synced: self.synced,
+            updated: self.updated,
+            pending_since: failing.chain(waiting).min(),
+            usage: self.plan.usage(),
+            failing: self.failed.len(),
+            not_fitting: self.not_fitting.len(),
+            write_errors: self.write_errors,
+            last_error: self.last_error.clone(),
+            latencies: std::mem::take(&mut self.latencies),
+        }
+    }
+
+    /// The Services that keep what they had because a map is full.
+    pub fn not_fitting(&self) -> impl Iterator<Item = &ObjectName> {
+        self.not_fitting.keys()
+    }
+
+    /// The maps, to look at.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// Ends here. The maps stay as they are.
+    pub fn into_store(self) -> S {
+        self.store
+    }
+}
+
+/// An error with its causes.
+fn one_line(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,53 @@
+//! The asynchronous shell of the [`Reconciler`]: waits for events, for the time of a retry, or for the end.
+
+use std::future::Future;
+
+use tokio::{
+    sync::mpsc,
+    task::yield_now,
+    time::{Instant, sleep_until},
+};
+
+use super::{Clock, Reconciler, Report, Step};
+use crate::{datapath::store::MapStore, event::Event};
+
+/// How many events are taken out of the channel at once. Only bounds memory: they are handled as one batch, and the
+/// next ones before any long work.
+const EVENTS_AT_ONCE: usize = 4096;
+
+/// Drives the reconciler until `shutdown` completes. Nothing is removed then: the maps go on as they are. Everything
+/// that is waiting in the channel is one batch; nothing is waited for. A closed channel ends nothing either: what failed
+/// is still tried again.
+///
+/// Map writes happen on the task that polls this, up to some milliseconds at a stretch, and tens of milliseconds where
+/// [`MapStore::wait_for_readers`] is needed: give it a thread of its own, or a runtime with more than one.
+pub async fn run<S: MapStore, C: Clock>(
+    mut reconciler: Reconciler<S, C>,
+    mut events: mpsc::Receiver<Event>,
+    mut report: impl FnMut(Report),
+    shutdown: impl Future<Output = ()>,
+) -> Reconciler<S, C> {
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut batch = Vec::new();
+    let mut open = true;
+    let mut more = false;
+    loop {
+        let wake = reconciler.next_wake();
+        let retry = async {
+            match wake {
+                Some(at) => sleep_until(Instant::from_std(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = &mut shutdown => return reconciler,
+            received = events.recv_many(&mut batch, EVENTS_AT_ONCE), if open => open = received > 0,
+            () = yield_now(), if more => {}
+            () = retry, if !more => {}
+        }
+        reconciler.handle(batch.drain(..));
+        more = reconciler.step() == Step::More;
+        report(reconciler.report());
+    }
+}
