@@ -165,13 +165,8 @@ impl<F: Family> Table<F> {
         let mut ops = Vec::new();
         let slots = self.stage_backends(service, proto, want, &mut ops);
         let first_slot = if want.frontends.is_empty() { 0 } else { self.stage_slots(service, &slots, &mut ops)? };
-        let frontend = Frontend {
-            service,
-            first_slot,
-            n_slots: len(slots.len()),
-            flags: frontend_flags::NONE,
-            affinity_s: 0,
-        };
+        let frontend =
+            Frontend { service, first_slot, n_slots: len(slots.len()), flags: frontend_flags::NONE, affinity_s: 0 };
         let differing = want.frontends.iter().filter(|key| self.frontends.get(key) != Some(&frontend));
         ops.extend(differing.map(|key| FamilyOp::PutFrontend(*key, frontend)));
         if let Some(port) = self.ports.get_mut(&service) {
@@ -197,13 +192,7 @@ impl<F: Family> Table<F> {
     }
 
     /// Adds the backends that are new or changed to `ops`, and says what the slots should hold.
-    fn stage_backends(
-        &mut self,
-        service: u32,
-        proto: u8,
-        want: &Want<F>,
-        ops: &mut Vec<FamilyOp<F>>,
-    ) -> Vec<Slot<F>> {
+    fn stage_backends(&mut self, service: u32, proto: u8, want: &Want<F>, ops: &mut Vec<FamilyOp<F>>) -> Vec<Slot<F>> {
         let port = self.ports.get(&service);
         let mut slots = Vec::with_capacity(want.backends.len());
         for (at, WantBackend { state, takes_new, node }) in &want.backends {
@@ -224,12 +213,7 @@ impl<F: Family> Table<F> {
     }
 
     /// The first slot of a range that holds `slots`: the present one if it does, else a new one.
-    fn stage_slots(
-        &mut self,
-        service: u32,
-        slots: &[Slot<F>],
-        ops: &mut Vec<FamilyOp<F>>,
-    ) -> Result<u32, Refused> {
+    fn stage_slots(&mut self, service: u32, slots: &[Slot<F>], ops: &mut Vec<FamilyOp<F>>) -> Result<u32, Refused> {
         if slots.is_empty() {
             return Ok(0);
         }
@@ -276,9 +260,7 @@ impl<F: Family> Table<F> {
     /// Whether [`Table::sweep`] has anything to do, now or once the port's frontends are replaced.
     pub(super) fn has_garbage(&self, service: u32) -> bool {
         self.ports.get(&service).is_some_and(|port| {
-            !port.released.is_empty()
-                || !port.damaged.is_empty()
-                || port.backends.values().any(|known| !known.wanted)
+            !port.released.is_empty() || !port.damaged.is_empty() || port.backends.values().any(|known| !known.wanted)
         })
     }
 
