@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod bpffs;
 pub mod cgroup;
+pub mod components;
 pub mod guest;
 pub mod manifests;
 pub mod netns;
