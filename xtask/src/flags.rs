@@ -18,6 +18,8 @@ pub(crate) enum Task {
     Ebpf,
     /// Compile the kernel programs and the agent that embeds them
     Build(BuildFlags),
+    /// Run the agent: in the embedded demo, or against a cluster
+    Run(RunFlags),
     /// Run every test: host tests, formatting, lints, and the tests that need root
     Test(TestFlags),
     /// Write the container image as an OCI archive, without a container engine
@@ -45,6 +47,25 @@ impl BuildFlags {
 }
 
 #[derive(Args)]
+pub(crate) struct RunFlags {
+    /// Demo: end after a dozen answers; the exit status is 0 only if every pod answered through the Service
+    #[arg(long, conflicts_with_all = ["kubeconfig", "kind"])]
+    pub(crate) once: bool,
+    /// Demo: directory of the manifests, filled with a Service and its EndpointSlice if it has none
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "kind"])]
+    pub(crate) manifests: Option<PathBuf>,
+    /// Run the agent on this machine against that cluster; this machine should be a node of it
+    #[arg(long, value_name = "FILE", conflicts_with = "kind")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Build, load, roll out and follow the log on a kind cluster
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "kind")]
+    pub(crate) kind: Option<String>,
+    /// Flags for `lb-agent run`, after `--`; only with --kubeconfig
+    #[arg(last = true, requires = "kubeconfig")]
+    pub(crate) agent: Vec<String>,
+}
+
+#[derive(Args)]
 pub(crate) struct TestFlags {
     /// Run only the tests whose names contain this, and neither formatter nor lints
     pub(crate) filter: Option<String>,
@@ -65,5 +86,17 @@ mod tests {
     #[test]
     fn the_flags_do_not_contradict_each_other() {
         Xtask::command().debug_assert();
+    }
+
+    #[test]
+    fn kind_without_a_name_means_the_cluster_that_kind_creates_by_default() {
+        let Task::Run(flags) = Xtask::parse_from(["xtask", "run", "--kind"]).task else { panic!("another task") };
+        assert_eq!(flags.kind.as_deref(), Some("kind"));
+    }
+
+    #[test]
+    fn a_cluster_and_the_demo_cannot_be_asked_for_together() {
+        assert!(Xtask::try_parse_from(["xtask", "run", "--once", "--kubeconfig", "x"]).is_err());
+        assert!(Xtask::try_parse_from(["xtask", "run", "--kind", "--kubeconfig", "x"]).is_err());
     }
 }

@@ -5,8 +5,10 @@ mod agent;
 mod ebpf;
 mod flags;
 mod image;
+mod kind;
 mod packages;
 mod process;
+mod run;
 mod test;
 mod toolchain;
 mod workspace;
@@ -33,6 +35,7 @@ fn dispatch(task: Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Ebpf => ebpf::build(&ws).map(|_| ExitCode::SUCCESS),
         Task::Build(flags) => agent::build(&ws, flags.profile()).map(|_| ExitCode::SUCCESS),
+        Task::Run(flags) => run::run_task(&ws, &flags),
         Task::Image(flags) => image::write(&ws, &flags).map(|_| ExitCode::SUCCESS),
         Task::Test(flags) => test::run_all(&ws, &flags),
     }

@@ -1,6 +1,8 @@
 //! System packages by apt: what is missing is installed, with one line that says what for. On a machine without apt
 //! the missing programs are named instead.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -74,6 +76,36 @@ pub(crate) fn install(packages: &[Package]) -> Result<()> {
     }
     update()?;
     run(&mut apt(&args)?).with_context(|| format!("could not install {}", names.join(" ")))
+}
+
+/// Unpacks a package below a directory instead of installing it: for a server whose installation would start it as a
+/// service of the machine. Needs no root.
+pub(crate) fn unpack(package: &Package, directory: &Path) -> Result<()> {
+    if !has_apt() {
+        bail!("{} is missing, and there is no apt-get here to get it with: {}", package.name, package.why);
+    }
+    say(&format!("unpacking {} below target/: {}", package.name, package.why));
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    if !is_offered(&package.name) {
+        update()?;
+    }
+    let download = || Command::new("apt-get").args(["-qq", "download", &package.name]).current_dir(directory).status();
+    let fetched = download().context("cannot start apt-get")?.success() || {
+        // As in `install`: old lists.
+        update()?;
+        download().context("cannot start apt-get")?.success()
+    };
+    if !fetched {
+        bail!("could not fetch the package {}: is there a network?", package.name);
+    }
+    for entry in directory.read_dir().with_context(|| format!("list {}", directory.display()))? {
+        let archive = entry.with_context(|| format!("list {}", directory.display()))?.path();
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            run(Command::new("dpkg").arg("-x").arg(&archive).arg(directory))?;
+            fs::remove_file(&archive).with_context(|| format!("remove {}", archive.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn apt(args: &[&str]) -> Result<Command> {
