@@ -65,9 +65,10 @@ impl Datapath {
         &mut self.store
     }
 
-    /// Says in `lb_agent` what this agent is doing, for `lb-agent status`.
-    pub fn write_status(&mut self, _status: &AgentStatus) -> Result<(), StoreError> {
-        Ok(())
+    /// What writes `lb_agent`. Separate, because the store is on loan to the reconciler for the rest of the agent's life;
+    /// it may be sent to another thread.
+    pub fn status_writer(&self) -> Result<StatusWriter, OpenError> {
+        Err(OpenError::NoObject)
     }
 
     /// Where the programs are attached; for metrics and `status`.
@@ -78,6 +79,17 @@ impl Datapath {
     /// A reader of the same maps, for metrics; it may be sent to another thread.
     pub fn reader(&self) -> Result<Reader, OpenError> {
         Err(OpenError::NoObject)
+    }
+}
+
+/// Writes what the agent says about itself.
+#[derive(Debug)]
+pub struct StatusWriter {}
+
+impl StatusWriter {
+    /// Says in `lb_agent` what this agent is doing, for `lb-agent status`.
+    pub fn write(&mut self, _status: &AgentStatus) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 
