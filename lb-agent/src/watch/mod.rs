@@ -4,6 +4,12 @@
 //! one bounded channel: when the receiver is slow, the source waits. It decides nothing about Services (that is
 //! [`crate::model`]'s part) and is told nothing back.
 
+mod convert;
+mod intern;
+pub mod manifests;
+mod object;
+mod problem;
+
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use crate::event::Event;
