@@ -19,7 +19,10 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 
-use crate::run::{self, ignore_missing};
+use crate::{
+    poll::{PATIENCE, eventually},
+    run::{self, ignore_missing},
+};
 
 /// Where the namespaces have their names, as ip-netns(8) documents.
 pub fn directory() -> PathBuf {
@@ -101,6 +104,22 @@ impl NetNs {
         finish(self.command("ip").args(["-batch", "-"]), &batch)
             .with_context(|| format!("of ip commands:\n{batch}"))?;
         Ok(())
+    }
+
+    /// Waits until these links carry packets. The kernel notes that a peer came up in a work queue of its own
+    /// (net/core/link_watch.c); until then it drops what is sent.
+    pub fn wait_up(&self, links: &[&str]) -> Result<()> {
+        eventually(&format!("{links:?} in {} to be up", self.path().display()), PATIENCE, || {
+            let states = self.output("ip", &["-br", "link"])?;
+            let is_up = |link: &&str| {
+                states.lines().any(|line| {
+                    let mut words = line.split_whitespace();
+                    // A veth is listed as `eth0@if7`.
+                    words.next().and_then(|name| name.split('@').next()) == Some(*link) && words.next() == Some("UP")
+                })
+            };
+            Ok(links.iter().all(is_up).then_some(()))
+        })
     }
 
     /// Sets a sysctl of the namespace; `key` as a path below /proc/sys.

@@ -68,7 +68,6 @@ impl Node {
     fn make_bridge(&self) -> Result<()> {
         self.netns.ip([
             "link add cni0 type bridge".to_owned(),
-            "link set cni0 up".to_owned(),
             format!("addr add {}/24 dev cni0", self.pod_v4(1)),
             format!("addr add {}/64 dev cni0 nodad", self.pod_v6(1)),
         ])

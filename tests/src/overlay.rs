@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
 
-use crate::{netns::NetNs, node::Node, run};
+use crate::{netns::NetNs, node::Node, pod::FAR_INDEX, run};
 
 /// The network between nodes: a switch that each is plugged into with its `eth0`.
 pub struct Underlay {
@@ -15,7 +15,7 @@ impl Underlay {
     /// A switch without nodes.
     pub fn new() -> Result<Self> {
         let switch = NetNs::new("underlay")?;
-        switch.ip(["link add br0 type bridge", "link set br0 up"])?;
+        switch.ip(["link add br0 type bridge"])?;
         Ok(Self { switch })
     }
 
@@ -26,12 +26,16 @@ impl Underlay {
         node.netns().ip([
             format!("addr del {}/32 dev lo", node.v4()),
             format!("addr del {}/128 dev lo", node.v6()),
-            format!("link add eth0 type veth peer name {port} netns {switch}"),
+            format!("link add eth0 {FAR_INDEX} type veth peer name {port} netns {switch}"),
             "link set eth0 up".to_owned(),
             format!("addr add {}/24 dev eth0", node.v4()),
             format!("addr add {}/64 dev eth0 nodad", node.v6()),
         ])?;
-        self.switch.ip([format!("link set {port} master br0"), format!("link set {port} up")])
+        self.switch.ip([format!("link set {port} up")])?;
+        node.netns().wait_up(&["eth0"])?;
+        self.switch.wait_up(&[&port])?;
+        // The switch comes up after its first port, as a pod's bridge does.
+        self.switch.ip([format!("link set {port} master br0"), "link set br0 up".to_owned()])
     }
 }
 

@@ -16,6 +16,11 @@ use crate::{
 const GATEWAY4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
+/// The interface number of every `eth0`, so that it never equals that of its peer. The kernel takes a veth pair with
+/// equal numbers for no pair and notes up to a second later that it is up (linkwatch_urgent_event in
+/// net/core/link_watch.c).
+pub(crate) const FAR_INDEX: &str = "index 10000";
+
 /// A pod, or another machine that a node is linked to.
 pub struct Pod {
     name: String,
@@ -61,7 +66,8 @@ impl Pod {
 
     fn plug_into_bridge(&self, node: &Node) -> Result<()> {
         let veth = self.make_veth(node)?;
-        node.netns().ip([format!("link set {veth} master cni0")])?;
+        // The bridge comes up after its first port: the other way round it takes the kernel up to a second to notice.
+        node.netns().ip([format!("link set {veth} master cni0"), "link set cni0 up".to_owned()])?;
         self.netns.ip([
             format!("addr add {}/24 dev eth0", self.v4),
             format!("addr add {}/64 dev eth0 nodad", self.v6),
@@ -70,15 +76,17 @@ impl Pod {
         ])
     }
 
-    /// A veth pair, `eth0` here and a new name on the node. MTU 1450 leaves room for a vxlan header (50 bytes).
+    /// A veth pair, `eth0` here and a new name on the node. MTU 1430 is what fits into a vxlan over IPv6 (70 bytes).
     fn make_veth(&self, node: &Node) -> Result<String> {
         let veth = format!("veth{}", run::current().number());
         let peer = node.netns().path().display();
         self.netns.ip([
-            format!("link add eth0 mtu 1450 type veth peer name {veth} mtu 1450 netns {peer}"),
+            format!("link add eth0 {FAR_INDEX} mtu 1430 type veth peer name {veth} mtu 1430 netns {peer}"),
             "link set eth0 up".to_owned(),
         ])?;
         node.netns().ip([format!("link set {veth} up")])?;
+        self.netns.wait_up(&["eth0"])?;
+        node.netns().wait_up(&[&veth])?;
         Ok(veth)
     }
 

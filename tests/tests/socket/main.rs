@@ -1,0 +1,15 @@
+//! Processes in pods and on nodes use Services through the real agent and its programs in the real kernel.
+//!
+//! One binary, so that the tests run in parallel; each has nodes of its own, so that they cannot meet.
+
+mod agents;
+mod change;
+mod clients;
+mod cluster;
+mod gone;
+mod names;
+mod netfilter;
+mod nodes;
+mod reach;
+mod refuse;
+mod restart;
