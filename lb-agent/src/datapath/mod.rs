@@ -1,6 +1,12 @@
 //! Carries out map operations. Decides nothing: `plan` says what, this module does it and reports.
 
 pub mod bpf;
+#[cfg(feature = "sim")]
+pub mod dump;
+#[cfg(feature = "sim")]
+pub mod faulty;
 pub mod op;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod snapshot;
 pub mod store;

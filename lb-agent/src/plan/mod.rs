@@ -183,22 +183,22 @@ impl Plan {
         self.names.prune();
     }
 
-    /// Service-port ids of which something can be removed, for [`Plan::sweep`].
-    pub fn garbage(&self) -> Vec<u32> {
+    /// Service-port ids of which something is to be removed, for [`Plan::sweep`]; for some of them only later.
+    pub fn garbage(&mut self) -> Vec<u32> {
+        let (v4, v6, names) = (&self.v4, &self.v6, &self.names);
+        self.garbage.retain(|&id| v4.has_garbage(id) || v6.has_garbage(id) || names.is_retired(id));
         self.garbage.iter().copied().collect()
     }
 
-    /// What to remove of a Service port. An error ends it; the rest comes with the next call.
-    pub fn sweep(&mut self, id: u32) -> Vec<Op> {
+    /// What to remove of a Service port, in this order up to the first failure; the rest comes with the next call.
+    pub fn sweep(&self, id: u32) -> Vec<Op> {
         let mut ops: Vec<Op> = self.v4.sweep(id).into_iter().map(Op::from).collect();
         ops.extend(self.v6.sweep(id).into_iter().map(Op::from));
-        if self.names.is_known(id) && self.names.is_retired(id) {
+        let nothing_stays = ops.len() == self.v4.n_entries(id) + self.v6.n_entries(id);
+        if nothing_stays && self.names.is_retired(id) {
             ops.push(Op::DeleteName(NameKey { kind: name_kind::SERVICE, id }));
         }
         ops.sort_by_key(Op::phase);
-        if ops.is_empty() {
-            self.garbage.remove(&id);
-        }
         ops
     }
 

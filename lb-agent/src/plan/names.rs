@@ -165,9 +165,9 @@ impl Names {
             .collect()
     }
 
-    /// The name of a port that is no longer wanted.
+    /// Whether the id belongs to a Service port of which nothing is wanted any more.
     pub(super) fn is_retired(&self, id: u32) -> bool {
-        self.entry(id).is_none_or(|entry| entry.retired)
+        self.entry(id).is_some_and(|entry| entry.retired)
     }
 
     /// Whether the id belongs to a Service port that has a name.

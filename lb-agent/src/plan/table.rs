@@ -50,6 +50,8 @@ struct Port<F: Family> {
     frontends: BTreeSet<FrontendKey<F>>,
     /// Those of `frontends` that are no longer wanted.
     released: BTreeSet<FrontendKey<F>>,
+    /// First slot and number of slots that the others should name, as last staged.
+    target: (u32, u32),
     backends: BTreeMap<Endpoint<F>, Known<F>>,
     /// Backends that no port can want: of damaged maps. They go when the port is next staged or retired.
     damaged: Vec<(u32, Backend<F>)>,
@@ -82,6 +84,8 @@ pub(super) struct Table<F: Family> {
     backend_ids: HashSet<u32>,
     next_backend: Ids,
     slots: Slots,
+    /// Frontends of one port that another wants, by the other's id: they are not removed while it tries. Few.
+    claims: HashMap<FrontendKey<F>, u32>,
     capacity: Capacity,
     /// How often something became free, see [`Table::freed`].
     freed: u64,
@@ -97,6 +101,7 @@ impl<F: Family> Table<F> {
             backend_ids: HashSet::new(),
             next_backend: Ids::default(),
             slots: Slots::adopt(snapshot.capacity.slots, named),
+            claims: HashMap::new(),
             capacity: snapshot.capacity,
             freed: 0,
         };
@@ -161,18 +166,35 @@ impl<F: Family> Table<F> {
     /// What has to be done so that the port is served as wanted, in the order in which it has to happen: backends,
     /// slots, frontends. What is no longer wanted is marked for [`Table::sweep`]. When refused, nothing has changed.
     pub(super) fn stage(&mut self, service: u32, proto: u8, want: &Want<F>) -> Result<Vec<FamilyOp<F>>, Refused> {
+        self.claim(service, want);
+        let staged = self.stage_wanted(service, proto, want);
+        if matches!(staged, Err(Refused::Full(_))) {
+            self.claim(service, &Want::default());
+        }
+        staged
+    }
+
+    fn stage_wanted(&mut self, service: u32, proto: u8, want: &Want<F>) -> Result<Vec<FamilyOp<F>>, Refused> {
         self.check_room(service, want).map_err(Refused::Full)?;
         let mut ops = Vec::new();
         let slots = self.stage_backends(service, proto, want, &mut ops);
-        let first_slot = if want.frontends.is_empty() { 0 } else { self.stage_slots(service, &slots, &mut ops)? };
+        let first_slot = self.stage_slots(service, &slots, &mut ops)?;
         let frontend =
             Frontend { service, first_slot, n_slots: len(slots.len()), flags: frontend_flags::NONE, affinity_s: 0 };
         let differing = want.frontends.iter().filter(|key| self.frontends.get(key) != Some(&frontend));
         ops.extend(differing.map(|key| FamilyOp::PutFrontend(*key, frontend)));
         if let Some(port) = self.ports.get_mut(&service) {
             port.mark(want);
+            port.target = (frontend.first_slot, frontend.n_slots);
         }
         Ok(ops)
+    }
+
+    fn claim(&mut self, service: u32, want: &Want<F>) {
+        self.claims.retain(|_, claimant| *claimant != service);
+        let of_another = |key| self.frontends.get(key).is_some_and(|present| present.service != service);
+        let wanted = want.frontends.iter().filter(|key| of_another(key));
+        self.claims.extend(wanted.map(|key| (*key, service)));
     }
 
     fn check_room(&self, service: u32, want: &Want<F>) -> Result<(), StoreError> {
@@ -234,27 +256,35 @@ impl<F: Family> Table<F> {
 
     /// Nothing of the port is wanted any more.
     pub(super) fn retire(&mut self, service: u32) {
+        self.claim(service, &Want::default());
         if let Some(port) = self.ports.get_mut(&service) {
             port.mark(&Want::default());
         }
     }
 
-    /// What to remove of a port: frontends that are not wanted, then backends that are not wanted. The backends stay
-    /// while one of its frontends may still lead to them because its own replacement has not succeeded yet.
+    /// What to remove of a port: frontends that neither it nor another wants, then backends that it does not want. The
+    /// backends stay while a frontend may still lead to them, because its replacement has not succeeded yet.
     pub(super) fn sweep(&self, service: u32) -> Vec<FamilyOp<F>> {
         let Some(port) = self.ports.get(&service) else { return Vec::new() };
-        let mut ops: Vec<_> = port.released.iter().map(|key| FamilyOp::DeleteFrontend(*key)).collect();
-        let present = port.range.as_ref().map(|range| (range.first, len(range.ids.len())));
-        let replaced = |key| {
+        let going: BTreeSet<_> = port.released.iter().filter(|key| !self.claims.contains_key(key)).collect();
+        let replaced = |key: &FrontendKey<F>| {
             let named = self.frontends.get(key).map(|frontend| (frontend.first_slot, frontend.n_slots));
-            named.is_none_or(|named| named == present.unwrap_or((0, 0)))
+            !port.released.contains(key) && named == Some(port.target)
         };
-        if port.frontends.difference(&port.released).all(replaced) {
+        let settled = port.frontends.iter().all(|key| going.contains(key) || replaced(key));
+        let mut ops: Vec<_> = going.into_iter().map(|key| FamilyOp::DeleteFrontend(*key)).collect();
+        if settled {
             let unwanted = port.backends.values().filter(|known| !known.wanted);
             ops.extend(unwanted.map(|known| FamilyOp::DeleteBackend(known.id, known.value)));
             ops.extend(port.damaged.iter().map(|&(id, value)| FamilyOp::DeleteBackend(id, value)));
         }
         ops
+    }
+
+    /// How many entries a port has: each is removed by one operation.
+    pub(super) fn n_entries(&self, service: u32) -> usize {
+        let port = self.ports.get(&service);
+        port.map_or(0, |port| port.frontends.len() + port.backends.len() + port.damaged.len())
     }
 
     /// Whether [`Table::sweep`] has anything to do, now or once the port's frontends are replaced.
@@ -282,10 +312,12 @@ impl<F: Family> Table<F> {
                 (None, None)
             }
             FamilyOp::PutFrontend(key, frontend) => {
+                self.claims.remove(key);
                 self.record_frontend(*key, *frontend);
                 (None, None)
             }
             FamilyOp::DeleteFrontend(key) => {
+                self.claims.remove(key);
                 if let Some(old) = self.frontends.remove(key) {
                     self.freed += 1;
                     self.disown(key, old);

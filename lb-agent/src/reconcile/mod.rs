@@ -233,7 +233,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
         if self.synced.is_none() {
             self.synced = Some(self.clock.wall());
         }
-        if !self.pruned && self.failed.is_empty() {
+        if !self.pruned {
             self.pruned = true;
             self.sweep = true;
             self.plan.prune();
@@ -322,6 +322,12 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
     /// The maps, to look at.
     pub fn store(&self) -> &S {
         &self.store
+    }
+
+    /// The maps, to change what the tests change about them.
+    #[cfg(feature = "sim")]
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
     }
 
     /// Ends here. The maps stay as they are.

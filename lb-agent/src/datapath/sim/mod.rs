@@ -1,0 +1,217 @@
+//! Maps on the host: a [`MapStore`] over the simulated node of `lb_common::sim`, so that the kernel logic runs on what
+//! the plan wrote.
+//!
+//! Looks at each single operation with the eyes of a program that runs at that moment, and keeps what it saw wrong
+//! ([`SimStore::violations`]) and where each frontend led ([`SimStore::take_history`]). Decides nothing.
+
+mod reader;
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use lb_common::{
+    abi::{Backend, Family, Frontend, FrontendKey, NAME_LEN, NameKey, Slot, V4, V6, maps},
+    sim::{SimMaps, SimNode},
+};
+
+pub use self::reader::Moment;
+use self::reader::Readers;
+use super::store::{Capacity, FamilyStore, MapStore, StoreError, map_names};
+
+/// The maps of a simulated node.
+#[derive(Debug, Default)]
+pub struct SimStore {
+    node: SimNode,
+    names: BTreeMap<(u32, u32), String>,
+    capacity: Capacity,
+    readers4: Readers<V4>,
+    readers6: Readers<V6>,
+    violations: Vec<String>,
+    history: Vec<Moment>,
+    operations: u64,
+}
+
+impl SimStore {
+    /// Empty maps with so much room in each family. `seed` decides which backends the node's sockets are given.
+    pub fn new(seed: u64, capacity: Capacity) -> Self {
+        let mut node = SimNode::new(seed);
+        (node.v4.n_slots, node.v6.n_slots) = (capacity.slots, capacity.slots);
+        Self { node, capacity, ..Self::default() }
+    }
+
+    /// Another capacity, as an agent that is started with other flags gives its maps. Slots cannot become fewer.
+    pub fn set_capacity(&mut self, capacity: Capacity) {
+        (self.node.v4.n_slots, self.node.v6.n_slots) = (capacity.slots, capacity.slots);
+        self.capacity = capacity;
+    }
+
+    /// The node, to open sockets on.
+    pub fn node(&self) -> &SimNode {
+        &self.node
+    }
+
+    /// Edits the maps by hand, past the checks: what another program may have left in them. Names are by kind and id.
+    pub fn edit(&mut self, edit: impl FnOnce(&mut SimNode, &mut BTreeMap<(u32, u32), String>)) {
+        edit(&mut self.node, &mut self.names);
+        (self.readers4, self.readers6) = (Readers::of(&self.node.v4), Readers::of(&self.node.v6));
+    }
+
+    /// What a program could have seen go wrong so far; empty if nothing.
+    pub fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    /// Where frontends led since the last call, change by change. Since a slot in use never changes (that would be a
+    /// violation), this is everything a new connection could have met.
+    pub fn take_history(&mut self) -> Vec<Moment> {
+        std::mem::take(&mut self.history)
+    }
+
+    /// How many operations there were so far.
+    pub fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    fn see(&mut self, violation: Option<String>) {
+        self.operations += 1;
+        self.violations.extend(violation);
+    }
+
+    fn name_of(&self, service: u32) -> Option<&String> {
+        self.names.get(&(lb_common::abi::name_kind::SERVICE, service))
+    }
+}
+
+impl Default for Capacity {
+    /// The default capacities of the kernel's maps.
+    fn default() -> Self {
+        Self { frontends: maps::N_FRONTENDS, backends: maps::N_BACKENDS, slots: maps::N_SLOTS }
+    }
+}
+
+fn full<T>(map: &'static str, capacity: u32, flag: &'static str) -> Result<T, StoreError> {
+    Err(StoreError::Full { map, capacity, flag })
+}
+
+fn out_of_bounds(map: &'static str, operation: &'static str) -> StoreError {
+    StoreError::Failed { map, operation, source: std::io::ErrorKind::InvalidInput.into() }
+}
+
+/// A range of slots, if it lies within the array.
+fn range<F: Family>(maps: &SimMaps<F>, first: u32, n: u32) -> Option<std::ops::Range<u32>> {
+    let end = first.checked_add(n)?;
+    (end <= maps.n_slots).then_some(first..end)
+}
+
+fn address<F: Family>(key: &FrontendKey<F>) -> SocketAddr {
+    SocketAddr::new(F::to_ip(key.addr), key.port)
+}
+
+macro_rules! family_store {
+    ($family:ident, $maps:ident, $readers:ident) => {
+        impl FamilyStore<$family> for SimStore {
+            fn put_frontend(&mut self, key: &FrontendKey<$family>, value: &Frontend) -> Result<(), StoreError> {
+                let maps = &mut self.node.$maps;
+                if !maps.frontends.contains_key(key) && maps.frontends.len() >= self.capacity.frontends as usize {
+                    return full(map_names::<$family>().frontends, self.capacity.frontends, "--max-frontends");
+                }
+                let old = maps.frontends.insert(*key, *value);
+                let violation = self.$readers.frontend_changed(maps, key, old);
+                self.history.push(reader::moment(maps, key));
+                let nameless = self.name_of(value.service).is_none();
+                self.violations.extend(nameless.then(|| format!("{} has no name", address(key))));
+                self.see(violation);
+                Ok(())
+            }
+
+            fn delete_frontend(&mut self, key: &FrontendKey<$family>) -> Result<(), StoreError> {
+                let maps = &mut self.node.$maps;
+                let old = maps.frontends.remove(key);
+                let violation = self.$readers.frontend_changed(maps, key, old);
+                self.history.push(reader::moment(maps, key));
+                self.see(violation);
+                Ok(())
+            }
+
+            fn put_backend(&mut self, id: u32, backend: &Backend<$family>) -> Result<(), StoreError> {
+                let maps = &mut self.node.$maps;
+                if !maps.backends.contains_key(&id) && maps.backends.len() >= self.capacity.backends as usize {
+                    return full(map_names::<$family>().backends, self.capacity.backends, "--max-backends");
+                }
+                let violation = self.$readers.backend_changes(maps, id, Some(backend));
+                maps.backends.insert(id, *backend);
+                self.see(violation);
+                Ok(())
+            }
+
+            fn delete_backend(&mut self, id: u32) -> Result<(), StoreError> {
+                let maps = &mut self.node.$maps;
+                let violation = self.$readers.backend_changes(maps, id, None);
+                maps.backends.remove(&id);
+                self.see(violation);
+                Ok(())
+            }
+
+            fn write_slots(&mut self, first: u32, slots: &[Slot<$family>]) -> Result<(), StoreError> {
+                let maps = &mut self.node.$maps;
+                let n = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+                let Some(range) = range(maps, first, n) else {
+                    return Err(out_of_bounds(map_names::<$family>().slots, "write"));
+                };
+                let violation = self.$readers.slots_change(range.clone());
+                maps.slots.extend(range.zip(slots.iter().copied()));
+                self.see(violation);
+                Ok(())
+            }
+
+            fn frontends(&self) -> Result<Vec<(FrontendKey<$family>, Frontend)>, StoreError> {
+                Ok(self.node.$maps.frontends.iter().map(|(key, value)| (*key, *value)).collect())
+            }
+
+            fn backends(&self) -> Result<Vec<(u32, Backend<$family>)>, StoreError> {
+                Ok(self.node.$maps.backends.iter().map(|(id, value)| (*id, *value)).collect())
+            }
+
+            fn slots(&self, first: u32, n: u32) -> Result<Vec<Slot<$family>>, StoreError> {
+                let maps = &self.node.$maps;
+                let Some(mut range) = range(maps, first, n) else {
+                    return Err(out_of_bounds(map_names::<$family>().slots, "read"));
+                };
+                Ok(range.by_ref().map(|index| maps.slots.get(&index).copied().unwrap_or_default()).collect())
+            }
+
+            fn capacity(&self) -> Capacity {
+                self.capacity
+            }
+        }
+    };
+}
+
+family_store!(V4, v4, readers4);
+family_store!(V6, v6, readers6);
+
+impl MapStore for SimStore {
+    fn put_name(&mut self, key: NameKey, name: &str) -> Result<(), StoreError> {
+        let cut = name.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|&end| end <= NAME_LEN).last();
+        self.names.insert((key.kind, key.id), name[..cut.unwrap_or(0)].to_owned());
+        self.see(None);
+        Ok(())
+    }
+
+    fn delete_name(&mut self, key: NameKey) -> Result<(), StoreError> {
+        self.names.remove(&(key.kind, key.id));
+        let used = reader::uses(&self.node.v4, key) || reader::uses(&self.node.v6, key);
+        self.see(used.then(|| format!("name {} of kind {} was removed while it is in use", key.id, key.kind)));
+        Ok(())
+    }
+
+    fn names(&self) -> Result<Vec<(NameKey, String)>, StoreError> {
+        Ok(self.names.iter().map(|(&(kind, id), name)| (NameKey { kind, id }, name.clone())).collect())
+    }
+
+    fn wait_for_readers(&mut self) -> Result<(), StoreError> {
+        self.readers4.end();
+        self.readers6.end();
+        self.see(None);
+        Ok(())
+    }
+}
