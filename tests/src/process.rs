@@ -53,6 +53,8 @@ impl Process {
         let die_with_parent = || prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from);
         // SAFETY: one system call without memory: async-signal-safe.
         unsafe { command.pre_exec(die_with_parent) };
+        // Its own group: a Ctrl-C in the terminal is for this process, which then decides who ends when.
+        command.process_group(0);
         let program = command.get_program().to_string_lossy().into_owned();
         let child = spawn_from_lasting_thread(command).with_context(|| format!("cannot start {name} ({program})"))?;
         Ok(Self { name: name.to_owned(), child, log })

@@ -1,4 +1,4 @@
-//! A node that is gone leaves nothing in the kernel.
+//! What is taken down leaves nothing in the kernel: a node with its agent, and an installation by `lb-agent cleanup`.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -28,6 +28,23 @@ fn a_node_that_is_gone_leaves_no_programs_maps_pins_or_namespaces() -> Result<()
             Ok(ids_of(&observer, kind)?.is_disjoint(&ids).then_some(()))
         })?;
     }
+    Ok(())
+}
+
+#[test]
+fn cleanup_is_refused_while_an_agent_runs_and_leaves_nothing_after_it() -> Result<()> {
+    let mut cluster = Cluster::serving(&["a"])?;
+    let held = cluster.client.tcp(at(WEB4))?;
+    let (status, _, stderr) = cluster.agent.cli(&["cleanup"])?;
+    assert!(!status.success(), "{status}");
+    let pid = cluster.agent.process().pid().to_string();
+    assert!(stderr.contains(&pid), "it does not name the agent's pid {pid}: {stderr}");
+    cluster.agent.stop()?;
+    let (status, _, stderr) = cluster.agent.cli(&["cleanup"])?;
+    assert!(status.success(), "{status}: {stderr}");
+    assert!(!cluster.node.bpffs().path().join("lb").exists());
+    assert!(cluster.client.ask(Traffic::Tcp, at(WEB4)).is_err(), "programs are still attached");
+    assert_eq!(held.ask()?, "a", "open connections go on");
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! One binary, so that the tests run in parallel; each has nodes of its own, so that they cannot meet.
 
 mod agents;
+mod bad_input;
 mod change;
 mod clients;
 mod cluster;

@@ -71,6 +71,20 @@ fn a_connected_socket_that_connects_elsewhere_shows_its_new_peer() -> Result<()>
 }
 
 #[test]
+fn an_ipv6_socket_that_changes_between_families_shows_its_new_peer() -> Result<()> {
+    let cluster = Cluster::serving(&["a"])?;
+    let socket = cluster.client.udp(every_target()[1])?;
+    let pod = cluster.pods[0].at6(POD_PORT);
+    for target in [every_target()[2], every_target()[1], every_target()[2], pod.into()] {
+        socket.connect(target.on_the_socket())?;
+        assert_eq!(socket.names()?.peer, Some(target.on_the_socket()));
+        socket.send()?;
+        assert_eq!(socket.receive()?.from, Some(target.on_the_socket()));
+    }
+    Ok(())
+}
+
+#[test]
 fn a_socket_connected_to_the_pod_that_a_service_chose_shows_the_pod() -> Result<()> {
     let cluster = Cluster::serving(&["a"])?;
     let pod = cluster.pods[0].at4(POD_PORT);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use lb_tests::{
-    guest::{Target, Traffic},
+    guest::{LoadSpec, Target, Traffic},
     manifests::Service,
 };
 
@@ -26,7 +26,7 @@ fn every_kind_of_socket_reaches_all_pods_of_a_service() -> Result<()> {
 fn connections_are_spread_evenly_over_three_pods() -> Result<()> {
     let cluster = Cluster::serving(&["a", "b", "c"])?;
     for traffic in [Traffic::Tcp, Traffic::UdpUnconnected] {
-        let load = cluster.client.load(load(traffic, at(WEB4)))?;
+        let load = cluster.client.load(LoadSpec { per_second: 1000, ..load(traffic, at(WEB4)) })?;
         load.wait_for(300)?;
         let report = load.stop()?;
         assert!(report.errors.is_empty(), "{report:?}");
