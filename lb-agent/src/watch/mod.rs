@@ -6,6 +6,7 @@
 
 mod convert;
 mod intern;
+pub mod kube;
 pub mod manifests;
 mod object;
 mod problem;

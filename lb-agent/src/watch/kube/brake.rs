@@ -1,0 +1,141 @@
+//! The brake on full lists: one that would remove most of what is known is believed only if a second one says the same.
+//!
+//! An API server that just started, lost its storage or stands behind a broken load balancer can answer with a list that
+//! is nearly empty and looks like any other; taking it at its word would cut every connection of the node
+//! (cilium#45981, cilium#27215). Single deletions on a watch are not braked: each is evidence of its own.
+
+use std::collections::HashMap;
+
+use crate::event::ObjectName;
+
+/// What an object is worth: 1, and 1 for each endpoint that is ready in it.
+pub(super) type Weights = HashMap<ObjectName, u32>;
+
+/// Below this much, a loss is believed at once: small clusters do empty themselves.
+const SMALL: u64 = 10;
+
+/// What is known of one kind of object, and the list that was doubted last.
+#[derive(Debug, Default)]
+pub(super) struct Brake {
+    known: Weights,
+    doubted: Option<Weights>,
+}
+
+/// What to do with a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Take it.
+    Believe,
+    /// Get another one: this lacks `lost` of `of`.
+    Confirm { lost: u64, of: u64 },
+}
+
+impl Brake {
+    /// An object was seen on the watch.
+    pub(super) fn applied(&mut self, name: ObjectName, weight: u32) {
+        self.known.insert(name, weight);
+    }
+
+    /// An object went on the watch.
+    pub(super) fn deleted(&mut self, name: &ObjectName) {
+        self.known.remove(name);
+    }
+
+    /// What the object was worth when it was last seen.
+    pub(super) fn weight(&self, name: &ObjectName) -> Option<u32> {
+        self.known.get(name).copied()
+    }
+
+    /// Whether a full list can be believed. If so, it is what is known from now on.
+    pub(super) fn judge(&mut self, list: Weights) -> Verdict {
+        let (lost, of) = loss(&self.known, &list);
+        let confirms = |doubted: &Weights| {
+            let (lost, of) = loss(doubted, &list);
+            !is_most(lost, of)
+        };
+        if is_most(lost, of) && !self.doubted.as_ref().is_some_and(confirms) {
+            self.doubted = Some(list);
+            return Verdict::Confirm { lost, of };
+        }
+        self.known = list;
+        self.doubted = None;
+        Verdict::Believe
+    }
+}
+
+fn is_most(lost: u64, of: u64) -> bool {
+    of >= SMALL && 2 * lost > of
+}
+
+fn loss(before: &Weights, after: &Weights) -> (u64, u64) {
+    let (mut lost, mut of) = (0, 0);
+    #[expect(clippy::iter_over_hash_type, reason = "a sum does not depend on the order")]
+    for (name, &weight) in before {
+        of += u64::from(weight);
+        lost += u64::from(weight.saturating_sub(after.get(name).copied().unwrap_or(0)));
+    }
+    (lost, of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(names: std::ops::Range<u32>, weight: u32) -> Weights {
+        names.map(|i| (ObjectName::new("default", format!("s{i}")), weight)).collect()
+    }
+
+    fn brake(known: Weights) -> Brake {
+        let mut brake = Brake::default();
+        assert_eq!(brake.judge(known), Verdict::Believe);
+        brake
+    }
+
+    #[test]
+    fn the_first_list_and_losses_of_half_are_believed_at_once() {
+        let mut brake = brake(list(0..100, 1));
+        assert_eq!(brake.judge(list(0..50, 1)), Verdict::Believe);
+    }
+
+    #[test]
+    fn a_list_that_lacks_most_is_believed_when_the_next_says_the_same() {
+        let mut brake = brake(list(0..100, 1));
+        assert_eq!(brake.judge(list(0..40, 1)), Verdict::Confirm { lost: 60, of: 100 });
+        assert_eq!(brake.judge(list(0..40, 1)), Verdict::Believe);
+        assert_eq!(brake.weight(&ObjectName::new("default", "s40")), None);
+    }
+
+    #[test]
+    fn a_doubted_list_that_is_not_confirmed_is_forgotten() {
+        let mut brake = brake(list(0..100, 1));
+        assert_eq!(brake.judge(list(0..1, 1)), Verdict::Confirm { lost: 99, of: 100 });
+        assert_eq!(brake.judge(list(0..100, 1)), Verdict::Believe);
+        assert_eq!(brake.judge(list(0..1, 1)), Verdict::Confirm { lost: 99, of: 100 });
+    }
+
+    #[test]
+    fn a_second_list_that_lacks_most_of_the_first_is_doubted_too() {
+        let mut brake = brake(list(0..100, 1));
+        assert_eq!(brake.judge(list(0..40, 1)), Verdict::Confirm { lost: 60, of: 100 });
+        assert_eq!(brake.judge(list(0..2, 1)), Verdict::Confirm { lost: 98, of: 100 });
+    }
+
+    #[test]
+    fn slices_that_are_all_there_but_empty_are_doubted() {
+        let mut brake = brake(list(0..10, 11));
+        assert_eq!(brake.judge(list(0..10, 1)), Verdict::Confirm { lost: 100, of: 110 });
+    }
+
+    #[test]
+    fn what_was_deleted_on_the_watch_is_not_missed() {
+        let mut brake = brake(list(0..20, 1));
+        (0..15).for_each(|i| brake.deleted(&ObjectName::new("default", format!("s{i}"))));
+        assert_eq!(brake.judge(list(15..20, 1)), Verdict::Believe);
+    }
+
+    #[test]
+    fn a_small_cluster_may_empty_itself() {
+        let mut brake = brake(list(0..9, 1));
+        assert_eq!(brake.judge(list(0..0, 1)), Verdict::Believe);
+    }
+}

@@ -1,0 +1,101 @@
+//! A Kubernetes API server, or several of them, as a source.
+//!
+//! Two followers, one for Services and one for EndpointSlices, each with a watcher of kube; below them all API servers
+//! look like one ([`failover`]). Losing them changes nothing: the last state stays in force, the loss shows in the status,
+//! and it is tried again for as long as it takes.
+
+mod brake;
+mod config;
+mod failover;
+mod follow;
+mod kind;
+mod raw;
+mod status;
+mod trouble;
+
+use std::{sync::Arc, time::SystemTime};
+
+use tokio::{sync::mpsc, task::JoinSet};
+
+pub use self::config::{OpenError, Options, is_in_cluster};
+use self::{
+    config::Clients,
+    failover::{Line, Servers},
+    follow::{Follower, Report, Reported},
+    kind::Watched,
+    status::{Notice, Tracker},
+};
+use super::Message;
+use crate::event::{EndpointSlice, Service};
+
+/// Reports on their way from the followers. Small: the receiver of [`Source::run`] sets the pace.
+const REPORTS: usize = 16;
+
+/// API servers that are ready to be asked.
+#[derive(Debug)]
+pub struct Source {
+    servers: Arc<Servers>,
+    credentials: Arc<str>,
+}
+
+impl Source {
+    /// Reads the configuration. Contacts no server: one that is out of reach is no error of the configuration.
+    ///
+    /// # Errors
+    /// If the configuration cannot be used; with the file and what is wrong.
+    pub async fn open(options: &Options) -> Result<Self, OpenError> {
+        let (clients, credentials) = config::clients(options).await?;
+        Ok(Self::of_clients(clients, credentials))
+    }
+
+    fn of_clients(clients: Clients, credentials: Arc<str>) -> Self {
+        Self { servers: Servers::new(clients), credentials }
+    }
+
+    /// Sends what the API servers say, and every change, until the receiver is closed.
+    pub async fn run(self, tx: mpsc::Sender<Message>) {
+        let (out, mut reports) = mpsc::channel(REPORTS);
+        // Dropped with this future, which ends the followers.
+        let mut followers = JoinSet::new();
+        followers.spawn(self.follower::<EndpointSlice>(out.clone()).run());
+        followers.spawn(self.follower::<Service>(out).run());
+        let urls: Vec<Arc<str>> = self.servers.urls().cloned().collect();
+        let mut tracker = Tracker::new([Service::RESOURCE, EndpointSlice::RESOURCE], &urls);
+        let mut sent = tracker.status().clone();
+        if tx.send(Message::Status(sent.clone())).await.is_err() {
+            return;
+        }
+        loop {
+            let reported = tokio::select! {
+                reported = reports.recv() => reported,
+                () = tx.closed() => None,
+            };
+            let Some(reported) = reported else { return };
+            tracker.take(&reported, SystemTime::now()).iter().for_each(log);
+            let Reported { report, .. } = reported;
+            if let Report::Event(event) = report
+                && tx.send(Message::Event(event)).await.is_err()
+            {
+                return;
+            }
+            if *tracker.status() != sent {
+                sent = tracker.status().clone();
+                if tx.send(Message::Status(sent.clone())).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn follower<W: Watched>(&self, out: mpsc::Sender<Reported>) -> Follower<W> {
+        Follower::new(Line::new(self.servers.clone()), self.credentials.clone(), out)
+    }
+}
+
+fn log(notice: &Notice) {
+    match notice {
+        Notice::Info(text) => tracing::info!("{text}"),
+        Notice::Warn(text) => tracing::warn!("{text}"),
+        Notice::Error(text) => tracing::error!("{text}"),
+    }
+}

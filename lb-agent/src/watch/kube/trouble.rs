@@ -1,0 +1,83 @@
+//! What an error of kube's watcher means for the agent, and what to tell its operator.
+
+use std::error::Error as _;
+
+use kube::{core::Status, runtime::watcher};
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The server forgot where the watch was (410): a new list follows by itself.
+    Expired,
+    /// The server cannot send lists as streams, or not to this watcher.
+    NoStreamingLists,
+    /// The server does not know us (401).
+    Unauthorized,
+    /// The server knows us and does not let us (403).
+    Forbidden,
+    /// Anything else: the server is out of reach, broken or says something odd. Goes over, or not, by itself.
+    Failed,
+}
+
+impl Trouble {
+    /// Sorts an error. `streaming` tells whether a streaming list was asked for.
+    pub(super) fn of(error: &watcher::Error, streaming: bool) -> Self {
+        let Some(status) = status(error) else { return Self::Failed };
+        match status.code {
+            401 => Self::Unauthorized,
+            403 => Self::Forbidden,
+            410 => Self::Expired,
+            // 422 is what a server says whose WatchList feature is off ("sendInitialEvents is forbidden for watch unless
+            // the WatchList feature gate is enabled"); one older than 1.27 refuses resourceVersionMatch with 400.
+            400 | 422 if streaming && matches!(error, watcher::Error::WatchStartFailed(_)) => Self::NoStreamingLists,
+            _ => Self::Failed,
+        }
+    }
+
+    /// One line for the operator: `resource` is what was asked for, `credentials` where the agent's come from.
+    pub(super) fn text(self, error: &watcher::Error, url: &str, resource: &str, credentials: &str) -> String {
+        let said = status(error).map(|status| status.message.clone()).unwrap_or_default();
+        match self {
+            Self::Unauthorized => format!(
+                "API server {url} does not accept the credentials of {credentials} (401 {said}); renew them. Trying again"
+            ),
+            Self::Forbidden => format!(
+                "API server {url} refuses to list and watch {resource} (403 {said}); grant get, list and watch on \
+                 services and endpointslices.discovery.k8s.io to that user. Trying again"
+            ),
+            Self::Expired | Self::NoStreamingLists | Self::Failed => {
+                format!("API server {url}: {resource}: {}. Trying again, with the last state in force", chain(error))
+            }
+        }
+    }
+}
+
+fn status(error: &watcher::Error) -> Option<&Status> {
+    match error {
+        watcher::Error::WatchError(status) => Some(status),
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => match error {
+            kube::Error::Api(status) => Some(status),
+            _ => None,
+        },
+        watcher::Error::NoResourceVersion => None,
+    }
+}
+
+/// An error and its causes on one line, each thing said once: many repeat their cause in their own text.
+fn chain(error: &watcher::Error) -> String {
+    if let Some(status) = status(error) {
+        return format!("{} {}", status.code, status.message);
+    }
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text.lines().collect::<Vec<_>>().join(" ")
+}
