@@ -19,7 +19,7 @@ use std::{
 pub use self::{
     clock::{Clock, SystemClock},
     report::{Problem, Report},
-    run::run,
+    run::{Update, run},
 };
 use self::{queue::Queue, retry::Retry};
 use crate::{
@@ -56,8 +56,8 @@ pub struct Reconciler<S, C = SystemClock> {
     queue: Queue,
     /// Services whose last write failed.
     failed: BTreeMap<ObjectName, Retry>,
-    /// Services that do not fit, since when.
-    not_fitting: BTreeMap<ObjectName, Instant>,
+    /// Services that do not fit: since when, and why.
+    not_fitting: BTreeMap<ObjectName, (Instant, String)>,
     /// [`Plan::freed`] when those were last tried.
     freed: u64,
     /// The last removal failed.
@@ -158,7 +158,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
         }
         if self.plan.freed() != self.freed {
             self.freed = self.plan.freed();
-            for (service, since) in &self.not_fitting {
+            for (service, (since, _)) in &self.not_fitting {
                 self.queue.push(service.clone(), *since);
             }
         }
@@ -176,8 +176,10 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             }
             Err(error @ StoreError::Full { .. }) => {
                 self.failed.remove(service);
-                if self.not_fitting.insert(service.clone(), since).is_none() {
-                    tracing::error!(%service, "{}", one_line(&error));
+                let why = one_line(&error);
+                let before = self.not_fitting.insert(service.clone(), (since, why.clone()));
+                if before.is_none_or(|(_, before)| before != why) {
+                    tracing::error!(%service, "{why}");
                 }
                 self.note_error(service, &error);
             }
@@ -314,9 +316,9 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
         }
     }
 
-    /// The Services that keep what they had because a map is full.
-    pub fn not_fitting(&self) -> impl Iterator<Item = &ObjectName> {
-        self.not_fitting.keys()
+    /// The Services that keep what they had, in whole or in part, because a map is full, and why.
+    pub fn not_fitting(&self) -> impl Iterator<Item = (&ObjectName, &str)> {
+        self.not_fitting.iter().map(|(service, (_, why))| (service, why.as_str()))
     }
 
     /// The maps, to look at.

@@ -9,11 +9,24 @@ use tokio::{
 };
 
 use super::{Clock, Reconciler, Report, Step};
-use crate::{datapath::store::MapStore, event::Event};
+use crate::{
+    datapath::store::MapStore,
+    event::Event,
+    watch::{Message, SourceStatus},
+};
 
-/// How many events are taken out of the channel at once. Only bounds memory: they are handled as one batch, and the
+/// How many messages are taken out of the channel at once. Only bounds memory: they are handled as one batch, and the
 /// next ones before any long work.
-const EVENTS_AT_ONCE: usize = 4096;
+const MESSAGES_AT_ONCE: usize = 4096;
+
+/// What there is to tell about the agent, for `status`, health and metrics.
+#[derive(Clone, Debug)]
+pub enum Update {
+    /// How the maps are doing. After each piece of work.
+    Maps(Report),
+    /// How the source is doing, as it said.
+    Source(SourceStatus),
+}
 
 /// Drives the reconciler until `shutdown` completes. Nothing is removed then: the maps go on as they are. Everything
 /// that is waiting in the channel is one batch; nothing is waited for. A closed channel ends nothing either: what failed
@@ -21,10 +34,11 @@ const EVENTS_AT_ONCE: usize = 4096;
 ///
 /// Map writes happen on the task that polls this, up to some milliseconds at a stretch, and tens of milliseconds where
 /// [`MapStore::wait_for_readers`] is needed: give it a thread of its own, or a runtime with more than one.
+/// `tell` must not block.
 pub async fn run<S: MapStore, C: Clock>(
     mut reconciler: Reconciler<S, C>,
-    mut events: mpsc::Receiver<Event>,
-    mut report: impl FnMut(Report),
+    mut messages: mpsc::Receiver<Message>,
+    mut tell: impl FnMut(Update),
     shutdown: impl Future<Output = ()>,
 ) -> Reconciler<S, C> {
     let mut shutdown = std::pin::pin!(shutdown);
@@ -42,12 +56,23 @@ pub async fn run<S: MapStore, C: Clock>(
         tokio::select! {
             biased;
             () = &mut shutdown => return reconciler,
-            received = events.recv_many(&mut batch, EVENTS_AT_ONCE), if open => open = received > 0,
+            received = messages.recv_many(&mut batch, MESSAGES_AT_ONCE), if open => open = received > 0,
             () = yield_now(), if more => {}
             () = retry, if !more => {}
         }
-        reconciler.handle(batch.drain(..));
+        reconciler.handle(events(batch.drain(..), &mut tell));
         more = reconciler.step() == Step::More;
-        report(reconciler.report());
+        tell(Update::Maps(reconciler.report()));
     }
+}
+
+/// The events among the messages. What the source says of itself goes straight to those who want to know.
+fn events(messages: impl Iterator<Item = Message>, tell: &mut impl FnMut(Update)) -> impl Iterator<Item = Event> {
+    messages.filter_map(|message| match message {
+        Message::Event(event) => Some(event),
+        Message::Status(status) => {
+            tell(Update::Source(status));
+            None
+        }
+    })
 }

@@ -14,11 +14,11 @@ use lb_agent::{
 };
 
 /// Room for everything that a test does not want to be short of.
-pub const ROOMY: Capacity = Capacity { frontends: 1_000, backends: 4_000, slots: 8_000 };
+pub(crate) const ROOMY: Capacity = Capacity { frontends: 1_000, backends: 4_000, slots: 8_000 };
 
 /// A clock that stands still until it is moved.
 #[derive(Clone, Debug)]
-pub struct HandClock(Rc<Cell<Instant>>);
+pub(crate) struct HandClock(Rc<Cell<Instant>>);
 
 impl Clock for HandClock {
     fn now(&self) -> Instant {
@@ -32,27 +32,27 @@ impl Clock for HandClock {
 
 /// Which writes fail.
 #[derive(Clone, Copy, Debug)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// How many of 100.
-    pub percent: u32,
+    pub(crate) percent: u32,
     /// Decides which, and which backends sockets are given.
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
 impl Faults {
     /// All writes succeed.
-    pub const NONE: Self = Self { percent: 0, seed: 1 };
+    pub(crate) const NONE: Self = Self { percent: 0, seed: 1 };
 }
 
 /// The agent and its node. The node outlives the agent.
-pub struct Agent {
+pub(crate) struct Agent {
     reconciler: Option<Reconciler<FaultyStore<SimStore>, HandClock>>,
     clock: HandClock,
 }
 
 impl Agent {
     /// On a node with empty maps.
-    pub fn start(capacity: Capacity, faults: Faults) -> Self {
+    pub(crate) fn start(capacity: Capacity, faults: Faults) -> Self {
         let store = FaultyStore::new(SimStore::new(faults.seed, capacity), faults.percent, faults.seed);
         Self::adopt(store, HandClock(Rc::new(Cell::new(Instant::now()))))
     }
@@ -63,24 +63,24 @@ impl Agent {
     }
 
     /// The agent is gone, and another comes. In between, something may happen to the maps.
-    pub fn restart(&mut self, meanwhile: impl FnOnce(&mut FaultyStore<SimStore>)) {
+    pub(crate) fn restart(&mut self, meanwhile: impl FnOnce(&mut FaultyStore<SimStore>)) {
         let mut store = self.reconciler.take().expect("there is always an agent").into_store();
         meanwhile(&mut store);
         *self = Self::adopt(store, self.clock.clone());
     }
 
     /// Takes events in and writes nothing yet.
-    pub fn receive(&mut self, events: impl IntoIterator<Item = Event>) {
+    pub(crate) fn receive(&mut self, events: impl IntoIterator<Item = Event>) {
         self.reconciler().handle(events);
     }
 
     /// Some work, without waiting for the time of a retry.
-    pub fn step(&mut self) -> Step {
+    pub(crate) fn step(&mut self) -> Step {
         self.reconciler().step()
     }
 
     /// Works until nothing is left to do, waiting for retries by moving the clock.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for _ in 0..10_000 {
             if self.step() == Step::More {
                 continue;
@@ -91,26 +91,21 @@ impl Agent {
         panic!("still something to do: {:?}", self.report());
     }
 
-    /// Whether nothing is left to do.
-    pub fn is_settled(&mut self) -> bool {
-        self.report().pending_since.is_none() && self.reconciler().next_wake().is_none()
-    }
-
-    pub fn report(&mut self) -> Report {
+    pub(crate) fn report(&mut self) -> Report {
         self.reconciler().report()
     }
 
-    pub fn reconciler(&mut self) -> &mut Reconciler<FaultyStore<SimStore>, HandClock> {
+    pub(crate) fn reconciler(&mut self) -> &mut Reconciler<FaultyStore<SimStore>, HandClock> {
         self.reconciler.as_mut().expect("there is always an agent")
     }
 
     /// The maps below the faults.
-    pub fn maps(&self) -> &SimStore {
+    pub(crate) fn maps(&self) -> &SimStore {
         self.reconciler.as_ref().expect("there is always an agent").store().inner()
     }
 
     /// What the maps hold, as text.
-    pub fn dump(&self) -> Vec<String> {
+    pub(crate) fn dump(&self) -> Vec<String> {
         dump(&Snapshot::read(self.maps()).expect("simulated maps can be read"))
     }
 }
