@@ -52,28 +52,64 @@ impl AgentSpec {
 
 /// An agent. Dropped, it is killed; what it pinned goes with the node's bpf file system.
 pub struct Agent {
-    name: String,
+    place: Place,
     spec: AgentSpec,
+    process: Process,
+}
+
+/// Where an agent runs, however it is started.
+struct Place {
+    node_name: String,
     binary: PathBuf,
     netns: NetNs,
+    /// Below the node's cgroup, as a pod's is, since the agent tries its own hooks before it says that it is healthy.
     cgroup: Cgroup,
-    common: Vec<OsString>,
-    node_name: String,
-    process: Process,
+    /// The arguments that every command of the binary takes.
+    args: [OsString; 4],
+}
+
+impl Place {
+    fn on(node: &Node) -> Result<Self> {
+        Ok(Self {
+            node_name: node.name().to_owned(),
+            binary: run::binary("lb-agent", "LB_AGENT_BIN")?,
+            netns: node.netns().clone(),
+            cgroup: node.cgroup().child(&format!("lb-agent-{}", run::current().number()))?,
+            args: ["--cgroup-root".into(), node.cgroup().path().into(), "--bpffs".into(), node.bpffs().path().into()],
+        })
+    }
+
+    fn name(&self) -> String {
+        format!("lb-agent-{}", self.node_name)
+    }
+
+    /// The binary in its place, without arguments.
+    fn command(&self) -> Result<Command> {
+        let mut command = Command::new(&self.binary);
+        self.netns.enter(&mut command);
+        self.cgroup.enter(&mut command)?;
+        Ok(command)
+    }
+
+    fn start(&self, spec: &AgentSpec) -> Result<Process> {
+        let mut command = self.command()?;
+        command.arg("run").args(["--node-name", &self.node_name]).args(&self.args);
+        match &spec.source {
+            Source::Manifests(directory) => command.arg("--manifests").arg(directory),
+            Source::Kubeconfig(file) => command.arg("--kubeconfig").arg(file),
+        };
+        command.args(["--devices", "none"]);
+        command.args(["--healthz-address", &HEALTHZ.to_string(), "--metrics-address", &METRICS.to_string()]);
+        command.args(&spec.args).envs(spec.env.iter().cloned());
+        Process::spawn(&self.name(), command)
+    }
 }
 
 impl Agent {
     pub(crate) fn start(node: &Node, spec: AgentSpec) -> Result<Self> {
-        let binary = run::binary("lb-agent", "LB_AGENT_BIN")?;
-        // Below the node's cgroup, as a pod's is, since the agent tries its own hooks before it says that it is healthy.
-        let cgroup = node.cgroup().child(&format!("lb-agent-{}", run::current().number()))?;
-        let common =
-            vec!["--cgroup-root".into(), node.cgroup().path().into(), "--bpffs".into(), node.bpffs().path().into()];
-        let name = format!("lb-agent-{}", node.name());
-        let netns = node.netns().clone();
-        let command = run_command(&binary, &spec, &common, node.name(), &netns, &cgroup)?;
-        let process = Process::spawn(&name, command)?;
-        Ok(Self { name, spec, binary, netns, cgroup, common, node_name: node.name().to_owned(), process })
+        let place = Place::on(node)?;
+        let process = place.start(&spec)?;
+        Ok(Self { place, spec, process })
     }
 
     /// Waits until it says that the first full lists are in the maps and the programs attached.
@@ -81,13 +117,13 @@ impl Agent {
     /// # Errors
     /// With the end of its log, if it ends instead or takes too long.
     pub fn wait_ready(&mut self) -> Result<()> {
-        let what = format!("GET /healthz of {} to answer 200", self.name);
-        let Self { process, netns, .. } = self;
+        let what = format!("GET /healthz of {} to answer 200", self.place.name());
+        let Self { process, place, .. } = self;
         let ready = eventually(&what, PATIENCE, || {
             if let Some(status) = process.exit_status()? {
                 bail!("the agent ended with {status}");
             }
-            let answer = netns.run(|| http_get(HEALTHZ, "/healthz"))?;
+            let answer = place.netns.run(|| http_get(HEALTHZ, "/healthz"))?;
             Ok(answer.is_ok_and(|(status, _)| status == 200).then_some(()))
         });
         ready.with_context(|| self.describe())
@@ -95,12 +131,12 @@ impl Agent {
 
     /// What /healthz says now: the status code, none if nobody answers.
     pub fn healthz(&self) -> Result<Option<u16>> {
-        Ok(self.netns.run(|| http_get(HEALTHZ, "/healthz"))?.ok().map(|(status, _)| status))
+        Ok(self.place.netns.run(|| http_get(HEALTHZ, "/healthz"))?.ok().map(|(status, _)| status))
     }
 
     /// The text of /metrics.
     pub fn metrics(&self) -> Result<String> {
-        let (status, body) = self.netns.run(|| http_get(METRICS, "/metrics"))??;
+        let (status, body) = self.place.netns.run(|| http_get(METRICS, "/metrics"))??;
         anyhow::ensure!(status == 200, "GET /metrics answered {status}: {body}");
         Ok(body)
     }
@@ -127,9 +163,8 @@ impl Agent {
 
     /// Starts it anew, otherwise than before.
     pub fn restart_with(&mut self, spec: AgentSpec) -> Result<()> {
-        anyhow::ensure!(self.process.exit_status()?.is_some(), "{} still runs: stop it first", self.name);
-        let command = run_command(&self.binary, &spec, &self.common, &self.node_name, &self.netns, &self.cgroup)?;
-        self.process = Process::spawn(&self.name, command)?;
+        anyhow::ensure!(self.process.exit_status()?.is_some(), "{} still runs: stop it first", self.place.name());
+        self.process = self.place.start(&spec)?;
         self.spec = spec;
         Ok(())
     }
@@ -137,11 +172,9 @@ impl Agent {
     /// Runs another command of the agent's binary on the same node (`services`, `status`, ...) and gives its status,
     /// stdout and stderr.
     pub fn cli(&self, args: &[&str]) -> Result<(ExitStatus, String, String)> {
-        let mut command = Command::new(&self.binary);
-        command.args(args).args(&self.common);
-        self.netns.enter(&mut command);
-        self.cgroup.enter(&mut command)?;
-        let output = command.output().with_context(|| format!("cannot run {}", self.binary.display()))?;
+        let mut command = self.place.command()?;
+        let output = command.args(args).args(&self.place.args).output();
+        let output = output.with_context(|| format!("cannot run {}", self.place.binary.display()))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok((output.status, text(&output.stdout), text(&output.stderr)))
     }
@@ -155,30 +188,8 @@ impl Agent {
         let log = self.process.log().unwrap_or_else(|error| format!("{error:#}"));
         let lines: Vec<&str> = log.lines().collect();
         let end = lines.len().saturating_sub(30);
-        format!("{}; its log ends so:\n{}\n", self.name, lines.get(end..).unwrap_or_default().join("\n"))
+        format!("{}; its log ends so:\n{}\n", self.place.name(), lines.get(end..).unwrap_or_default().join("\n"))
     }
-}
-
-fn run_command(
-    binary: &PathBuf,
-    spec: &AgentSpec,
-    common: &[OsString],
-    node_name: &str,
-    netns: &NetNs,
-    cgroup: &Cgroup,
-) -> Result<Command> {
-    let mut command = Command::new(binary);
-    command.arg("run").args(["--node-name", node_name]).args(common);
-    match &spec.source {
-        Source::Manifests(directory) => command.arg("--manifests").arg(directory),
-        Source::Kubeconfig(file) => command.arg("--kubeconfig").arg(file),
-    };
-    command.args(["--devices", "none"]);
-    command.args(["--healthz-address", &HEALTHZ.to_string(), "--metrics-address", &METRICS.to_string()]);
-    command.args(&spec.args).envs(spec.env.iter().cloned());
-    netns.enter(&mut command);
-    cgroup.enter(&mut command)?;
-    Ok(command)
 }
 
 /// A GET over HTTP/1.0, where the answer ends with the connection: no client library needed. Status and body.

@@ -6,7 +6,6 @@ use std::{
     process::{ChildStdin, ChildStdout, Command},
     sync::{Mutex, PoisonError, mpsc},
     thread,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Error, Result, bail};
@@ -62,9 +61,8 @@ impl Guest {
 
     /// Opens a TCP connection.
     pub fn tcp(&self, target: impl Into<Target>) -> Result<TcpConnection<'_>> {
-        let start = Instant::now();
         let handle = self.socket(Request::TcpConnect(target.into()))?;
-        Ok(TcpConnection { socket: Socket { guest: self, handle }, took: start.elapsed() })
+        Ok(TcpConnection { socket: Socket { guest: self, handle } })
     }
 
     /// Opens a UDP socket for addresses such as the target's.
@@ -181,7 +179,6 @@ impl Drop for Socket<'_> {
 /// An open TCP connection of a guest.
 pub struct TcpConnection<'g> {
     socket: Socket<'g>,
-    took: Duration,
 }
 
 impl TcpConnection<'_> {
@@ -194,11 +191,6 @@ impl TcpConnection<'_> {
     /// getsockname(2) and getpeername(2).
     pub fn names(&self) -> Result<Names> {
         self.socket.names()
-    }
-
-    /// How long connect(2) took, and the way to the guest and back.
-    pub fn took(&self) -> Duration {
-        self.took
     }
 }
 

@@ -155,7 +155,7 @@ pub struct HoldSpec {
 /// What held sockets met.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldReport {
-    /// Questions answered on the socket that was asked least often.
+    /// How often all sockets were asked.
     pub rounds: u64,
     /// Who holds how many of the sockets.
     pub holders: BTreeMap<String, u64>,
