@@ -1,5 +1,7 @@
 //! The agent dies, restarts, is upgraded: connections do not notice.
 
+use std::{thread, time::Duration};
+
 use anyhow::Result;
 use lb_tests::guest::{Hold, Load, Traffic};
 
@@ -86,5 +88,28 @@ fn what_changed_while_the_agent_was_dead_is_in_force_after_its_restart() -> Resu
     cluster.agent.restart()?;
     cluster.agent.wait_ready()?;
     assert_eq!(cluster.answers(Traffic::Tcp, at(WEB4).into())?, ["c".to_owned()].into());
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_is_killed_at_any_moment_of_its_start_leaves_nothing_half_done() -> Result<()> {
+    let mut cluster = Cluster::serving(&["a", "b", "c"])?;
+    let client = cluster.client_pod.guest()?;
+    let loads = EVERY_TRAFFIC.map(|traffic| client.load(load(traffic, at(WEB4))));
+    for moment in 0..12 {
+        let pods = [&cluster.pods[moment % 3], &cluster.pods[(moment + 1) % 3]];
+        cluster.agent.kill9()?;
+        cluster.manifests.write("web", &[&crate::cluster::web(&pods)])?;
+        cluster.agent.restart()?;
+        // Not to wait for anything: the moment of death is what this test varies, from the first instruction to about
+        // when a debug build has adopted and written everything.
+        thread::sleep(Duration::from_millis(40) * u32::try_from(moment)?);
+    }
+    cluster.agent.wait_ready()?;
+    cluster.list(&[1])?;
+    for load in loads {
+        let report = load?.stop()?;
+        assert!(report.attempts > 0 && report.errors.is_empty(), "{report:?}");
+    }
     Ok(())
 }
