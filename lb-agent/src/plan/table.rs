@@ -386,7 +386,7 @@ impl<F: Family> Table<F> {
     /// An operation that was staged will not be done.
     pub(super) fn abandon(&mut self, op: &FamilyOp<F>) {
         if let FamilyOp::WriteSlots { first, .. } = op {
-            self.release(Some(*first));
+            self.slots.release(*first);
         }
     }
 

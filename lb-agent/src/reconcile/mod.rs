@@ -137,7 +137,8 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
         if budget > 0 && self.queue.is_empty() {
             self.finish_batch(&mut budget);
         }
-        if budget == 0 || !self.queue.is_empty() { Step::More } else { Step::Idle }
+        let room = self.plan.freed() != self.freed && !self.not_fitting.is_empty();
+        if budget == 0 || !self.queue.is_empty() || room { Step::More } else { Step::Idle }
     }
 
     /// What an earlier agent left and no source names now is staged as not wanted.

@@ -9,6 +9,8 @@ mod directory;
 mod document;
 mod effective;
 mod hint;
+#[cfg(feature = "sim")]
+pub mod memory;
 mod set;
 mod split;
 

@@ -1,8 +1,5 @@
 //! Random histories of objects, with failing writes, restarts and crashes: whatever happens on the way, clients never
 //! notice, and in the end the maps hold what an agent that starts on empty maps would write.
-#![expect(clippy::unwrap_used, reason = "a test")]
-
-mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +13,8 @@ use lb_agent::{
 };
 use lb_common::abi::{Frontend, Proto};
 use proptest::{collection::vec, prelude::*};
-use support::{Agent, Faults, ROOMY};
+
+use crate::agent::{Agent, Faults, ROOMY};
 
 /// One thing that happens.
 #[derive(Clone, Debug)]

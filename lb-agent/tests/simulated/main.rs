@@ -1,0 +1,9 @@
+//! The agent without a kernel: everything above the maps is real, the maps are simulated, and writes fail on purpose.
+//! Needs no root.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod agent;
+mod histories;
+mod scenarios;
+mod script;

@@ -1,0 +1,232 @@
+//! Runs the scenario files: manifests in; map contents and where connections go out; with restarts, crashes and failing
+//! map writes in between. The model, the plan and the kernel's decisions are the real ones. Each file is run once as it
+//! is, and many times with one in ten map writes failing.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use lb_agent::{
+    datapath::{sim::SimStore, store::Capacity},
+    event::Event,
+    reconcile::Step as Progress,
+    watch::manifests::memory::InMemory,
+};
+use lb_common::{
+    abi::Proto,
+    sim::{Refused, SimSocket},
+};
+
+use crate::{
+    agent::{Agent, Faults, ROOMY},
+    script::{self, Step},
+};
+
+/// How many runs with failing writes each scenario has.
+const SEEDS: u64 = 25;
+/// So many connections are made to see where they go: among four backends, one is missed once in 10^7 times.
+const CONNECTIONS: usize = 64;
+
+struct Scenario {
+    manifests: InMemory,
+    agent: Agent,
+    /// Whether the agent hears of changes.
+    connected: bool,
+    percent: u32,
+    operations: u64,
+}
+
+impl Scenario {
+    fn start(capacity: Capacity, faults: Faults) -> Self {
+        let agent = Agent::start(capacity, faults);
+        let manifests = InMemory::default();
+        let mut scenario = Self { manifests, agent, connected: true, percent: faults.percent, operations: 0 };
+        scenario.list("slices");
+        scenario.list("services");
+        scenario
+    }
+
+    fn run(&mut self, step: &Step) {
+        match step.command.as_str() {
+            "apply" => self.put(step, Some(&step.body)),
+            "delete" => self.put(step, None),
+            "list" => self.list(&step.arguments[0]),
+            "relist" => self.connect(),
+            "stop" => self.connected = false,
+            "start" => self.restart(|_| {}),
+            "restart" => {
+                self.restart(|_| {});
+                self.connect();
+            }
+            "crash-after" => self.crash_after(step.number(0)),
+            "capacity" => {
+                let capacity = capacity(step);
+                self.restart(|maps| maps.set_capacity(capacity));
+                self.connect();
+            }
+            "writes" => self.writes(&step.arguments[0]),
+            "maps" => self.check_maps(step),
+            "connect" => self.check_connections(step),
+            "full" => self.check_full(step),
+            "nothing-written" => self.check_nothing_written(step),
+            other => panic!("{step}: no such command as {other}"),
+        }
+        let violations = self.agent.maps().violations();
+        assert!(violations.is_empty(), "{step}: {violations:?}");
+    }
+
+    fn put(&mut self, step: &Step, text: Option<&str>) {
+        let (events, problems) = self.manifests.put(&step.arguments[0], text);
+        assert!(problems.is_empty(), "{step}: {problems:?}");
+        if self.connected {
+            self.agent.receive(events);
+        }
+    }
+
+    /// One of the two lists is delivered.
+    fn list(&mut self, kind: &str) {
+        let [slices, services] = self.manifests.full_lists();
+        assert!(matches!((&slices, &services), (Event::SlicesReset(_), Event::ServicesReset(_))));
+        self.agent.receive([if kind == "slices" { slices } else { services }]);
+        self.agent.step();
+    }
+
+    fn connect(&mut self) {
+        self.connected = true;
+        self.agent.receive(self.manifests.full_lists());
+    }
+
+    fn restart(&mut self, meanwhile: impl FnOnce(&mut SimStore)) {
+        self.connected = false;
+        self.agent.restart(|store| {
+            store.revive();
+            meanwhile(store.inner_mut());
+        });
+        self.operations = self.agent.maps().operations();
+    }
+
+    fn crash_after(&mut self, writes: u64) {
+        self.restart(|_| {});
+        self.agent.reconciler().store_mut().die_after(writes);
+        self.agent.receive(self.manifests.full_lists());
+        while self.agent.step() == Progress::More {}
+    }
+
+    fn writes(&mut self, how: &str) {
+        let percent = if how == "fail" { 100 } else { self.percent };
+        self.agent.reconciler().store_mut().set_percent(percent);
+        while self.agent.step() == Progress::More {}
+    }
+
+    /// `maps` waits until the agent has nothing to do; `maps now` does not.
+    fn check_maps(&mut self, step: &Step) {
+        if step.arguments.is_empty() {
+            self.agent.settle();
+        }
+        assert_eq!(self.agent.dump(), step.expected(), "{step}: in the maps (left) and expected (right)");
+        self.operations = self.agent.maps().operations();
+    }
+
+    fn check_connections(&mut self, step: &Step) {
+        for line in step.expected() {
+            let (to, expected) = line.split_once(' ').unwrap_or_else(|| panic!("{step}: {line}"));
+            let (to, proto) = to.split_once('/').unwrap_or_else(|| panic!("{step}: {line}"));
+            let to: SocketAddr = to.parse().unwrap_or_else(|e| panic!("{step}: {to}: {e}"));
+            let expected: BTreeSet<String> = match expected.split_once("-> ") {
+                Some((_, backends)) => backends.split(' ').map(str::to_owned).collect(),
+                None => [expected.to_owned()].into(),
+            };
+            let proto = if proto == "UDP" { Proto::Udp } else { Proto::Tcp };
+            assert_eq!(self.outcomes(to, proto), expected, "{step}: {line}");
+        }
+    }
+
+    /// Where clients end up: by connect, and with UDP also by sendto without it.
+    fn outcomes(&self, to: SocketAddr, proto: Proto) -> BTreeSet<String> {
+        let node = self.agent.maps().node();
+        let told = |outcome: Result<SocketAddr, Refused>| match outcome {
+            Ok(address) if address == to => "passes".to_owned(),
+            Ok(address) => address.to_string(),
+            Err(Refused) => "refused".to_owned(),
+        };
+        let socket = || SimSocket::for_destination(to.ip(), proto);
+        let mut outcomes: BTreeSet<_> = (0..CONNECTIONS).map(|_| told(socket().connect(node, to))).collect();
+        if proto == Proto::Udp {
+            outcomes.extend((0..CONNECTIONS).map(|_| told(socket().send_to(node, to))));
+        }
+        outcomes
+    }
+
+    fn check_full(&mut self, step: &Step) {
+        self.agent.settle();
+        let full: Vec<_> = self.agent.reconciler().not_fitting().map(|(name, why)| format!("{name}: {why}")).collect();
+        assert_eq!(full, step.expected(), "{step}: does not fit (left) and expected (right)");
+    }
+
+    fn check_nothing_written(&mut self, step: &Step) {
+        self.agent.settle();
+        assert_eq!(self.agent.maps().operations(), self.operations, "{step}: operations on the maps");
+    }
+
+    /// An agent that starts on empty maps would write the same.
+    fn check_end(&mut self, path: &Path) {
+        self.connect();
+        self.agent.settle();
+        if self.agent.reconciler().not_fitting().next().is_some() {
+            return;
+        }
+        let mut fresh = Agent::start(ROOMY, Faults::NONE);
+        fresh.receive(self.manifests.full_lists());
+        fresh.settle();
+        assert_eq!(self.agent.dump(), fresh.dump(), "{}: at the end (left) and by a fresh agent", path.display());
+    }
+}
+
+/// `frontends N backends N slots N`.
+fn capacity(step: &Step) -> Capacity {
+    Capacity { frontends: step.number(1), backends: step.number(3), slots: step.number(5) }
+}
+
+fn run(path: &Path, faults: Faults) {
+    let steps = script::read(path);
+    let mut scenario = Scenario::start(ROOMY, faults);
+    for step in &steps {
+        scenario.run(step);
+    }
+    scenario.check_end(path);
+}
+
+fn scenarios() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "scenario")).collect();
+    files.sort();
+    assert!(files.len() >= 15, "only {} scenarios were found", files.len());
+    files
+}
+
+/// Runs all of them before it says which failed.
+fn run_all(faults: impl Iterator<Item = Faults> + Clone) {
+    let mut failed = Vec::new();
+    for path in scenarios() {
+        for faults in faults.clone() {
+            if std::panic::catch_unwind(|| run(&path, faults)).is_err() {
+                failed.push(format!("{} with {faults:?}", path.file_name().unwrap().display()));
+                break;
+            }
+        }
+    }
+    assert!(failed.is_empty(), "failed: {failed:#?}");
+}
+
+#[test]
+fn scenarios_hold() {
+    run_all(std::iter::once(Faults::NONE));
+}
+
+#[test]
+fn scenarios_hold_when_one_write_in_ten_fails() {
+    run_all((0..SEEDS).map(|seed| Faults { percent: 10, seed }));
+}
