@@ -1,0 +1,92 @@
+//! An administrator of the cluster: what a test uses in the place of kubectl. Blocking, as the tests are.
+
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result};
+use kube::{
+    Api, Client, Config,
+    api::{DynamicObject, Patch, PatchParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    core::{ApiResource, GroupVersionKind},
+};
+use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::netns::NetNs;
+
+/// A client whose connections are made inside a network namespace.
+pub struct Admin {
+    netns: NetNs,
+    /// Of the current-thread kind: it runs, and makes its sockets, in the thread that waits for it, and that thread is
+    /// in the namespace.
+    runtime: Mutex<Runtime>,
+    client: Client,
+}
+
+impl Admin {
+    pub(super) fn new(netns: &NetNs, kubeconfig: &Path) -> Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build().context("cannot make a tokio runtime")?;
+        let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
+        let client = runtime.block_on(async {
+            let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+            anyhow::Ok(Client::try_from(config)?)
+        })?;
+        Ok(Self { netns: netns.clone(), runtime: Mutex::new(runtime), client })
+    }
+
+    /// Carries out what `request` makes of the client.
+    ///
+    /// # Errors
+    /// As the API server answers.
+    pub fn call<T, F>(&self, request: impl FnOnce(Client) -> F + Send) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = kube::Result<T>>,
+    {
+        let client = self.client.clone();
+        let answer = self.netns.run(|| {
+            let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+            runtime.block_on(request(client))
+        })?;
+        Ok(answer?)
+    }
+
+    /// Creates or changes an object, as `kubectl apply --server-side` does.
+    pub fn apply(&self, object: &Value) -> Result<()> {
+        self.patch(object, None)
+    }
+
+    /// Changes the status of an object that exists.
+    pub fn apply_status(&self, object: &Value) -> Result<()> {
+        self.patch(object, Some("status"))
+    }
+
+    /// Creates or changes the objects of a YAML text.
+    pub fn apply_yaml(&self, text: &str) -> Result<()> {
+        let objects: Vec<Value> = serde_saphyr::from_multiple(text).context("not the YAML of Kubernetes objects")?;
+        objects.iter().try_for_each(|object| self.apply(object))
+    }
+
+    fn patch(&self, object: &Value, subresource: Option<&'static str>) -> Result<()> {
+        let parsed: DynamicObject = serde_json::from_value(object.clone()).context("not a Kubernetes object")?;
+        let types = parsed.types.as_ref().context("an object without apiVersion and kind")?;
+        let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types)?);
+        let name = parsed.metadata.name.clone().context("an object without a name")?;
+        let params = PatchParams::apply("lb-tests").force();
+        self.call(|client| async move {
+            let api: Api<DynamicObject> = match &parsed.metadata.namespace {
+                Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+                None => Api::all_with(client, &resource),
+            };
+            match subresource {
+                None => api.patch(&name, &params, &Patch::Apply(object)).await,
+                Some(subresource) => api.patch_subresource(subresource, &name, &params, &Patch::Apply(object)).await,
+            }
+        })
+        .with_context(|| format!("cannot apply {object}"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! A Kubernetes control plane for real: etcd, kube-apiserver and kube-controller-manager, on a machine of its own that
+//! is linked to a node.
+//!
+//! There is no kubelet and no scheduler: [`Kubelet`] does, when a test asks it, what they would do to the objects. What
+//! is started can be killed and started again with the same data and addresses. etcd does not fsync, since what it
+//! holds need not survive a power cut; that brings the start down to a few seconds.
+
+mod admin;
+mod etcd;
+mod kubeconfig;
+mod kubelet;
+mod pki;
+mod programs;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::{
+    authentication::v1::{TokenRequest, TokenRequestSpec},
+    core::v1::{Namespace, ServiceAccount},
+};
+use kube::{
+    Api,
+    api::{ListParams, PostParams},
+};
+
+pub use self::{admin::Admin, kubelet::Kubelet};
+use self::{
+    kubeconfig::Credentials,
+    pki::{Authority, Identity},
+    programs::ApiServerSpec,
+};
+use crate::{node::Node, pod::Pod, poll::eventually, process::Process, run};
+
+/// Where Services get their addresses from: what kubeadm takes, and the same in IPv6.
+pub const SERVICE_CIDRS: &str = "10.96.0.0/16,fd00:10:96::/112";
+
+/// The address of the Service `default/kubernetes`, the first of the range.
+pub const KUBERNETES_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+
+/// The machine's addresses on its link to the node.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 19, 0, 2);
+const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x172, 0x19, 0, 0, 0, 0, 2);
+
+/// The port of API server 0; each further one has the next.
+const FIRST_PORT: u16 = 6443;
+
+/// kube-apiserver is ready some seconds after its start, on a busy machine much later.
+const START: Duration = Duration::from_secs(90);
+
+/// A control plane. Dropped, its processes are killed and its data goes.
+pub struct ControlPlane {
+    machine: Pod,
+    directory: PathBuf,
+    authority: Authority,
+    server_identity: Identity,
+    admin_identity: Identity,
+    token_key: PathBuf,
+    _etcd: Process,
+    api_servers: Vec<ApiServer>,
+    controllers: Option<Process>,
+}
+
+struct ApiServer {
+    process: Process,
+    admin: Admin,
+}
+
+impl ControlPlane {
+    /// Starts etcd, API server 0 and the controllers, on a new machine with a link to `node`, and waits until they can
+    /// be worked with.
+    pub fn start(node: &Node) -> Result<Self> {
+        let machine = node.external("control-plane", ADDRESS, ADDRESS6)?;
+        let directory = run::current().directory("control-plane")?;
+        let authority = Authority::new(&directory)?;
+        let addresses: [IpAddr; 3] = [ADDRESS.into(), Ipv4Addr::LOCALHOST.into(), KUBERNETES_SERVICE.into()];
+        let mut control_plane = Self {
+            server_identity: authority.server("kube-apiserver", &addresses, &["kubernetes.default.svc"])?,
+            // The group may do everything, without RBAC.
+            admin_identity: authority.client("admin", Some("system:masters"))?,
+            token_key: authority.token_key()?,
+            _etcd: programs::start_etcd(&machine, &directory)?,
+            api_servers: Vec::new(),
+            controllers: None,
+            machine,
+            directory,
+            authority,
+        };
+        control_plane.add_api_server()?;
+        let kubeconfig = control_plane.admin_kubeconfig(0)?;
+        control_plane.controllers = Some(programs::start_controllers(&control_plane.machine, &kubeconfig)?);
+        Ok(control_plane)
+    }
+
+    /// Starts one more API server on the same data, and waits until it is ready. Its number is the count of those
+    /// before it.
+    pub fn add_api_server(&mut self) -> Result<u8> {
+        let number = u8::try_from(self.api_servers.len()).context("too many API servers")?;
+        let process = self.start_api_server(number)?;
+        let admin = Admin::new(self.machine.netns(), &self.admin_kubeconfig(number)?)?;
+        self.api_servers.push(ApiServer { process, admin });
+        self.wait_ready(number)?;
+        Ok(number)
+    }
+
+    /// Kills an API server as `kill -9` does.
+    pub fn kill_api_server(&mut self, number: u8) -> Result<()> {
+        self.api_servers[usize::from(number)].process.kill()
+    }
+
+    /// Starts one that was killed, at its old address, and waits until it is ready.
+    pub fn restart_api_server(&mut self, number: u8) -> Result<()> {
+        self.api_servers[usize::from(number)].process = self.start_api_server(number)?;
+        self.wait_ready(number)
+    }
+
+    /// The URL of an API server for who is not on its machine.
+    pub fn url(&self, number: u8) -> String {
+        format!("https://{ADDRESS}:{}", port(number))
+    }
+
+    /// The machine that all this runs on.
+    pub fn machine(&self) -> &Pod {
+        &self.machine
+    }
+
+    /// The administrator, who talks to API server 0.
+    pub fn admin(&self) -> &Admin {
+        self.admin_of(0)
+    }
+
+    /// The administrator, talking to another API server.
+    pub fn admin_of(&self, number: u8) -> &Admin {
+        &self.api_servers[usize::from(number)].admin
+    }
+
+    /// A kubeconfig for API server 0 with the rights that `deploy/rbac.yaml` gives the agent.
+    pub fn agent_kubeconfig(&self) -> Result<PathBuf> {
+        self.admin().apply_yaml(include_str!("../../../deploy/rbac.yaml"))?;
+        self.service_account_kubeconfig("kube-system", "lb-agent", &self.url(0))
+    }
+
+    /// A kubeconfig for the API server at `url` with a token of a service account that exists.
+    pub fn service_account_kubeconfig(&self, namespace: &str, name: &str, url: &str) -> Result<PathBuf> {
+        let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..Default::default() };
+        let request = TokenRequest { spec: Some(spec), ..Default::default() };
+        let answer = self.admin().call(|client| async move {
+            let accounts: Api<ServiceAccount> = Api::namespaced(client, namespace);
+            accounts.create_token_request(name, &PostParams::default(), &request).await
+        });
+        let answer = answer.with_context(|| format!("cannot get a token for {namespace}/{name}"))?;
+        let token = answer.status.and_then(|status| status.token).context("a TokenRequest without a token")?;
+        let file = self.directory.join(format!("{namespace}-{name}.kubeconfig"));
+        kubeconfig::write(file, url, self.authority.certificate(), &Credentials::Token(&token))
+    }
+
+    /// Makes etcd forget its history up to now: who was not watching cannot be told of it any more.
+    pub fn compact(&self) -> Result<()> {
+        self.machine.netns().run(|| etcd::compact(programs::ETCD))?
+    }
+
+    fn admin_kubeconfig(&self, number: u8) -> Result<PathBuf> {
+        let file = self.directory.join(format!("admin-{number}.kubeconfig"));
+        let url = format!("https://{}:{}", Ipv4Addr::LOCALHOST, port(number));
+        let credentials = Credentials::Certificate(&self.admin_identity);
+        kubeconfig::write(file, &url, self.authority.certificate(), &credentials)
+    }
+
+    fn start_api_server(&self, number: u8) -> Result<Process> {
+        let spec = ApiServerSpec {
+            number,
+            port: port(number),
+            address: ADDRESS.into(),
+            authority: self.authority.certificate(),
+            identity: &self.server_identity,
+            token_key: &self.token_key,
+        };
+        programs::start_api_server(&self.machine, &spec)
+    }
+
+    /// Waits until an API server says that it is ready, and has made what it makes by itself.
+    fn wait_ready(&mut self, number: u8) -> Result<()> {
+        let ApiServer { process, admin } = &mut self.api_servers[usize::from(number)];
+        eventually(&format!("kube-apiserver {number} to be ready"), START, || {
+            if let Some(status) = process.exit_status()? {
+                bail!("kube-apiserver ended with {status}; log: {}", process.log_path().display());
+            }
+            // Until it listens and its start is over, all this fails.
+            Ok(is_ready(admin).ok().filter(|ready| *ready).map(|_| ()))
+        })
+    }
+}
+
+fn is_ready(admin: &Admin) -> Result<bool> {
+    let request = http::Request::get("/readyz").body(Vec::new())?;
+    let readyz = admin.call(|client| async move { client.request_text(request).await })?;
+    // It makes them a moment after it says that it is ready.
+    let namespaces = admin
+        .call(|client| async move { Api::<Namespace>::all(client).list_metadata(&ListParams::default()).await })?;
+    let has = |name: &str| namespaces.items.iter().any(|namespace| namespace.metadata.name.as_deref() == Some(name));
+    Ok(readyz == "ok" && has("default") && has("kube-system"))
+}
+
+fn port(number: u8) -> u16 {
+    FIRST_PORT + u16::from(number)
+}

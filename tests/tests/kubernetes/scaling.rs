@@ -1,0 +1,78 @@
+//! The whole chain: a Deployment, its pods, a Service with a selector, the EndpointSlice controller, the agent, a client.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Result;
+use lb_tests::{
+    Guest, Kubelet, eventually,
+    guest::{Target, Traffic, errno},
+    poll::PATIENCE,
+};
+
+use crate::{
+    Cluster,
+    objects::{deployment, service},
+    wait_for_answers_from,
+};
+
+#[test]
+fn service_of_a_deployment_leads_to_all_its_pods_at_every_scale() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let admin = cluster.control_plane.admin();
+    let mut kubelet = Kubelet::register(&cluster.node, admin)?;
+    let web = Web::new();
+    admin.apply(&deployment(3))?;
+    admin.apply(&service([web.v4, web.v6]))?;
+    kubelet.sync_until_running(3)?;
+    let _agent = cluster.start_agent()?;
+    let client = cluster.node.pod("client")?.guest()?;
+    web.wait_for_answers_from(&kubelet.pod_names(), &client)?;
+
+    admin.apply(&deployment(1))?;
+    kubelet.sync_until_running(1)?;
+    web.wait_for_answers_from(&kubelet.pod_names(), &client)?;
+
+    admin.apply(&deployment(0))?;
+    kubelet.sync_until_running(0)?;
+    web.wait_for_refusal(&client)?;
+
+    admin.apply(&deployment(3))?;
+    kubelet.sync_until_running(3)?;
+    web.wait_for_answers_from(&kubelet.pod_names(), &client)
+}
+
+/// The Service `web`, as clients reach it.
+struct Web {
+    v4: IpAddr,
+    v6: IpAddr,
+}
+
+impl Web {
+    fn new() -> Self {
+        Self { v4: "10.96.0.100".parse().unwrap(), v6: "fd00:10:96::100".parse().unwrap() }
+    }
+
+    fn ways(&self) -> [(Traffic, Target); 4] {
+        let (tcp4, udp4) = (SocketAddr::new(self.v4, 80), SocketAddr::new(self.v4, 90));
+        [
+            (Traffic::Tcp, tcp4.into()),
+            (Traffic::Tcp, Target::v4_in_v6(tcp4)),
+            (Traffic::Tcp, SocketAddr::new(self.v6, 80).into()),
+            (Traffic::UdpUnconnected, udp4.into()),
+        ]
+    }
+
+    fn wait_for_answers_from(&self, pods: &[String], client: &Guest) -> Result<()> {
+        self.ways().into_iter().try_for_each(|(traffic, target)| wait_for_answers_from(pods, client, traffic, target))
+    }
+
+    fn wait_for_refusal(&self, client: &Guest) -> Result<()> {
+        for (traffic, target) in self.ways() {
+            eventually(&format!("ECONNREFUSED at {target:?}"), PATIENCE, || {
+                let answer = client.ask(traffic, target);
+                Ok(answer.is_err_and(|error| errno(&error) == "ECONNREFUSED").then_some(()))
+            })?;
+        }
+        Ok(())
+    }
+}
