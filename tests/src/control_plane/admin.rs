@@ -56,12 +56,20 @@ impl Admin {
 
     /// Creates or changes an object, as `kubectl apply --server-side` does.
     pub fn apply(&self, object: &Value) -> Result<()> {
-        self.patch(object, None)
+        let params = PatchParams::apply("lb-tests").force();
+        let Named { api, name } = self.find(object)?;
+        self.call(|_| async move { api.patch(&name, &params, &Patch::Apply(object)).await })
+            .with_context(|| format!("cannot apply {object}"))?;
+        Ok(())
     }
 
-    /// Changes the status of an object that exists.
-    pub fn apply_status(&self, object: &Value) -> Result<()> {
-        self.patch(object, Some("status"))
+    /// Sets the status of an object that exists. By a merge patch, since server-side apply takes no Node with two
+    /// addresses of one type.
+    pub fn set_status(&self, object: &Value) -> Result<()> {
+        let Named { api, name } = self.find(object)?;
+        self.call(|_| async move { api.patch_status(&name, &PatchParams::default(), &Patch::Merge(object)).await })
+            .with_context(|| format!("cannot set the status of {object}"))?;
+        Ok(())
     }
 
     /// Creates or changes the objects of a YAML text.
@@ -70,23 +78,21 @@ impl Admin {
         objects.iter().try_for_each(|object| self.apply(object))
     }
 
-    fn patch(&self, object: &Value, subresource: Option<&'static str>) -> Result<()> {
+    fn find(&self, object: &Value) -> Result<Named> {
         let parsed: DynamicObject = serde_json::from_value(object.clone()).context("not a Kubernetes object")?;
-        let types = parsed.types.as_ref().context("an object without apiVersion and kind")?;
-        let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types)?);
-        let name = parsed.metadata.name.clone().context("an object without a name")?;
-        let params = PatchParams::apply("lb-tests").force();
-        self.call(|client| async move {
-            let api: Api<DynamicObject> = match &parsed.metadata.namespace {
-                Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-                None => Api::all_with(client, &resource),
-            };
-            match subresource {
-                None => api.patch(&name, &params, &Patch::Apply(object)).await,
-                Some(subresource) => api.patch_subresource(subresource, &name, &params, &Patch::Apply(object)).await,
-            }
-        })
-        .with_context(|| format!("cannot apply {object}"))?;
-        Ok(())
+        let types = parsed.types.context("an object without apiVersion and kind")?;
+        let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(&types)?);
+        let client = self.client.clone();
+        let api = match &parsed.metadata.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+            None => Api::all_with(client, &resource),
+        };
+        Ok(Named { api, name: parsed.metadata.name.context("an object without a name")? })
     }
+}
+
+/// Where an object is.
+struct Named {
+    api: Api<DynamicObject>,
+    name: String,
 }

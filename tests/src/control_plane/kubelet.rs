@@ -36,9 +36,18 @@ struct Running {
 }
 
 impl<'a> Kubelet<'a> {
-    /// Registers the node.
+    /// Registers the node, with its addresses.
     pub fn register(node: &'a Node, admin: &'a Admin) -> Result<Self> {
-        admin.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name()}}))?;
+        let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name()}});
+        admin.apply(&object)?;
+        let addresses =
+            [node.v4().to_string(), node.v6().to_string()].map(|ip| json!({"type": "InternalIP", "address": ip}));
+        let mut status = object;
+        status["status"] = json!({
+            "addresses": addresses,
+            "conditions": [{"type": "Ready", "status": "True"}],
+        });
+        admin.set_status(&status)?;
         Ok(Self { node, admin, running: BTreeMap::new() })
     }
 
@@ -126,7 +135,7 @@ impl<'a> Kubelet<'a> {
     fn report_ready(&self, namespace: &str, pod: &Pod) -> Result<()> {
         let conditions = ["PodScheduled", "Initialized", "ContainersReady", "Ready"]
             .map(|condition| json!({"type": condition, "status": "True"}));
-        self.admin.apply_status(&json!({
+        self.admin.set_status(&json!({
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": pod.name(), "namespace": namespace},

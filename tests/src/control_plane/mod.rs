@@ -31,7 +31,7 @@ use kube::{
 pub use self::{admin::Admin, kubelet::Kubelet};
 use self::{
     kubeconfig::Credentials,
-    pki::{Authority, Identity},
+    pki::{Authority, Identity, TokenKeys},
     programs::ApiServerSpec,
 };
 use crate::{node::Node, pod::Pod, poll::eventually, process::Process, run};
@@ -59,7 +59,7 @@ pub struct ControlPlane {
     authority: Authority,
     server_identity: Identity,
     admin_identity: Identity,
-    token_key: PathBuf,
+    token_keys: TokenKeys,
     _etcd: Process,
     api_servers: Vec<ApiServer>,
     controllers: Option<Process>,
@@ -82,7 +82,7 @@ impl ControlPlane {
             server_identity: authority.server("kube-apiserver", &addresses, &["kubernetes.default.svc"])?,
             // The group may do everything, without RBAC.
             admin_identity: authority.client("admin", Some("system:masters"))?,
-            token_key: authority.token_key()?,
+            token_keys: authority.token_keys()?,
             _etcd: programs::start_etcd(&machine, &directory)?,
             api_servers: Vec::new(),
             controllers: None,
@@ -177,7 +177,7 @@ impl ControlPlane {
             address: ADDRESS.into(),
             authority: self.authority.certificate(),
             identity: &self.server_identity,
-            token_key: &self.token_key,
+            token_keys: &self.token_keys,
         };
         programs::start_api_server(&self.machine, &spec)
     }

@@ -25,6 +25,12 @@ pub(super) struct Identity {
     pub(super) key: PathBuf,
 }
 
+/// The keys of service account tokens, as PEM files.
+pub(super) struct TokenKeys {
+    pub(super) private: PathBuf,
+    pub(super) public: PathBuf,
+}
+
 impl Authority {
     /// A new authority that keeps its files in `directory`.
     pub(super) fn new(directory: &Path) -> Result<Self> {
@@ -62,11 +68,16 @@ impl Authority {
         self.sign(&user.replace(':', "-"), params)
     }
 
-    /// A key that signs and checks service account tokens.
-    pub(super) fn token_key(&self) -> Result<PathBuf> {
-        let path = self.directory.join("service-account.key");
-        write(&path, &KeyPair::generate()?.serialize_pem())?;
-        Ok(path)
+    /// A key pair for service account tokens: the key that signs them, and the one that checks them.
+    pub(super) fn token_keys(&self) -> Result<TokenKeys> {
+        let keys = TokenKeys {
+            private: self.directory.join("service-account.key"),
+            public: self.directory.join("service-account.pub"),
+        };
+        let pair = KeyPair::generate()?;
+        write(&keys.private, &pair.serialize_pem())?;
+        write(&keys.public, &pair.public_key_pem())?;
+        Ok(keys)
     }
 
     fn sign(&self, name: &str, params: CertificateParams) -> Result<Identity> {

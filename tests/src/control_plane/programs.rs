@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::Result;
 
-use super::{SERVICE_CIDRS, pki::Identity};
+use super::{
+    SERVICE_CIDRS,
+    pki::{Identity, TokenKeys},
+};
 use crate::{
     components::{self, Component},
     pod::Pod,
@@ -37,12 +40,13 @@ pub(super) struct ApiServerSpec<'a> {
     pub(super) address: IpAddr,
     pub(super) authority: &'a Path,
     pub(super) identity: &'a Identity,
-    pub(super) token_key: &'a Path,
+    pub(super) token_keys: &'a TokenKeys,
 }
 
 pub(super) fn start_api_server(machine: &Pod, spec: &ApiServerSpec<'_>) -> Result<Process> {
     let path = |path: &Path| path.display().to_string();
-    let (authority, token_key) = (path(spec.authority), path(spec.token_key));
+    let authority = path(spec.authority);
+    let (token_key, token_signing_key) = (path(&spec.token_keys.public), path(&spec.token_keys.private));
     let (certificate, key) = (path(&spec.identity.certificate), path(&spec.identity.key));
     let (address, port) = (spec.address.to_string(), spec.port.to_string());
     // All servers have one address here, so only the first one may say which port the Service `kubernetes` leads to.
@@ -60,7 +64,7 @@ pub(super) fn start_api_server(machine: &Pod, spec: &ApiServerSpec<'_>) -> Resul
         ("authorization-mode", "RBAC"),
         ("service-account-issuer", "https://kubernetes.default.svc"),
         ("service-account-key-file", &token_key),
-        ("service-account-signing-key-file", &token_key),
+        ("service-account-signing-key-file", &token_signing_key),
         // Nobody makes the service account `default` of each namespace, which this plugin wants pods to have.
         ("disable-admission-plugins", "ServiceAccount"),
     ];

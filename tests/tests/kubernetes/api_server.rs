@@ -24,7 +24,8 @@ fn connections_succeed_while_the_api_server_is_gone_and_changes_are_followed_aft
     let backends = Backends::start(&cluster)?;
     apply_service_by_hand(cluster.control_plane.admin(), "web", WEB, &[&backends.a])?;
     let _agent = cluster.start_agent()?;
-    let client = cluster.node.pod("client")?.guest()?;
+    let pod = cluster.node.pod("client")?;
+    let client = pod.guest()?;
     let load = client.load(LoadSpec { traffic: Traffic::Tcp, target: at(WEB).into(), per_second: 200, threads: 2 })?;
     let hold = client.hold(HoldSpec { traffic: Traffic::Tcp, target: at(WEB).into(), sockets: 10, interval_ms: 10 })?;
 
@@ -52,7 +53,8 @@ fn agent_goes_on_with_another_api_server_when_its_own_is_dead() -> Result<()> {
     let mut agent =
         cluster.start_agent_with(cluster.control_plane.agent_kubeconfig()?, &["--api-servers", &servers])?;
     agent.wait_ready()?;
-    let client = cluster.node.pod("client")?.guest()?;
+    let pod = cluster.node.pod("client")?;
+    let client = pod.guest()?;
     wait_for_answers_from(&["a".to_owned()], &client, Traffic::Tcp, at(WEB))?;
 
     cluster.control_plane.kill_api_server(0)?;
@@ -69,7 +71,8 @@ fn changes_that_the_api_server_has_forgotten_are_found_by_listing_again() -> Res
     apply_service_by_hand(admin, "web", WEB, &[&backends.a])?;
     apply_service_by_hand(admin, "gone", GONE, &[&backends.a])?;
     let agent = cluster.start_agent()?;
-    let client = cluster.node.pod("client")?.guest()?;
+    let pod = cluster.node.pod("client")?;
+    let client = pod.guest()?;
     wait_for_answers_from(&["a".to_owned()], &client, Traffic::Tcp, at(GONE))?;
 
     let seen = version(&cluster.control_plane)?;
@@ -105,7 +108,8 @@ fn refusal_by_the_api_server_shows_in_status_until_the_right_is_granted() -> Res
 
     cluster.control_plane.agent_kubeconfig()?;
     agent.wait_ready()?;
-    let client = cluster.node.pod("client")?.guest()?;
+    let pod = cluster.node.pod("client")?;
+    let client = pod.guest()?;
     wait_for_answers_from(&["a".to_owned()], &client, Traffic::Tcp, at(WEB))
 }
 

@@ -20,12 +20,13 @@ fn service_of_a_deployment_leads_to_all_its_pods_at_every_scale() -> Result<()> 
     let cluster = Cluster::start()?;
     let admin = cluster.control_plane.admin();
     let mut kubelet = Kubelet::register(&cluster.node, admin)?;
-    let web = Web::new();
+    let web = Web::new()?;
     admin.apply(&deployment(3))?;
     admin.apply(&service([web.v4, web.v6]))?;
     kubelet.sync_until_running(3)?;
     let _agent = cluster.start_agent()?;
-    let client = cluster.node.pod("client")?.guest()?;
+    let pod = cluster.node.pod("client")?;
+    let client = pod.guest()?;
     web.wait_for_answers_from(&kubelet.pod_names(), &client)?;
 
     admin.apply(&deployment(1))?;
@@ -48,8 +49,8 @@ struct Web {
 }
 
 impl Web {
-    fn new() -> Self {
-        Self { v4: "10.96.0.100".parse().unwrap(), v6: "fd00:10:96::100".parse().unwrap() }
+    fn new() -> Result<Self> {
+        Ok(Self { v4: "10.96.0.100".parse()?, v6: "fd00:10:96::100".parse()? })
     }
 
     fn ways(&self) -> [(Traffic, Target); 4] {
