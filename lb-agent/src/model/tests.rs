@@ -238,7 +238,7 @@ fn a_service_that_becomes_headless_gives_its_address_up_and_can_take_it_again() 
 fn the_older_of_two_services_holds_an_address_and_the_other_gets_it_afterwards() {
     let young = Service { created_s: 20, ..service("a", &["10.96.0.10"], &["80/tcp", "x=81/tcp"]) };
     let old = Service { created_s: 10, ..service("b", &["10.96.0.10"], &["80/tcp"]) };
-    let mut model = model(vec![young.clone(), old.clone()], vec![]);
+    let mut model = model(vec![young, old.clone()], vec![]);
     assert_eq!(table(&model, "a"), ["x/tcp 10.96.0.10:81 -> "]);
     assert_eq!(table(&model, "b"), ["/tcp 10.96.0.10:80 -> "]);
     let conflicts: Vec<_> = model.conflicts().map(|conflict| conflict.to_string()).collect();

@@ -103,6 +103,8 @@ impl<W> Default for List<W> {
 enum Restart {
     /// In pages, since the server has no streaming lists.
     Paged,
+    /// Because the watch cannot be resumed.
+    List,
     /// To confirm a list that was not believed.
     Confirm,
 }
@@ -125,6 +127,7 @@ impl<W: Watched> Follower<W> {
         while let Ok(restart) = self.follow().await {
             match restart {
                 Restart::Paged => self.streaming = false,
+                Restart::List => {}
                 Restart::Confirm => {
                     self.line.leave_server();
                     sleep(CONFIRM_AFTER).await;
@@ -165,6 +168,10 @@ impl<W: Watched> Follower<W> {
                     if trouble == Trouble::NoStreamingLists {
                         return Ok(Restart::Paged);
                     }
+                    if trouble == Trouble::Expired && matches!(error, watcher::Error::WatchStartFailed(_)) {
+                        // Kube lists again only if it is told so within a watch, not in answer to the request for one.
+                        return Ok(Restart::List);
+                    }
                     if trouble != Trouble::Expired {
                         let text = trouble.text(&error, &self.line.url(), W::RESOURCE, &self.credentials);
                         self.report(Report::Failed(trouble, text)).await?;
@@ -175,7 +182,7 @@ impl<W: Watched> Follower<W> {
                     sleep(backoff.next().unwrap_or(MAX_BACKOFF).min(MAX_BACKOFF)).await;
                 }
                 // Never: the watcher goes on for ever.
-                None => return Ok(Restart::Confirm),
+                None => return Ok(Restart::List),
             }
         }
     }
@@ -264,7 +271,7 @@ impl<W: Watched> Follower<W> {
     fn convert(&mut self, raw: &Raw<W::Api>) -> Result<Option<Converted<W>>, Problem> {
         match raw {
             Raw::Good(object) => W::convert(object, &mut self.names),
-            Raw::Bad(_, problem) => Err(problem.clone()),
+            Raw::Bad(bad) => Err(bad.1.clone()),
         }
     }
 

@@ -7,10 +7,14 @@
 mod brake;
 mod config;
 mod failover;
+#[cfg(test)]
+mod fake;
 mod follow;
 mod kind;
 mod raw;
 mod status;
+#[cfg(test)]
+mod tests;
 mod trouble;
 
 use std::{sync::Arc, time::SystemTime};

@@ -35,7 +35,7 @@ impl ApiType for k8s_openapi::api::discovery::v1::EndpointSlice {
 #[derive(Clone, Debug)]
 pub(super) enum Raw<K> {
     Good(K),
-    Bad(ObjectMeta, Problem),
+    Bad(Box<(ObjectMeta, Problem)>),
 }
 
 impl<'de, K: ApiType> Deserialize<'de> for Raw<K> {
@@ -57,7 +57,7 @@ impl<'de, K: ApiType> Deserialize<'de> for Raw<K> {
         let name = ObjectName::new(part(&essential.namespace), part(&essential.name));
         Ok(match typed(&Key { kind: K::KIND, name }, value) {
             Ok(object) => Self::Good(object),
-            Err(problem) => Self::Bad(essential, problem),
+            Err(problem) => Self::Bad(Box::new((essential, problem))),
         })
     }
 }
@@ -85,14 +85,14 @@ impl<K: ApiType> Resource for Raw<K> {
     fn meta(&self) -> &ObjectMeta {
         match self {
             Self::Good(object) => object.meta(),
-            Self::Bad(metadata, _) => metadata,
+            Self::Bad(bad) => &bad.0,
         }
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         match self {
             Self::Good(object) => object.meta_mut(),
-            Self::Bad(metadata, _) => metadata,
+            Self::Bad(bad) => &mut bad.0,
         }
     }
 }

@@ -116,7 +116,7 @@ fn objects(place: Place, mut value: Value, names: &mut Interner, entries: &mut V
 fn object(mut value: Value, names: &mut Interner) -> Outcome {
     let kind = match kind(&value) {
         Ok(kind) => kind,
-        Err(outcome) => return outcome,
+        Err(outcome) => return *outcome,
     };
     let metadata = value.get_mut("metadata").and_then(Value::as_object_mut);
     let Some(name) = metadata.as_ref().and_then(|m| m.get("name")).and_then(Value::as_str).map(str::to_owned) else {
@@ -137,8 +137,8 @@ fn object(mut value: Value, names: &mut Interner) -> Outcome {
     }
 }
 
-fn kind(value: &Value) -> Result<Kind, Outcome> {
-    let bad = |text: &str| Outcome::Bad { key: None, text: text.to_owned() };
+fn kind(value: &Value) -> Result<Kind, Box<Outcome>> {
+    let bad = |text: &str| Box::new(Outcome::Bad { key: None, text: text.to_owned() });
     if !value.is_object() {
         return Err(bad("not an object: a document needs apiVersion, kind and metadata"));
     }
@@ -153,11 +153,11 @@ fn kind(value: &Value) -> Result<Kind, Outcome> {
         ("discovery.k8s.io/v1beta1" | "v1", "EndpointSlice") => {
             Err(bad(&format!("{kind}: apiVersion: {version:?} is not supported, write discovery.k8s.io/v1")))
         }
-        _ => Err(Outcome::Ignored {
+        _ => Err(Box::new(Outcome::Ignored {
             text: format!(
                 "{version} {kind} is not read by this agent (Service, EndpointSlice, Endpoints and List are)"
             ),
-        }),
+        })),
     }
 }
 

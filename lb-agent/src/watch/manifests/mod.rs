@@ -9,10 +9,14 @@ mod directory;
 mod document;
 mod effective;
 mod hint;
+#[cfg(test)]
+mod live_tests;
 #[cfg(feature = "sim")]
 pub mod memory;
 mod set;
 mod split;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,

@@ -1,0 +1,353 @@
+//! The source against API servers that fail in every way.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{
+    Options, Source,
+    fake::{Faults, SERVICES, SLICES, Server, Store},
+};
+use crate::{
+    event::{Event, ObjectName},
+    model::Model,
+    watch::{Message, SourceStatus},
+};
+
+/// Of the paused clock, which jumps when there is nothing to do: costs no time.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+fn service(name: &str, ip: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "default", "managedFields": [{"manager": "kubectl"}]},
+        "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": 443, "protocol": "TCP", "targetPort": 8443}]}})
+}
+
+fn slice(name: &str, service: &str, addresses: &[&str]) -> Value {
+    let endpoints: Vec<Value> =
+        addresses.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
+    json!({"metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "", "port": 8443, "protocol": "TCP"}]})
+}
+
+/// A cluster of `n` Services, each with a slice of one endpoint.
+fn cluster(n: usize) -> Arc<Store> {
+    let store = Store::new();
+    for i in 0..n {
+        store.put(SERVICES, service(&format!("s{i}"), &format!("10.96.{}.{}", i / 250, 1 + i % 250)));
+        store.put(SLICES, slice(&format!("s{i}-x"), &format!("s{i}"), &[&format!("10.0.{}.{}", i / 250, 1 + i % 250)]));
+    }
+    store
+}
+
+/// A running source, and a model that follows it.
+struct Live {
+    messages: mpsc::Receiver<Message>,
+    model: Model,
+    status: Option<SourceStatus>,
+    events: Vec<Event>,
+}
+
+impl Live {
+    fn start(servers: &[&Arc<Server>]) -> Self {
+        let clients =
+            servers.iter().enumerate().map(|(i, s)| (format!("https://10.96.0.{}", i + 1).into(), s.client()));
+        let source = Source::of_clients(clients.collect(), "kubeconfig k".into());
+        let (tx, messages) = mpsc::channel(1);
+        tokio::spawn(source.run(tx));
+        Self { messages, model: Model::default(), status: None, events: Vec::new() }
+    }
+
+    async fn until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let waited = timeout(DEADLINE, async {
+            while !condition(self) {
+                match self.messages.recv().await.expect("the source runs") {
+                    Message::Event(event) => {
+                        self.events.push(event.clone());
+                        self.model.apply(event);
+                    }
+                    Message::Status(status) => self.status = Some(status),
+                }
+            }
+        });
+        assert!(waited.await.is_ok(), "never: {what}; {:?}", self.status);
+    }
+
+    async fn until_synced(&mut self) {
+        self.until("in sync", Live::is_synced).await;
+    }
+
+    fn is_synced(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.synced_since.is_some())
+    }
+
+    fn n_services(&self) -> usize {
+        self.model.services().count()
+    }
+
+    /// The backends of the only port of a Service.
+    fn backends(&self, service: &str) -> Vec<String> {
+        let desired = self.model.desired(&ObjectName::new("default", service));
+        desired.ports.iter().flat_map(|port| &port.backends).map(|backend| backend.ip.to_string()).collect()
+    }
+
+    fn last_error(&self) -> &str {
+        self.status.as_ref().and_then(|status| status.last_error.as_ref()).map_or("", |error| &error.text)
+    }
+
+    fn has_problem(&self, part: &str) -> bool {
+        self.status.iter().flat_map(|status| &status.problems).any(|problem| problem.contains(part))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_and_watches_select_what_is_ours_and_are_followed() {
+    let store = cluster(3);
+    let server = Server::new(&store);
+    let mut live = Live::start(&[&server]);
+    live.until_synced().await;
+    assert!(live.model.in_sync());
+    assert_eq!(live.backends("s1"), ["10.0.0.2"]);
+    let requests = server.requests();
+    assert_eq!(requests.len(), 2, "{requests:?}");
+    for request in requests {
+        let selector =
+            "labelSelector=%21service.kubernetes.io%2Fheadless%2C%21service.kubernetes.io%2Fservice-proxy-name";
+        assert!(request.contains(selector), "{request}");
+        assert!(request.contains("sendInitialEvents=true"), "{request}");
+    }
+
+    store.put(SLICES, slice("s1-x", "s1", &["10.0.0.7", "10.0.0.8"]));
+    live.until("the change", |live| live.backends("s1") == ["10.0.0.7", "10.0.0.8"]).await;
+    store.delete(SERVICES, "s1");
+    live.until("the deletion", |live| live.n_services() == 2).await;
+    store.put(SERVICES, service("s9", "10.96.0.9"));
+    live.until("the addition", |live| live.n_services() == 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_without_streaming_lists_is_listed_in_pages() {
+    for faults in [Faults { no_streaming: true, ..Faults::default() }, Faults { stalls: true, ..Faults::default() }] {
+        let server = Server::with(&cluster(1200), faults);
+        let mut live = Live::start(&[&server]);
+        live.until_synced().await;
+        assert_eq!(live.n_services(), 1200);
+        let pages: Vec<_> =
+            server.requests().into_iter().filter(|r| r.starts_with(SERVICES) && !r.contains("watch=")).collect();
+        assert_eq!(pages.len(), 3, "{pages:?}");
+        assert!(pages.iter().all(|page| page.contains("limit=500")), "{pages:?}");
+        assert!(live.last_error().is_empty(), "{}", live.last_error());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_expired_is_followed_by_a_new_list_and_what_is_gone_goes() {
+    for gone_at_once in [false, true] {
+        let store = cluster(3);
+        let server = Server::with(&store, Faults { gone_at_once, ..Faults::default() });
+        let mut live = Live::start(&[&server]);
+        live.until_synced().await;
+        server.set(|faults| faults.down = true);
+        live.until("out of sync", |live| !live.is_synced()).await;
+        store.delete(SERVICES, "s0");
+        store.put(SERVICES, service("s3", "10.96.0.33"));
+        store.compact();
+        server.set(|faults| faults.down = false);
+        let names = ["s1", "s2", "s3"].map(|name| ObjectName::new("default", name));
+        live.until("the new list", |live| live.model.services().eq(&names)).await;
+        live.until_synced().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn losing_every_server_changes_nothing_and_shows_in_the_status() {
+    let store = cluster(3);
+    let server = Server::new(&store);
+    let mut live = Live::start(&[&server]);
+    live.until_synced().await;
+    let n_events = live.events.len();
+    server.set(|faults| faults.down = true);
+    live.until("the loss", |live| !live.is_synced() && live.last_error().contains("connection refused")).await;
+    assert!(live.last_error().starts_with("API server https://10.96.0.1: "), "{}", live.last_error());
+    assert_eq!(live.events.len(), n_events);
+    store.put(SLICES, slice("s1-x", "s1", &["10.0.0.7"]));
+    server.set(|faults| faults.down = false);
+    live.until_synced().await;
+    live.until("what happened meanwhile", |live| live.backends("s1") == ["10.0.0.7"]).await;
+    // Resumed, not listed again.
+    assert!(!live.events[n_events..].iter().any(|e| matches!(e, Event::ServicesReset(_) | Event::SlicesReset(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_server_goes_on_where_the_first_one_stopped() {
+    let store = cluster(3);
+    let (first, second) = (Server::new(&store), Server::new(&store));
+    let mut live = Live::start(&[&first, &second]);
+    live.until_synced().await;
+    assert!(second.requests().is_empty());
+    first.set(|faults| faults.down = true);
+    store.put(SLICES, slice("s1-x", "s1", &["10.0.0.7"]));
+    live.until("the change", |live| live.backends("s1") == ["10.0.0.7"]).await;
+    let on_second = |live: &Live| live.status.as_ref().is_some_and(|status| &*status.location == "https://10.96.0.2");
+    live.until("in sync with the second", |live| live.is_synced() && on_second(live)).await;
+    let requests = second.requests();
+    assert!(!requests.is_empty() && requests.iter().all(|r| !r.contains("sendInitialEvents=true")), "{requests:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_down_at_the_start_is_passed_over() {
+    let store = cluster(3);
+    let down = Faults { down: true, ..Faults::default() };
+    let sick = Faults { refuse: Some((503, "starting")), ..Faults::default() };
+    let servers = [Server::with(&store, down), Server::with(&store, sick), Server::new(&store)];
+    let mut live = Live::start(&[&servers[0], &servers[1], &servers[2]]);
+    live.until_synced().await;
+    assert_eq!(live.n_services(), 3);
+    assert!(live.last_error().is_empty(), "{}", live.last_error());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_cannot_be_read_costs_only_itself_and_is_named() {
+    let store = cluster(3);
+    store.put(SERVICES, service("odd", "10.96.0.nine"));
+    let mut wrong_type = service("wrong", "10.96.0.99");
+    wrong_type["spec"]["ports"][0]["port"] = "https".into();
+    store.put(SERVICES, wrong_type);
+    let server = Server::new(&store);
+    let mut live = Live::start(&[&server]);
+    live.until_synced().await;
+    assert_eq!(live.n_services(), 3);
+    assert!(live.has_problem("Service default/odd: spec.clusterIP: \"10.96.0.nine\" is not an IP address"));
+    assert!(
+        live.has_problem("Service default/wrong: spec.ports[0].port: invalid type: string \"https\", expected i32")
+    );
+
+    // One that was good keeps its last good state, through changes and through a new list.
+    store.put(SERVICES, service("s1", "nonsense"));
+    live.until("the problem", |live| live.has_problem("Service default/s1")).await;
+    server.set(|faults| faults.down = true);
+    live.until("out of sync", |live| !live.is_synced()).await;
+    store.compact();
+    server.set(|faults| faults.down = false);
+    live.until_synced().await;
+    live.until("the new list", |live| live.events.iter().filter(|e| matches!(e, Event::ServicesReset(_))).count() == 2)
+        .await;
+    assert_eq!(live.backends("s1"), ["10.0.0.2"]);
+
+    store.put(SERVICES, service("s1", "10.96.0.50"));
+    store.delete(SERVICES, "odd");
+    live.until("it is over", |live| !live.has_problem("default/s1") && !live.has_problem("default/odd")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_are_told_with_what_to_do_and_tried_again() {
+    let message =
+        "services is forbidden: User \"lb\" cannot watch resource \"services\" in API group \"\" at the cluster scope";
+    let server = Server::with(&cluster(3), Faults { refuse: Some((403, message)), ..Faults::default() });
+    let mut live = Live::start(&[&server]);
+    live.until("the refusal", |live| live.last_error().contains(message)).await;
+    assert!(live.last_error().contains("grant get, list and watch on services"), "{}", live.last_error());
+    server.set(|faults| faults.refuse = Some((401, "Unauthorized")));
+    live.until("the other refusal", |live| live.last_error().contains("401")).await;
+    assert!(live.last_error().contains("does not accept the credentials of kubeconfig k"), "{}", live.last_error());
+    server.set(|faults| faults.refuse = None);
+    live.until_synced().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_lacks_most_of_the_cluster_is_believed_only_when_it_is_repeated() {
+    for (empty_lists, believed) in [(1, false), (2, true)] {
+        let store = cluster(40);
+        let server = Server::new(&store);
+        let mut live = Live::start(&[&server]);
+        live.until_synced().await;
+        server.set(|faults| faults.down = true);
+        live.until("out of sync", |live| !live.is_synced()).await;
+        store.compact();
+        // The slices are listed anew as well, hence twice.
+        server.set(|faults| *faults = Faults { empty_lists: 2 * empty_lists, ..Faults::default() });
+        live.until("the doubt", |live| live.last_error().contains("lacks 40 of 40 objects")).await;
+        assert_eq!(live.n_services(), 40);
+        let lists = |live: &Live| live.events.iter().filter(|e| matches!(e, Event::ServicesReset(_))).count();
+        live.until("a list that is believed", |live| lists(live) == 2).await;
+        assert_eq!(live.n_services(), if believed { 0 } else { 40 });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_doubted_list_is_confirmed_by_another_server() {
+    let store = cluster(40);
+    let (first, second) = (Server::new(&store), Server::new(&store));
+    let mut live = Live::start(&[&first, &second]);
+    live.until_synced().await;
+    second.set(|faults| faults.down = true);
+    first.set(|faults| faults.down = true);
+    live.until("out of sync", |live| !live.is_synced()).await;
+    store.compact();
+    // The first has lost everything for good; the second has it all.
+    first.set(|faults| *faults = Faults { empty_lists: usize::MAX, ..Faults::default() });
+    live.until("the doubt", |live| live.last_error().contains("not believed until a second list says the same")).await;
+    second.set(|faults| faults.down = false);
+    live.until_synced().await;
+    assert_eq!(live.n_services(), 40);
+    assert_eq!(live.backends("s1"), ["10.0.0.2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slice_that_loses_its_label_is_gone() {
+    let store = cluster(3);
+    let mut live = Live::start(&[&Server::new(&store)]);
+    live.until_synced().await;
+    let mut unlabelled = slice("s1-x", "s1", &["10.0.0.2"]);
+    unlabelled["metadata"]["labels"] = json!({});
+    store.put(SLICES, unlabelled);
+    live.until("no backend", |live| live.backends("s1").is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_behind_a_service_of_this_agent_is_warned_about() {
+    let store = cluster(3);
+    let mut live = Live::start(&[&Server::new(&store)]);
+    live.until_synced().await;
+    assert!(
+        live.has_problem("API server https://10.96.0.1 is the address of Service default/s0, which this agent itself")
+    );
+    store.put(SERVICES, service("s0", "10.96.0.70"));
+    live.until("it is over", |live| !live.has_problem("default/s0")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_receiver_gets_everything() {
+    let store = cluster(3);
+    let mut live = Live::start(&[&Server::new(&store)]);
+    for i in 0..200 {
+        store.put(SLICES, slice("s1-x", "s1", &[&format!("10.0.1.{}", i % 250)]));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    live.until("the last change", |live| live.backends("s1") == ["10.0.1.199"]).await;
+}
+
+async fn open_error(kubeconfig: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("kubeconfig");
+    std::fs::write(&path, kubeconfig).unwrap();
+    let options = Options { kubeconfig: Some(path.clone()), api_servers: vec!["https://192.0.2.1:6443".to_owned()] };
+    let error = Source::open(&options).await.map(|_| ()).map_err(|error| error.to_string());
+    error.err().unwrap_or_default().replace(&path.display().to_string(), "FILE")
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_cannot_be_used_is_an_error_that_names_it() {
+    let good = "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n\
+                clusters: [{name: k, cluster: {server: 'https://127.0.0.1:6443'}}]\nusers: [{name: u, user: {token: t}}]\n";
+    assert_eq!(open_error(good).await, "");
+    let error = open_error("apiVersion: [").await;
+    assert!(error.starts_with("kubeconfig FILE: failed to parse kubeconfig YAML: "), "{error}");
+    let error = open_error(&good.replace("current-context: c", "current-context: other")).await;
+    assert!(error.starts_with("kubeconfig FILE: failed to load current context: other"), "{error}");
+    let error = open_error(&good.replace("{token: t}", "{client-certificate-data: eA==, client-key-data: eA==}")).await;
+    assert!(error.starts_with("credentials of kubeconfig FILE for API server https://192.0.2.1:6443: "), "{error}");
+    let missing = Options { kubeconfig: Some("/nonexistent/kubeconfig".into()), api_servers: Vec::new() };
+    let error = Source::open(&missing).await.map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/kubeconfig") && error.contains("No such file"), "{error}");
+}
