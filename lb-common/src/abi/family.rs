@@ -66,18 +66,19 @@ impl Family for V6 {
 }
 
 /// The IPv4 address inside an IPv4-mapped IPv6 address (`::ffff:a.b.c.d`, RFC 4291 section 2.5.5.2), which is what a
-/// dual-stack socket of a Java or Go program passes to the connect6 and sendmsg6 hooks.
+/// dual-stack socket of a Java or Go program passes to the connect6 hook.
 #[inline(always)]
 pub fn mapped_v4(addr: [u8; 16]) -> Option<[u8; 4]> {
-    match addr {
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
-        _ => None,
-    }
+    // Compared as one number: byte by byte it is dozens of instructions more for BPF, which has no vectors.
+    const PREFIX: u128 = u128::from_ne_bytes(map_v4([0; 4]));
+    const MASK: u128 = !u128::from_ne_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    let [.., a, b, c, d] = addr;
+    (u128::from_ne_bytes(addr) & MASK == PREFIX).then_some([a, b, c, d])
 }
 
 /// The inverse of [`mapped_v4`].
 #[inline(always)]
-pub fn map_v4(addr: [u8; 4]) -> [u8; 16] {
+pub const fn map_v4(addr: [u8; 4]) -> [u8; 16] {
     let [a, b, c, d] = addr;
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
 }

@@ -17,9 +17,9 @@ pub mod frontend_flags {
     pub const NONE: u32 = 0;
 }
 
-/// Key of `lb_frontends4/6`.
+/// Key of `lb_frontends4/6`. Aligned for the sake of the programs: BPF moves an address of alignment 1 byte by byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct FrontendKey<F: Family> {
     /// The Service address, wire order.
     pub addr: F::Addr,

@@ -1,7 +1,10 @@
 //! Why the datapath cannot be used, with the exit status that the process should end with, and what is only worth
 //! telling.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use crate::datapath::store::StoreError;
 
@@ -145,6 +148,12 @@ impl OpenError {
     }
 }
 
+/// Turns what a system call on `path` returned into an error that says so.
+pub(super) fn system(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::System { action, path, source }
+}
+
 struct Pid(Option<u32>);
 
 impl fmt::Display for Pid {
@@ -170,7 +179,7 @@ pub enum Note {
     /// The maps of an earlier agent are used further.
     Adopted {
         /// Frontends found in them, of both families.
-        frontends: u32,
+        frontends: usize,
     },
     /// A program was put in the place of an earlier build's, without a moment with none.
     Replaced {

@@ -8,16 +8,44 @@
 //!
 //! Nothing here knows what a Service is; what to write is decided by `plan`.
 
+mod canary;
+mod cleanup;
 mod error;
+mod links;
+mod load;
+mod lock;
+mod log;
+mod paths;
+mod preflight;
+mod reader;
+mod resize;
+mod selftest;
+mod slots;
+mod spec;
+mod store;
+mod sys;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
 
-pub use error::{EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, Note, OpenError};
-use lb_common::abi::{AgentStatus, Counter};
+use aya::{
+    Ebpf,
+    maps::{Array, Map, MapData},
+};
+use lb_common::abi::{AgentStatus, Family, V4, V6, maps};
 
+pub use self::{
+    cleanup::cleanup,
+    error::{EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, Note, OpenError},
+    reader::Reader,
+    store::KernelStore,
+};
+use self::{error::system, paths::Paths, preflight::Cgroup};
 #[cfg(doc)]
 use super::store::MapStore;
-use super::store::{Capacity, StoreError};
+use super::store::{Capacity, FamilyStore, StoreError};
 
 /// What to open.
 #[derive(Clone, Debug)]
@@ -33,31 +61,57 @@ pub struct Options {
 }
 
 /// The maps and programs of this node, held by the one agent that may write them.
-#[derive(Debug)]
 pub struct Datapath {
     store: KernelStore,
-    cgroup_root: PathBuf,
+    ebpf: Ebpf,
+    cgroup: Cgroup,
+    bpffs: PathBuf,
+    paths: Paths,
+    /// Open as long as this agent is the one.
+    _lock: File,
 }
 
 impl Datapath {
     /// Opens what is pinned or creates it, and loads the programs. Traffic is not touched yet.
-    pub fn open(_options: &Options) -> Result<(Self, Vec<Note>), OpenError> {
-        Err(OpenError::NoObject)
+    pub fn open(options: &Options) -> Result<(Self, Vec<Note>), OpenError> {
+        let object = options.object.ok_or(OpenError::NoObject)?;
+        preflight::kernel()?;
+        preflight::capabilities()?;
+        preflight::bpffs(&options.bpffs)?;
+        let cgroup = preflight::cgroup(options.cgroup_root.as_deref())?;
+        let paths = Paths::new(&options.bpffs);
+        fs::create_dir_all(&paths.root).map_err(system("create", &paths.root))?;
+        let lock = lock::acquire(&paths.root)?;
+
+        let adopted = paths.maps.exists();
+        let load::Loaded { mut ebpf, mut store, mut notes } = load::load(object, &paths, options.capacity)?;
+        log::forward(&mut ebpf)?;
+        // Of an agent that died in its self-test.
+        store.delete_canary()?;
+        if adopted {
+            let frontends = count::<V4>(&store)? + count::<V6>(&store)?;
+            notes.push(Note::Adopted { frontends });
+        }
+        let bpffs = options.bpffs.clone();
+        Ok((Self { store, ebpf, cgroup, bpffs, paths, _lock: lock }, notes))
     }
 
     /// The cgroup that the programs attach to: `Options::cgroup_root`, or what was found.
     pub fn cgroup_root(&self) -> &Path {
-        &self.cgroup_root
+        &self.cgroup.path
     }
 
     /// Attaches the programs, in the place of an earlier agent's where there are some; there is no moment with none.
     pub fn attach(&mut self) -> Result<Vec<Note>, OpenError> {
-        Err(OpenError::NoObject)
+        links::attach(&mut self.ebpf, &self.paths, &self.cgroup)
     }
 
     /// Makes connections through the hooks and looks at what comes of them. Takes some milliseconds; blocks.
     pub fn self_test(&mut self) -> Result<(), OpenError> {
-        Err(OpenError::NoObject)
+        self.store.put_canary()?;
+        let result = selftest::run(&self.cgroup.path);
+        self.store.delete_canary()?;
+        result
     }
 
     /// What `plan` writes to. `&mut KernelStore` is a [`MapStore`].
@@ -68,34 +122,40 @@ impl Datapath {
     /// What writes `lb_agent`. Separate, because the store is on loan to the reconciler for the rest of the agent's life;
     /// it may be sent to another thread.
     pub fn status_writer(&self) -> Result<StatusWriter, OpenError> {
-        Err(OpenError::NoObject)
+        StatusWriter::open(&self.paths)
     }
 
     /// Where the programs are attached; for metrics and `status`.
     pub fn attached(&self) -> Result<Vec<Attached>, OpenError> {
-        Ok(Vec::new())
+        links::attached(&self.paths)
     }
 
     /// A reader of the same maps, for metrics; it may be sent to another thread.
     pub fn reader(&self) -> Result<Reader, OpenError> {
-        Err(OpenError::NoObject)
+        Reader::open(&self.bpffs)
     }
 }
 
 /// Writes what the agent says about itself.
-#[derive(Debug)]
-pub struct StatusWriter {}
+pub struct StatusWriter {
+    agent: Array<MapData, AgentStatus>,
+}
 
 impl StatusWriter {
+    fn open(paths: &Paths) -> Result<Self, OpenError> {
+        let map = Map::Array(load::open_pinned(&paths.maps, maps::AGENT)?);
+        Ok(Self { agent: map.try_into().map_err(store::failed(maps::AGENT, "open"))? })
+    }
+
     /// Says in `lb_agent` what this agent is doing, for `lb-agent status`.
-    pub fn write(&mut self, _status: &AgentStatus) -> Result<(), StoreError> {
-        Ok(())
+    pub fn write(&mut self, status: &AgentStatus) -> Result<(), StoreError> {
+        self.agent.set(0, status, 0).map_err(store::failed(maps::AGENT, "update"))
     }
 }
 
-/// The kernel's maps as a [`MapStore`].
-#[derive(Debug)]
-pub struct KernelStore {}
+fn count<F: Family>(store: &impl FamilyStore<F>) -> Result<usize, StoreError> {
+    Ok(store.frontends()?.len())
+}
 
 /// A program in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,52 +181,4 @@ pub struct MapUse {
     pub used: u32,
     /// Entries that fit.
     pub capacity: u32,
-}
-
-/// Reads an installation, also one whose agent is dead. Never writes.
-#[derive(Debug)]
-pub struct Reader {}
-
-impl Reader {
-    /// Opens what is pinned below `bpffs/lb`. Fails with [`OpenError::NotInstalled`] where there is nothing, and with
-    /// [`OpenError::Incompatible`] where it belongs to a build with another layout.
-    pub fn open(_bpffs: &Path) -> Result<Self, OpenError> {
-        Err(OpenError::NoObject)
-    }
-
-    /// The maps that `plan` writes, for reading: the same methods as [`MapStore`] has for that.
-    pub fn store(&self) -> Result<&KernelStore, OpenError> {
-        Err(OpenError::NoObject)
-    }
-
-    /// What the agent last said about itself; `None` if it never did.
-    pub fn status(&self) -> Result<Option<AgentStatus>, OpenError> {
-        Ok(None)
-    }
-
-    /// The counters, summed over all processors.
-    pub fn counters(&self) -> Result<Vec<(Counter, u64)>, OpenError> {
-        Ok(Vec::new())
-    }
-
-    /// How full each map is.
-    pub fn map_use(&self) -> Result<Vec<MapUse>, OpenError> {
-        Ok(Vec::new())
-    }
-
-    /// Where the programs are attached. A program that is missing here is not attached.
-    pub fn attached(&self) -> Result<Vec<Attached>, OpenError> {
-        Ok(Vec::new())
-    }
-
-    /// Whether an agent holds the lock now.
-    pub fn agent_alive(&self) -> Result<bool, OpenError> {
-        Ok(false)
-    }
-}
-
-/// Detaches the programs and removes everything below `bpffs/lb`; returns what was removed, for people. Nothing there is
-/// no error. Refused with [`OpenError::Locked`] while an agent runs, unless `force`.
-pub fn cleanup(_bpffs: &Path, _force: bool) -> Result<Vec<String>, OpenError> {
-    Ok(Vec::new())
 }

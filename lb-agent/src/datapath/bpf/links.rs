@@ -1,0 +1,166 @@
+//! Attaches the programs to a cgroup by links, which are pinned: the kernel keeps them attached without any process.
+
+use std::{
+    collections::VecDeque,
+    fs, io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
+};
+
+use super::{
+    Attached,
+    error::{Note, OpenError, system},
+    load::{PROGRAMS, chain},
+    paths::{Paths, replacement},
+    preflight::{self, Cgroup},
+    sys::{self, LinkInfo},
+};
+
+/// Attaches every program. A link that hangs where it should gets the new program in the place of the old one, in one
+/// step; any other is replaced by a new one, which is there before the old one goes.
+pub(super) fn attach(ebpf: &mut Ebpf, paths: &Paths, cgroup: &Cgroup) -> Result<Vec<Note>, OpenError> {
+    fs::create_dir_all(&paths.links).map_err(system("create", &paths.links))?;
+    let mut notes = Vec::new();
+    for name in PROGRAMS {
+        let refused = |reason: String| OpenError::Program { program: name.to_owned(), reason };
+        let program = ebpf.program_mut(name).ok_or_else(|| refused("it is not in the embedded object".to_owned()))?;
+        let program: &mut CgroupSockAddr =
+            program.try_into().map_err(|error: aya::programs::ProgramError| refused(chain(&error)))?;
+        notes.extend(attach_one(name, program, &paths.links.join(name), cgroup)?);
+    }
+    Ok(notes)
+}
+
+fn attach_one(
+    name: &'static str,
+    program: &mut CgroupSockAddr,
+    pin: &Path,
+    cgroup: &Cgroup,
+) -> Result<Option<Note>, OpenError> {
+    let old = open(pin)?;
+    let old_cgroup = old.as_ref().map(|(_, info)| info.cgroup_id);
+    match (decide(old_cgroup, cgroup.id), old) {
+        (Step::Create, _) => {
+            link(name, program, pin, cgroup)?;
+            Ok(None)
+        }
+        (Step::Replace, Some((old, _))) => {
+            let fd = program.fd().map_err(|error| refused(name, &error))?;
+            sys::link_update(old.as_fd(), fd.as_fd()).map_err(system("replace the program of", pin))?;
+            Ok(Some(Note::Replaced { program: name }))
+        }
+        (Step::Replace, None) => Ok(None),
+        (Step::Move { reason }, _) => {
+            let new = replacement(pin);
+            match fs::remove_file(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(system("remove", &new)(error)),
+                _ => {}
+            }
+            link(name, program, &new, cgroup)?;
+            // The old link goes with its last name.
+            fs::rename(&new, pin).map_err(system("rename over", pin))?;
+            Ok(Some(Note::Moved { program: name, reason }))
+        }
+    }
+}
+
+/// What to do about a program's link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Create,
+    Replace,
+    Move { reason: String },
+}
+
+fn decide(old: Option<u64>, cgroup: u64) -> Step {
+    match old {
+        None => Step::Create,
+        Some(old) if old == cgroup => Step::Replace,
+        Some(0) => Step::Move { reason: "its cgroup was gone".to_owned() },
+        Some(old) => Step::Move { reason: format!("it was on another cgroup (id {old})") },
+    }
+}
+
+fn refused(name: &'static str, error: &dyn std::error::Error) -> OpenError {
+    OpenError::Program { program: name.to_owned(), reason: chain(error) }
+}
+
+/// A link to a cgroup stands beside other programs on it (BPF_F_ALLOW_MULTI is what the kernel uses for links).
+fn link(name: &'static str, program: &mut CgroupSockAddr, pin: &Path, cgroup: &Cgroup) -> Result<(), OpenError> {
+    let id = program.attach(&cgroup.directory, CgroupAttachMode::Single).map_err(|error| refused(name, &error))?;
+    let link = program.take_link(id).map_err(|error| refused(name, &error))?;
+    let link = FdLink::try_from(link).map_err(|error| refused(name, &error))?;
+    link.pin(pin).map(drop).map_err(|error| system("pin", pin)(io::Error::other(error)))
+}
+
+fn open(pin: &Path) -> Result<Option<(OwnedFd, LinkInfo)>, OpenError> {
+    match sys::obj_get(pin) {
+        Ok(link) => {
+            let info = sys::link_info(link.as_fd()).map_err(system("read the link", pin))?;
+            Ok(Some((link, info)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(system("open the link", pin)(error)),
+    }
+}
+
+/// Where the programs are attached. A program without a link is left out.
+pub(super) fn attached(paths: &Paths) -> Result<Vec<Attached>, OpenError> {
+    let mut attached: Vec<Attached> = Vec::new();
+    for program in PROGRAMS {
+        let Some((_, info)) = open(&paths.links.join(program))? else {
+            continue;
+        };
+        let known = attached.iter().find(|other| other.cgroup_id == info.cgroup_id);
+        let cgroup = match known {
+            Some(other) => other.cgroup.clone(),
+            None => find_cgroup(info.cgroup_id)?,
+        };
+        let (program_id, link_id, cgroup_id) = (info.program_id, info.id, info.cgroup_id);
+        attached.push(Attached { program, program_id, link_id, cgroup_id, cgroup });
+    }
+    Ok(attached)
+}
+
+/// The directory of a cgroup, by its number, nearest the root first.
+fn find_cgroup(id: u64) -> Result<Option<PathBuf>, OpenError> {
+    let mut directories: VecDeque<_> = preflight::cgroup2_mount()?.into_iter().collect();
+    while let Some(directory) = directories.pop_front() {
+        // A cgroup may go while we look.
+        let Ok(metadata) = fs::metadata(&directory) else {
+            continue;
+        };
+        if metadata.ino() == id {
+            return Ok(Some(directory));
+        }
+        let children = fs::read_dir(&directory).into_iter().flatten().filter_map(Result::ok);
+        directories
+            .extend(children.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()));
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_on_the_right_cgroup_keeps_its_place() {
+        assert_eq!(decide(None, 7), Step::Create);
+        assert_eq!(decide(Some(7), 7), Step::Replace);
+    }
+
+    #[test]
+    fn a_link_elsewhere_or_on_a_dead_cgroup_is_replaced_and_says_why() {
+        assert!(matches!(decide(Some(0), 7), Step::Move { reason } if reason.contains("gone")));
+        assert!(matches!(decide(Some(8), 7), Step::Move { reason } if reason.contains('8')));
+    }
+}

@@ -1,0 +1,218 @@
+//! Opens the maps and loads the programs: carries out what [`spec`](super::spec) decided.
+//!
+//! A first installation appears at once: maps are pinned in a directory of another name, which is then renamed. A map of
+//! another size is filled first and renamed over the old one, whose programs go on with it until the new ones are
+//! attached. So an agent that dies here leaves what was there before, or what it made, and nothing between.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, Map, MapData, MapInfo},
+    programs::{CgroupSockAddr, ProgramError, ProgramType},
+    sys::{BpfHelper, is_helper_supported},
+};
+use lb_common::abi::{ABI_VERSION, maps};
+
+use super::{
+    error::{Note, OpenError, system},
+    paths::{Paths, REPLACEMENT},
+    resize,
+    slots::Access,
+    spec::{self, Action, Pinned, Shape, Spec},
+    store::{KernelStore, failed},
+};
+use crate::datapath::store::{Capacity, StoreError};
+
+/// The programs, by the names that they have everywhere.
+pub(super) const PROGRAMS: [&str; 8] = [
+    "lb_connect4",
+    "lb_connect6",
+    "lb_sendmsg4",
+    "lb_sendmsg6",
+    "lb_recvmsg4",
+    "lb_recvmsg6",
+    "lb_getpeer4",
+    "lb_getpeer6",
+];
+
+/// Maps and programs in the kernel, pinned, not attached.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    pub(super) store: KernelStore,
+    pub(super) notes: Vec<Note>,
+}
+
+/// Opens, creates, copies and loads.
+pub(super) fn load(object: &[u8], paths: &Paths, capacity: Capacity) -> Result<Loaded, OpenError> {
+    remove_unfinished(paths)?;
+    let pinned = pinned(&paths.maps)?;
+    let fresh = pinned.is_empty();
+    let decided = spec::decide(version(&paths.maps, &pinned)?, &pinned, capacity);
+    let actions = decided.map_err(|what| OpenError::Incompatible { path: paths.root.clone(), what })?;
+    resize::refuse_to_cut(&paths.maps, &actions)?;
+
+    let directory = if fresh { &paths.unfinished } else { &paths.maps };
+    fs::create_dir_all(directory).map_err(system("create", directory))?;
+    let set_retval = has_set_retval()?;
+    let mut ebpf = load_object(object, directory, &actions, capacity, set_retval)?;
+    let mut notes = resize::copy(&mut ebpf, paths, &actions)?;
+    if fresh {
+        set_version(&mut ebpf)?;
+        fs::rename(directory, &paths.maps).map_err(system("rename", directory))?;
+    }
+    if !set_retval {
+        notes.push(Note::NoSetRetval);
+    }
+    load_programs(&mut ebpf)?;
+
+    let entries: BTreeMap<_, _> = actions.iter().map(|(spec, _)| (spec.name, spec.size.entries(capacity))).collect();
+    let store = KernelStore::new(Access::Write, |name| {
+        let entries = entries.get(name).copied().unwrap_or_default();
+        Ok((take(&mut ebpf, name)?, entries))
+    })?;
+    Ok(Loaded { ebpf, store, notes })
+}
+
+/// What an agent left that died while it made it.
+fn remove_unfinished(paths: &Paths) -> Result<(), OpenError> {
+    let unfinished = |path: &PathBuf| path.as_os_str().as_encoded_bytes().ends_with(REPLACEMENT.as_bytes());
+    let leftovers = entries(&paths.maps)?.into_iter().filter(unfinished);
+    for path in entries(&paths.unfinished)?.into_iter().chain(leftovers) {
+        fs::remove_file(&path).map_err(system("remove", &path))?;
+    }
+    match fs::remove_dir(&paths.unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(system("remove", &paths.unfinished)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// What is in a directory; nothing if there is none.
+pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, OpenError> {
+    let list = match fs::read_dir(directory) {
+        Ok(list) => list,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(system("read", directory)(error)),
+    };
+    list.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>().map_err(system("read", directory))
+}
+
+/// The maps that are pinned, by name.
+pub(super) fn pinned(directory: &Path) -> Result<BTreeMap<String, Pinned>, OpenError> {
+    let mut pinned = BTreeMap::new();
+    for path in entries(directory)? {
+        let info = MapInfo::from_pin(&path).map_err(|error| system("open", &path)(io::Error::other(error)))?;
+        let kind = info.map_type().map_or(u32::MAX, |kind| kind as u32);
+        let (key_size, value_size, flags) = (info.key_size(), info.value_size(), info.map_flags());
+        let shape = Shape { kind, key_size, value_size, flags };
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        pinned.insert(name, Pinned { shape, entries: info.max_entries() });
+    }
+    Ok(pinned)
+}
+
+/// What `lb_abi` says, if it is there and looks as it has always looked.
+pub(super) fn version(directory: &Path, pinned: &BTreeMap<String, Pinned>) -> Result<Option<u32>, OpenError> {
+    let known = pinned.get(maps::ABI).is_some_and(|found| found.shape.value_size == 4);
+    if !known {
+        return Ok(None);
+    }
+    let map: Array<_, u32> =
+        Map::Array(open_pinned(directory, maps::ABI)?).try_into().map_err(failed(maps::ABI, "open"))?;
+    Ok(Some(map.get(&0, 0).map_err(failed(maps::ABI, "read"))?))
+}
+
+/// Opens a pinned map.
+pub(super) fn open_pinned(directory: &Path, name: &'static str) -> Result<MapData, StoreError> {
+    MapData::from_pin(directory.join(name)).map_err(failed(name, "open"))
+}
+
+fn set_version(ebpf: &mut Ebpf) -> Result<(), OpenError> {
+    let map = ebpf.map_mut(maps::ABI).ok_or_else(|| not_in_object(maps::ABI))?;
+    let mut map: Array<&mut MapData, u32> = map.try_into().map_err(failed(maps::ABI, "open"))?;
+    Ok(map.set(0, ABI_VERSION, 0).map_err(failed(maps::ABI, "update"))?)
+}
+
+fn not_in_object(map: &'static str) -> StoreError {
+    let source = io::Error::other("the embedded kernel programs have no such map: build the agent anew");
+    StoreError::Failed { map, operation: "open", source }
+}
+
+/// Takes a map out of the object; its programs must be loaded.
+pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, StoreError> {
+    match ebpf.take_map(name) {
+        Some(Map::HashMap(data) | Map::Array(data) | Map::PerCpuArray(data)) => Ok(data),
+        _ => Err(not_in_object(name)),
+    }
+}
+
+/// A map of the object, which goes on with its programs.
+pub(super) fn new_map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapData, StoreError> {
+    match ebpf.map(name) {
+        Some(Map::HashMap(data) | Map::Array(data) | Map::PerCpuArray(data)) => Ok(data),
+        _ => Err(not_in_object(name)),
+    }
+}
+
+/// `bpf_set_retval` came to these hooks in 6.1 (kernel commit 69fd337a975c).
+fn has_set_retval() -> Result<bool, OpenError> {
+    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).map_err(|error| {
+        OpenError::Program { program: "(probe for bpf_set_retval)".to_owned(), reason: error.to_string() }
+    })
+}
+
+/// Creates or opens the maps. Those that are to be copied are created without a pin.
+fn load_object(
+    object: &[u8],
+    directory: &Path,
+    actions: &[(Spec, Action)],
+    capacity: Capacity,
+    set_retval: bool,
+) -> Result<Ebpf, OpenError> {
+    let set_retval = u32::from(set_retval);
+    let mut loader = EbpfLoader::new();
+    loader.override_global("LB_SET_RETVAL", &set_retval, true);
+    for (spec, action) in actions {
+        loader.map_max_entries(spec.name, spec.size.entries(capacity));
+        if !matches!(action, Action::Resize { .. }) {
+            loader.map_pin_path(spec.name, directory.join(spec.name));
+        }
+    }
+    loader.load(object).map_err(|error| OpenError::Program { program: "object".to_owned(), reason: chain(&error) })
+}
+
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), OpenError> {
+    for name in PROGRAMS {
+        let refused = |reason: String| OpenError::Program { program: name.to_owned(), reason };
+        let program = ebpf.program_mut(name).ok_or_else(|| refused("it is not in the embedded object".to_owned()))?;
+        let program: &mut CgroupSockAddr = program.try_into().map_err(|error: ProgramError| refused(chain(&error)))?;
+        program.load().map_err(|error| refused(last_lines(&chain(&error))))?;
+    }
+    Ok(())
+}
+
+/// An error with its causes, on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The verifier's log ends with what it did not like, and a few lines of numbers.
+fn last_lines(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let first = lines.first().copied().unwrap_or_default();
+    let tail = lines.get(lines.len().saturating_sub(4).max(1)..).unwrap_or_default();
+    std::iter::once(first).chain(tail.iter().copied()).collect::<Vec<_>>().join(" | ")
+}

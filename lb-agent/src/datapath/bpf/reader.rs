@@ -1,0 +1,102 @@
+//! Reads an installation for the tools and for metrics, also one whose agent is dead.
+
+use std::path::Path;
+
+use aya::maps::{Array, Map, MapData, PerCpuArray};
+use lb_common::abi::{AgentStatus, Counter, Family, V4, V6, maps};
+
+use super::{
+    Attached, MapUse,
+    error::OpenError,
+    links, load, lock,
+    paths::Paths,
+    preflight,
+    slots::Access,
+    spec,
+    store::{KernelStore, MapNames, NAMES4, NAMES6, failed},
+};
+use crate::datapath::store::{FamilyStore, MapStore, StoreError};
+
+/// Reads an installation. Never writes.
+pub struct Reader {
+    paths: Paths,
+    store: KernelStore,
+    agent: Array<MapData, AgentStatus>,
+    stats: PerCpuArray<MapData, u64>,
+}
+
+impl Reader {
+    /// Opens what is pinned below `bpffs/lb`. Fails with [`OpenError::NotInstalled`] where there is nothing, and with
+    /// [`OpenError::Incompatible`] where it belongs to a build with another layout.
+    pub fn open(bpffs: &Path) -> Result<Self, OpenError> {
+        let paths = Paths::new(bpffs);
+        if !paths.maps.exists() {
+            preflight::bpffs(bpffs)?;
+            return Err(OpenError::NotInstalled { path: paths.root });
+        }
+        let pinned = load::pinned(&paths.maps)?;
+        let incompatible = |what| OpenError::Incompatible { path: paths.root.clone(), what };
+        spec::check(load::version(&paths.maps, &pinned)?, &pinned).map_err(incompatible)?;
+        let open = |name| load::open_pinned(&paths.maps, name);
+        let store = KernelStore::new(Access::Read, |name| {
+            let entries = pinned.get(name).map_or(0, |found| found.entries);
+            Ok((open(name)?, entries))
+        })?;
+        let agent = Map::Array(open(maps::AGENT)?).try_into().map_err(failed(maps::AGENT, "open"))?;
+        let stats = Map::PerCpuArray(open(maps::STATS)?).try_into().map_err(failed(maps::STATS, "open"))?;
+        Ok(Self { store, agent, stats, paths })
+    }
+
+    /// The maps that `plan` writes, for reading.
+    pub fn store(&self) -> &KernelStore {
+        &self.store
+    }
+
+    /// What the agent last said about itself; `None` if it never did.
+    pub fn status(&self) -> Result<Option<AgentStatus>, OpenError> {
+        let status = self.agent.get(&0, 0).map_err(failed(maps::AGENT, "read"))?;
+        Ok((status.started_ms != 0).then_some(status))
+    }
+
+    /// The counters, summed over all processors.
+    pub fn counters(&self) -> Result<Vec<(Counter, u64)>, OpenError> {
+        let sum = |counter: &Counter| {
+            let per_cpu = self.stats.get(&(*counter as u32), 0).map_err(failed(maps::STATS, "read"))?;
+            Ok((*counter, per_cpu.iter().sum()))
+        };
+        Counter::ALL.iter().map(sum).collect()
+    }
+
+    /// How full each map is. Reads the maps whole: for the tools and for a metrics request now and then.
+    pub fn map_use(&self) -> Result<Vec<MapUse>, OpenError> {
+        let names = self.store.names()?.len();
+        let mut all = vec![map_use(maps::NAMES, names, self.store.name_capacity())];
+        all.extend(family_use::<V4>(&self.store, &NAMES4)?);
+        all.extend(family_use::<V6>(&self.store, &NAMES6)?);
+        Ok(all)
+    }
+
+    /// Where the programs are attached. A program that is missing here is not attached.
+    pub fn attached(&self) -> Result<Vec<Attached>, OpenError> {
+        links::attached(&self.paths)
+    }
+
+    /// Whether an agent holds the lock now.
+    pub fn agent_alive(&self) -> Result<bool, OpenError> {
+        lock::is_held(&self.paths.root)
+    }
+}
+
+fn family_use<F: Family>(store: &impl FamilyStore<F>, names: &MapNames) -> Result<[MapUse; 3], StoreError> {
+    let (frontends, backends, capacity) = (store.frontends()?, store.backends()?, store.capacity());
+    let slots = frontends.iter().map(|(_, frontend)| frontend.n_slots as usize).sum();
+    Ok([
+        map_use(names.frontends, frontends.len(), capacity.frontends),
+        map_use(names.backends, backends.len(), capacity.backends),
+        map_use(names.slots, slots, capacity.slots),
+    ])
+}
+
+fn map_use(map: &'static str, used: usize, capacity: u32) -> MapUse {
+    MapUse { map, used: u32::try_from(used).unwrap_or(u32::MAX), capacity }
+}

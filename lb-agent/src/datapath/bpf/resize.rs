@@ -1,0 +1,127 @@
+//! Copies a map into one of another size. Only the agent writes these maps, and it holds the lock, so nothing changes
+//! meanwhile.
+
+use std::{fs, io, os::fd::AsFd as _, path::Path};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{HashMap, Map, MapData},
+};
+use lb_common::abi::{Backend, Family, Frontend, FrontendKey, Name, NameKey, V4, V6, maps};
+
+use super::{
+    error::{Note, OpenError, system},
+    load::{new_map, open_pinned},
+    paths::{Paths, replacement},
+    slots::{Access, SlotArray},
+    spec::{Action, Spec},
+    store::failed,
+};
+use crate::datapath::store::StoreError;
+
+/// Refuses, before anything is changed, to make a map smaller than what is in it.
+pub(super) fn refuse_to_cut(directory: &Path, actions: &[(Spec, Action)]) -> Result<(), OpenError> {
+    for (spec, action) in actions {
+        if let Action::Resize { from, to } = *action
+            && to < from
+        {
+            let used = in_use(directory, spec.name)?;
+            if used > to {
+                return Err(OpenError::TooSmall { map: spec.name, used, wanted: to, flag: spec.size.flag() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Entries in use; for slots, up to the last that a frontend names.
+fn in_use(directory: &Path, map: &'static str) -> Result<u32, StoreError> {
+    match map {
+        maps::SLOTS4 => last_slot::<V4>(directory, maps::FRONTENDS4),
+        maps::SLOTS6 => last_slot::<V6>(directory, maps::FRONTENDS6),
+        maps::FRONTENDS4 => count::<FrontendKey<V4>, Frontend>(directory, map),
+        maps::FRONTENDS6 => count::<FrontendKey<V6>, Frontend>(directory, map),
+        maps::BACKENDS4 => count::<u32, Backend<V4>>(directory, map),
+        maps::BACKENDS6 => count::<u32, Backend<V6>>(directory, map),
+        _ => count::<NameKey, Name>(directory, map),
+    }
+}
+
+fn open<K: Pod, V: Pod>(directory: &Path, map: &'static str) -> Result<HashMap<MapData, K, V>, StoreError> {
+    Map::HashMap(open_pinned(directory, map)?).try_into().map_err(failed(map, "open"))
+}
+
+fn count<K: Pod, V: Pod>(directory: &Path, map: &'static str) -> Result<u32, StoreError> {
+    let keys = open::<K, V>(directory, map)?;
+    keys.keys().try_fold(0, |n, key| key.map(|_| n + 1)).map_err(failed(map, "read"))
+}
+
+fn last_slot<F: Family>(directory: &Path, frontends: &'static str) -> Result<u32, StoreError> {
+    let frontends_map = open::<FrontendKey<F>, Frontend>(directory, frontends)?;
+    let end = |frontend: Frontend| frontend.first_slot.saturating_add(frontend.n_slots);
+    let mut ends = frontends_map.iter().map(|entry| entry.map(|(_, frontend)| end(frontend)));
+    ends.try_fold(0, |last, end| end.map(|end| last.max(end))).map_err(failed(frontends, "read"))
+}
+
+/// Fills the new maps and pins them in the place of the old ones.
+pub(super) fn copy(ebpf: &mut Ebpf, paths: &Paths, actions: &[(Spec, Action)]) -> Result<Vec<Note>, OpenError> {
+    let mut notes = Vec::new();
+    for (spec, action) in actions {
+        let Action::Resize { from, to } = *action else {
+            continue;
+        };
+        let map = spec.name;
+        let new = duplicate(ebpf, map)?;
+        match map {
+            maps::SLOTS4 => copy_slots::<V4>(&paths.maps, map, new, (from, to))?,
+            maps::SLOTS6 => copy_slots::<V6>(&paths.maps, map, new, (from, to))?,
+            maps::FRONTENDS4 => copy_hash::<FrontendKey<V4>, Frontend>(&paths.maps, map, new)?,
+            maps::FRONTENDS6 => copy_hash::<FrontendKey<V6>, Frontend>(&paths.maps, map, new)?,
+            maps::BACKENDS4 => copy_hash::<u32, Backend<V4>>(&paths.maps, map, new)?,
+            maps::BACKENDS6 => copy_hash::<u32, Backend<V6>>(&paths.maps, map, new)?,
+            _ => copy_hash::<NameKey, Name>(&paths.maps, map, new)?,
+        }
+        pin_over(ebpf, paths, map)?;
+        notes.push(Note::Resized { map, from, to });
+    }
+    Ok(notes)
+}
+
+/// A second handle on a map of the object; the first stays there, because the programs are not loaded yet.
+fn duplicate(ebpf: &Ebpf, map: &'static str) -> Result<MapData, StoreError> {
+    let error = |source| StoreError::Failed { map, operation: "duplicate", source };
+    let fd = new_map(ebpf, map)?.fd().as_fd().try_clone_to_owned().map_err(error)?;
+    MapData::from_fd(fd).map_err(failed(map, "duplicate"))
+}
+
+fn copy_hash<K: Pod, V: Pod>(directory: &Path, map: &'static str, new: MapData) -> Result<(), StoreError> {
+    let old = open::<K, V>(directory, map)?;
+    let mut new: HashMap<_, K, V> = Map::HashMap(new).try_into().map_err(failed(map, "open"))?;
+    for entry in old.iter() {
+        let (key, value) = entry.map_err(failed(map, "read"))?;
+        new.insert(key, value, 0).map_err(failed(map, "copy"))?;
+    }
+    Ok(())
+}
+
+fn copy_slots<F: Family>(
+    directory: &Path,
+    map: &'static str,
+    new: MapData,
+    (from, to): (u32, u32),
+) -> Result<(), StoreError> {
+    let error = |source| StoreError::Failed { map, operation: "copy", source };
+    let old = SlotArray::<F>::open(open_pinned(directory, map)?, from, Access::Read).map_err(error)?;
+    let mut new = SlotArray::<F>::open(new, to, Access::Write).map_err(error)?;
+    for index in 0..from.min(to) {
+        new.set(index, old.get(index).map_err(error)?).map_err(error)?;
+    }
+    Ok(())
+}
+
+fn pin_over(ebpf: &Ebpf, paths: &Paths, map: &'static str) -> Result<(), OpenError> {
+    let path = paths.maps.join(map);
+    let new = replacement(&path);
+    new_map(ebpf, map)?.pin(&new).map_err(|error| system("pin", &new)(io::Error::other(error)))?;
+    fs::rename(&new, &path).map_err(system("rename over", &path))
+}

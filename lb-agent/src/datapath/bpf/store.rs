@@ -1,0 +1,314 @@
+//! The kernel's maps as a [`MapStore`]: system calls for the hash maps, memory for the slots.
+
+use std::io;
+
+use aya::maps::{HashMap, Map, MapData, MapError};
+use lb_common::abi::{Backend, Family, Frontend, FrontendKey, NAME_LEN, Name, NameKey, Slot, V4, V6, maps};
+
+use super::{
+    canary,
+    slots::{Access, SlotArray},
+    sys,
+};
+use crate::datapath::store::{Capacity, FamilyStore, MapStore, StoreError};
+
+/// Linux errno values that a map update answers a full map with: hash maps E2BIG, some others ENOSPC.
+const FULL: [i32; 2] = [libc::E2BIG, libc::ENOSPC];
+
+/// The kernel's maps.
+pub struct KernelStore {
+    v4: FamilyMaps<V4>,
+    v6: FamilyMaps<V6>,
+    names: HashMap<MapData, NameKey, Name>,
+    n_names: u32,
+}
+
+/// What the maps of a family are called.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MapNames {
+    pub(super) frontends: &'static str,
+    pub(super) slots: &'static str,
+    pub(super) backends: &'static str,
+}
+
+pub(super) const NAMES4: MapNames =
+    MapNames { frontends: maps::FRONTENDS4, slots: maps::SLOTS4, backends: maps::BACKENDS4 };
+pub(super) const NAMES6: MapNames =
+    MapNames { frontends: maps::FRONTENDS6, slots: maps::SLOTS6, backends: maps::BACKENDS6 };
+
+#[derive(Debug)]
+struct FamilyMaps<F: Family> {
+    names: MapNames,
+    frontends: HashMap<MapData, FrontendKey<F>, Frontend>,
+    slots: SlotArray<F>,
+    backends: HashMap<MapData, u32, Backend<F>>,
+    capacity: Capacity,
+}
+
+impl KernelStore {
+    /// Takes the maps from `take`, which gives a map by its name, and its capacity.
+    pub(super) fn new(
+        access: Access,
+        mut take: impl FnMut(&'static str) -> Result<(MapData, u32), StoreError>,
+    ) -> Result<Self, StoreError> {
+        let v4 = FamilyMaps::new(NAMES4, access, &mut take)?;
+        let v6 = FamilyMaps::new(NAMES6, access, &mut take)?;
+        let (names, n_names) = take(maps::NAMES)?;
+        let names = Map::HashMap(names).try_into().map_err(failed(maps::NAMES, "open"))?;
+        Ok(Self { v4, v6, names, n_names })
+    }
+
+    /// Entries of `lb_names`.
+    pub(super) fn name_capacity(&self) -> u32 {
+        self.n_names
+    }
+
+    pub(super) fn put_canary(&mut self) -> Result<(), StoreError> {
+        self.v4.put_canary()?;
+        self.v6.put_canary()
+    }
+
+    pub(super) fn delete_canary(&mut self) -> Result<(), StoreError> {
+        self.v4.delete_canary()?;
+        self.v6.delete_canary()
+    }
+}
+
+impl<F: Family> FamilyMaps<F> {
+    fn new(
+        names: MapNames,
+        access: Access,
+        take: &mut impl FnMut(&'static str) -> Result<(MapData, u32), StoreError>,
+    ) -> Result<Self, StoreError> {
+        let (frontends, n_frontends) = take(names.frontends)?;
+        let (backends, n_backends) = take(names.backends)?;
+        let (slots, n_slots) = take(names.slots)?;
+        let slots = SlotArray::open(slots, n_slots, access).map_err(|source| StoreError::Failed {
+            map: names.slots,
+            operation: "mmap",
+            source,
+        })?;
+        Ok(Self {
+            names,
+            frontends: Map::HashMap(frontends).try_into().map_err(failed(names.frontends, "open"))?,
+            slots,
+            backends: Map::HashMap(backends).try_into().map_err(failed(names.backends, "open"))?,
+            capacity: Capacity { frontends: n_frontends, backends: n_backends, slots: n_slots },
+        })
+    }
+}
+
+impl<F: Family> FamilyMaps<F> {
+    fn put_canary(&mut self) -> Result<(), StoreError> {
+        canary::keys().try_for_each(|key| self.put_frontend(&key, &canary::FRONTEND))
+    }
+
+    fn delete_canary(&mut self) -> Result<(), StoreError> {
+        canary::keys().try_for_each(|key| self.delete_frontend(&key))
+    }
+}
+
+impl<F: Family> FamilyStore<F> for FamilyMaps<F> {
+    fn put_frontend(&mut self, key: &FrontendKey<F>, value: &Frontend) -> Result<(), StoreError> {
+        let full = (self.capacity.frontends, "--max-frontends");
+        self.frontends.insert(key, value, 0).map_err(update_failed(self.names.frontends, full))
+    }
+
+    fn delete_frontend(&mut self, key: &FrontendKey<F>) -> Result<(), StoreError> {
+        deleted(self.frontends.remove(key)).map_err(failed(self.names.frontends, "delete"))
+    }
+
+    fn put_backend(&mut self, id: u32, backend: &Backend<F>) -> Result<(), StoreError> {
+        let full = (self.capacity.backends, "--max-backends");
+        self.backends.insert(id, backend, 0).map_err(update_failed(self.names.backends, full))
+    }
+
+    fn delete_backend(&mut self, id: u32) -> Result<(), StoreError> {
+        deleted(self.backends.remove(&id)).map_err(failed(self.names.backends, "delete"))
+    }
+
+    fn write_slots(&mut self, first: u32, slots: &[Slot<F>]) -> Result<(), StoreError> {
+        for (index, slot) in (first..).zip(slots) {
+            self.slots.set(index, *slot).map_err(|source| StoreError::Failed {
+                map: self.names.slots,
+                operation: "write",
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn frontends(&self) -> Result<Vec<(FrontendKey<F>, Frontend)>, StoreError> {
+        let all = self.frontends.iter().filter(|entry| !matches!(entry, Ok((key, _)) if canary::is(key)));
+        all.collect::<Result<_, _>>().map_err(failed(self.names.frontends, "read"))
+    }
+
+    fn backends(&self) -> Result<Vec<(u32, Backend<F>)>, StoreError> {
+        self.backends.iter().collect::<Result<_, _>>().map_err(failed(self.names.backends, "read"))
+    }
+
+    fn slots(&self, first: u32, n: u32) -> Result<Vec<Slot<F>>, StoreError> {
+        let read = |source| StoreError::Failed { map: self.names.slots, operation: "read", source };
+        let last = first.checked_add(n).ok_or_else(|| read(io::ErrorKind::InvalidInput.into()))?;
+        (first..last).map(|index| self.slots.get(index)).collect::<Result<_, _>>().map_err(read)
+    }
+
+    fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+}
+
+macro_rules! delegate {
+    ($family:ident, $field:ident) => {
+        impl FamilyStore<$family> for KernelStore {
+            fn put_frontend(&mut self, key: &FrontendKey<$family>, value: &Frontend) -> Result<(), StoreError> {
+                self.$field.put_frontend(key, value)
+            }
+
+            fn delete_frontend(&mut self, key: &FrontendKey<$family>) -> Result<(), StoreError> {
+                self.$field.delete_frontend(key)
+            }
+
+            fn put_backend(&mut self, id: u32, backend: &Backend<$family>) -> Result<(), StoreError> {
+                self.$field.put_backend(id, backend)
+            }
+
+            fn delete_backend(&mut self, id: u32) -> Result<(), StoreError> {
+                self.$field.delete_backend(id)
+            }
+
+            fn write_slots(&mut self, first: u32, slots: &[Slot<$family>]) -> Result<(), StoreError> {
+                self.$field.write_slots(first, slots)
+            }
+
+            fn frontends(&self) -> Result<Vec<(FrontendKey<$family>, Frontend)>, StoreError> {
+                self.$field.frontends()
+            }
+
+            fn backends(&self) -> Result<Vec<(u32, Backend<$family>)>, StoreError> {
+                self.$field.backends()
+            }
+
+            fn slots(&self, first: u32, n: u32) -> Result<Vec<Slot<$family>>, StoreError> {
+                self.$field.slots(first, n)
+            }
+
+            fn capacity(&self) -> Capacity {
+                self.$field.capacity
+            }
+        }
+    };
+}
+
+delegate!(V4, v4);
+delegate!(V6, v6);
+
+impl MapStore for KernelStore {
+    fn put_name(&mut self, key: NameKey, name: &str) -> Result<(), StoreError> {
+        let value = Name { text: padded(name) };
+        let full = (self.n_names, "--max-frontends");
+        self.names.insert(key, value, 0).map_err(update_failed(maps::NAMES, full))
+    }
+
+    fn delete_name(&mut self, key: NameKey) -> Result<(), StoreError> {
+        deleted(self.names.remove(&key)).map_err(failed(maps::NAMES, "delete"))
+    }
+
+    fn names(&self) -> Result<Vec<(NameKey, String)>, StoreError> {
+        let name = |entry: Result<(NameKey, Name), MapError>| entry.map(|(key, name)| (key, text(&name.text)));
+        self.names.iter().map(name).collect::<Result<_, _>>().map_err(failed(maps::NAMES, "read"))
+    }
+
+    /// By MEMBARRIER_CMD_GLOBAL, which is `synchronize_rcu()` (kernel/sched/membarrier.c), and programs run in an RCU
+    /// read-side section. The kernel refuses it with EINVAL where it runs with `nohz_full`: then by
+    /// [`sys::wait_for_programs`], which comes to the same and costs two descriptors.
+    fn wait_for_readers(&mut self) -> Result<(), StoreError> {
+        use rustix::thread::{MembarrierCommand, membarrier};
+        if membarrier(MembarrierCommand::Global).is_ok() {
+            return Ok(());
+        }
+        let array = &self.v4.slots;
+        sys::wait_for_programs(array.map()).map_err(|source| StoreError::Failed {
+            map: self.v4.names.slots,
+            operation: "waiting for the readers",
+            source,
+        })
+    }
+}
+
+/// `name` cut at a character's border and filled up with NUL.
+fn padded(name: &str) -> [u8; NAME_LEN] {
+    let cut = name.get(..name.floor_char_boundary(NAME_LEN)).unwrap_or(name);
+    let mut text = [0; NAME_LEN];
+    for (to, from) in text.iter_mut().zip(cut.bytes()) {
+        *to = from;
+    }
+    text
+}
+
+/// What a map holds as text: UTF-8 up to the first NUL.
+pub(super) fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(bytes.get(..end).unwrap_or(bytes)).into_owned()
+}
+
+/// An absent key is no error.
+fn deleted(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(error) if system_error(&error).and_then(io::Error::raw_os_error) == Some(libc::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn system_error(error: &MapError) -> Option<&io::Error> {
+    match error {
+        MapError::SyscallError(error) => Some(&error.io_error),
+        _ => None,
+    }
+}
+
+/// Turns a map's error into one that names map and operation.
+pub(super) fn failed(map: &'static str, operation: &'static str) -> impl FnOnce(MapError) -> StoreError {
+    move |error| {
+        let source = match error {
+            MapError::SyscallError(error) => error.io_error,
+            other => io::Error::other(other),
+        };
+        StoreError::Failed { map, operation, source }
+    }
+}
+
+/// As [`failed`], and a full map is told apart from a kernel without memory (ENOMEM), which raising a capacity does not
+/// help.
+fn update_failed(map: &'static str, (capacity, flag): (u32, &'static str)) -> impl FnOnce(MapError) -> StoreError {
+    move |error| match system_error(&error).and_then(io::Error::raw_os_error) {
+        Some(errno) if FULL.contains(&errno) => StoreError::Full { map, capacity, flag },
+        _ => failed(map, "update")(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_at_a_characters_border() {
+        let long = "a".repeat(NAME_LEN - 1) + "\u{e9}";
+        assert_eq!(text(&padded(&long)), "a".repeat(NAME_LEN - 1));
+        assert_eq!(text(&padded("default/web:http")), "default/web:http");
+        let exact = "b".repeat(NAME_LEN);
+        assert_eq!(text(&padded(&exact)), exact);
+    }
+
+    #[test]
+    fn a_full_map_is_told_from_a_kernel_without_memory() {
+        let error = |errno| {
+            let io_error = io::Error::from_raw_os_error(errno);
+            let error = MapError::SyscallError(aya::sys::SyscallError { call: "bpf_map_update_elem", io_error });
+            update_failed("lb_backends4", (8, "--max-backends"))(error)
+        };
+        assert!(matches!(error(libc::E2BIG), StoreError::Full { capacity: 8, .. }));
+        assert!(matches!(error(libc::ENOSPC), StoreError::Full { .. }));
+        assert!(matches!(error(libc::ENOMEM), StoreError::Failed { .. }));
+    }
+}

@@ -1,0 +1,148 @@
+//! The few bpf(2) commands that aya has no interface for: replacing a link's program, a cgroup link's cgroup, and waiting
+//! for running programs where membarrier(2) cannot. Nothing is decided here.
+//!
+//! The structures are the parts of `union bpf_attr` and `struct bpf_link_info` that are used (include/uapi/linux/bpf.h);
+//! the kernel takes and gives as many bytes as it is told.
+#![expect(unsafe_code, reason = "system calls by number")]
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+const BPF_MAP_CREATE: libc::c_long = 0;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+
+/// Implemented only by the `repr(C)` structures below, without padding and with valid pointers in them.
+trait Attributes {}
+
+fn bpf<A: Attributes>(command: libc::c_long, attributes: &mut A) -> io::Result<RawFd> {
+    // SAFETY: the kernel reads exactly `size_of::<A>()` bytes, and `A` is the structure of that command.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<A>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { RawFd::try_from(result).map_err(io::Error::other) }
+}
+
+fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: called with what the kernel has just returned as a new descriptor.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().cast_unsigned()
+}
+
+fn address<T>(pointer: *const T) -> u64 {
+    pointer.expose_provenance() as u64
+}
+
+#[repr(C)]
+struct ObjGet {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+impl Attributes for ObjGet {}
+
+/// Opens what is pinned at `path`, of whatever kind.
+pub(super) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    bpf(BPF_OBJ_GET, &mut ObjGet { path: address(path.as_ptr()), fd: 0, flags: 0 }).map(owned)
+}
+
+#[repr(C)]
+struct LinkUpdate {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old_program: u32,
+}
+impl Attributes for LinkUpdate {}
+
+/// Puts `program` into `link` in the place of the one that is there. A packet or call sees either, never none
+/// (`replace_effective_prog` in kernel/bpf/cgroup.c).
+pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = LinkUpdate { link: number(link), program: number(program), flags: 0, old_program: 0 };
+    bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
+/// `struct bpf_link_info`, as far as it is the same for all links to cgroups.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(super) struct LinkInfo {
+    kind: u32,
+    /// The link's id.
+    pub(super) id: u32,
+    /// The id of the program in it.
+    pub(super) program_id: u32,
+    pad: u32,
+    /// The cgroup, 0 when it is gone.
+    pub(super) cgroup_id: u64,
+    attach_type: u32,
+    pad2: u32,
+}
+
+#[repr(C)]
+struct InfoByFd {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+impl Attributes for InfoByFd {}
+
+/// What the kernel says about a link to a cgroup.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    /// BPF_LINK_TYPE_CGROUP.
+    const CGROUP: u32 = 3;
+    let mut info = LinkInfo::default();
+    let length = u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?;
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut InfoByFd { fd: number(link), length, info: address(&raw mut info) })?;
+    if info.kind == CGROUP { Ok(info) } else { Err(io::Error::other("it is not a link to a cgroup")) }
+}
+
+#[repr(C)]
+struct MapCreate {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    inner_map: u32,
+}
+impl Attributes for MapCreate {}
+
+#[repr(C)]
+struct UpdateElem {
+    map: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+impl Attributes for UpdateElem {}
+
+/// Returns when every program that was running at the call has ended: the kernel promises that of an update to a map of
+/// maps (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c), so one is made, with any array in it, and thrown away.
+pub(super) fn wait_for_programs(any_array: BorrowedFd<'_>) -> io::Result<()> {
+    let inner = number(any_array);
+    let kind = BPF_MAP_TYPE_ARRAY_OF_MAPS;
+    let mut create = MapCreate { kind, key_size: 4, value_size: 4, max_entries: 1, flags: 0, inner_map: inner };
+    let outer = bpf(BPF_MAP_CREATE, &mut create).map(owned)?;
+    let key = 0_u32;
+    let mut update = UpdateElem {
+        map: outer.as_raw_fd().cast_unsigned(),
+        pad: 0,
+        key: address(&raw const key),
+        value: address(&raw const inner),
+        flags: 0,
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut update).map(drop)
+}
