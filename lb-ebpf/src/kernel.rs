@@ -56,9 +56,10 @@ impl<'a> Hook<'a> {
     #[inline(always)]
     fn forget<F: Pinned>(&self) {
         // SAFETY: as for `is_inet6`.
-        let deleted = unsafe { F::sock().delete(self.sock()) };
-        // The only error is ENOENT: there was none.
-        drop(deleted);
+        match unsafe { F::sock().delete(self.sock()) } {
+            // The only error is ENOENT: there was none.
+            Ok(()) | Err(_) => {}
+        }
     }
 }
 

@@ -1,0 +1,228 @@
+//! What an installation is made of, and how a next agent takes it over.
+
+use lb_agent::datapath::{
+    bpf::{Note, Reader, cleanup},
+    store::{FamilyStore, MapStore, StoreError},
+};
+use lb_common::abi::{Backend, Frontend, FrontendKey, NameKey, Slot, V4, V6, name_kind, scope};
+
+use super::*;
+
+fn key4(last: u8) -> FrontendKey<V4> {
+    FrontendKey { addr: [10, 96, 0, last], port: 80, proto: 6, scope: scope::INTERNAL }
+}
+
+fn key6(last: u8) -> FrontendKey<V6> {
+    let mut addr = [0xfd; 16];
+    addr[15] = last;
+    FrontendKey { addr, port: 80, proto: 6, scope: scope::INTERNAL }
+}
+
+fn frontend(first_slot: u32, n_slots: u32) -> Frontend {
+    Frontend { service: 1, first_slot, n_slots, flags: 0, affinity_s: 0 }
+}
+
+fn slot(last: u8) -> Slot<V4> {
+    Slot { addr: [10, 244, 0, last], backend: u32::from(last), port: 8080, reserved: 0 }
+}
+
+#[test]
+fn programs_and_maps_stay_when_their_agent_is_gone_and_the_next_one_takes_them_over() {
+    let place = Place::new("adopt");
+    let (mut first, notes) = place.start();
+    assert!(notes.is_empty(), "{notes:?}");
+    let before = first.attached().unwrap();
+    assert_eq!(before.len(), 8);
+    assert!(before.iter().all(|program| program.cgroup.as_deref() == Some(place.cgroup.path())), "{before:?}");
+    first.store_mut().put_frontend(&key4(1), &frontend(0, 1)).unwrap();
+    first.store_mut().put_frontend(&key6(1), &frontend(0, 0)).unwrap();
+    drop(first);
+
+    let reader = Reader::open(place.bpffs.path()).unwrap();
+    assert!(!reader.agent_alive().unwrap());
+    assert_eq!(reader.attached().unwrap(), before);
+    let (second, notes) = place.start();
+    assert!(reader.agent_alive().unwrap());
+    assert!(notes.contains(&Note::Adopted { frontends: 2 }), "{notes:?}");
+    let after = second.attached().unwrap();
+    for (old, new) in before.iter().zip(&after) {
+        assert_eq!(old.link_id, new.link_id, "the link stays, so there is no moment without a program");
+        assert_ne!(old.program_id, new.program_id, "with the new agent's program in it");
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back_in_both_families() {
+    let place = Place::new("store");
+    let (mut datapath, _) = place.open();
+    let store = datapath.store_mut();
+    let backend = Backend::<V4> { addr: [10, 244, 0, 1], port: 8080, proto: 6, state: 1, service: 1, node: 0 };
+    store.put_backend(1, &backend).unwrap();
+    FamilyStore::<V4>::write_slots(store, 250, &[slot(1), slot(2), slot(3)]).unwrap();
+    store.put_frontend(&key4(1), &frontend(250, 3)).unwrap();
+    store.put_name(NameKey { kind: name_kind::SERVICE, id: 1 }, "default/web:http").unwrap();
+    store.wait_for_readers().unwrap();
+
+    let reader = Reader::open(place.bpffs.path()).unwrap();
+    let v4: &dyn FamilyStore<V4> = reader.store();
+    assert_eq!(v4.frontends().unwrap(), [(key4(1), frontend(250, 3))]);
+    assert_eq!(v4.backends().unwrap(), [(1, backend)]);
+    assert_eq!(v4.slots(250, 3).unwrap(), [slot(1), slot(2), slot(3)]);
+    assert!(v4.slots(250, 7).is_err(), "past the end");
+    assert_eq!(reader.store().names().unwrap(), [(NameKey { kind: 1, id: 1 }, "default/web:http".to_owned())]);
+
+    let store = datapath.store_mut();
+    for _ in 0..2 {
+        store.delete_frontend(&key4(1)).unwrap();
+        FamilyStore::<V4>::delete_backend(store, 1).unwrap();
+        store.delete_name(NameKey { kind: name_kind::SERVICE, id: 1 }).unwrap();
+    }
+    assert!(v4.frontends().unwrap().is_empty() && v4.backends().unwrap().is_empty());
+}
+
+#[test]
+fn a_full_map_is_an_error_with_its_name_and_flag() {
+    let place = Place::new("full");
+    let (mut datapath, _) = place.open();
+    for last in 0..64 {
+        datapath.store_mut().put_frontend(&key4(last), &frontend(0, 0)).unwrap();
+    }
+    let error = datapath.store_mut().put_frontend(&key4(64), &frontend(0, 0)).unwrap_err();
+    let StoreError::Full { map, capacity, flag } = error else { panic!("{error}") };
+    assert_eq!((map, capacity, flag), ("lb_frontends4", 64, "--max-frontends"));
+    datapath.store_mut().put_frontend(&key4(3), &frontend(1, 1)).expect("what is there can still be changed");
+}
+
+#[test]
+fn a_second_agent_is_refused_with_the_pid_of_the_first() {
+    let place = Place::new("lock");
+    let (_first, _) = place.open();
+    let error = refusal(&place.options());
+    let OpenError::Locked { pid, .. } = &error else { panic!("{error}") };
+    assert_eq!(*pid, Some(std::process::id()));
+    assert_eq!(error.exit_status(), 78);
+}
+
+#[test]
+fn maps_are_copied_into_others_of_another_size() {
+    let place = Place::new("resize");
+    let (mut datapath, _) = place.start();
+    FamilyStore::<V4>::write_slots(datapath.store_mut(), 5, &[slot(1), slot(2)]).unwrap();
+    datapath.store_mut().put_frontend(&key4(1), &frontend(5, 2)).unwrap();
+    drop(datapath);
+
+    let mut options = place.options();
+    options.capacity = Capacity { frontends: 32, backends: 1024, slots: 2048 };
+    let (mut datapath, notes) = Datapath::open(&options).unwrap();
+    assert!(notes.contains(&Note::Resized { map: "lb_slots4", from: 256, to: 2048 }), "{notes:?}");
+    assert!(notes.contains(&Note::Resized { map: "lb_frontends6", from: 64, to: 32 }), "{notes:?}");
+    datapath.attach().unwrap();
+    datapath.self_test().expect("the programs use the new maps");
+    let store: &dyn FamilyStore<V4> = datapath.store_mut();
+    assert_eq!(store.capacity(), options.capacity);
+    assert_eq!(store.frontends().unwrap(), [(key4(1), frontend(5, 2))]);
+    assert_eq!(store.slots(5, 2).unwrap(), [slot(1), slot(2)]);
+}
+
+#[test]
+fn a_map_is_not_made_smaller_than_what_is_in_it() {
+    let place = Place::new("shrink");
+    let (mut datapath, _) = place.open();
+    for last in 0..10 {
+        datapath.store_mut().put_frontend(&key4(last), &frontend(100, 28)).unwrap();
+    }
+    drop(datapath);
+    let mut options = place.options();
+    options.capacity.frontends = 9;
+    let error = refusal(&options);
+    assert!(error.to_string().contains("lb_frontends4 has 10 entries"), "{error}");
+    assert_eq!(error.exit_status(), 78);
+    options.capacity = Capacity { slots: 127, ..place.options().capacity };
+    assert!(refusal(&options).to_string().contains("lb_slots4 has 128 entries"), "the last that a frontend names");
+    options.capacity.slots = 128;
+    Datapath::open(&options).map(drop).unwrap();
+}
+
+#[test]
+fn programs_on_another_cgroup_or_a_dead_one_are_moved() {
+    let mut place = Place::new("move");
+    drop(place.start());
+    let old = std::mem::replace(&mut place.cgroup, Cgroup::new("move2").unwrap());
+    let (datapath, notes) = place.start();
+    let moved = |notes: &[Note]| notes.iter().filter(|note| matches!(note, Note::Moved { .. })).count();
+    assert_eq!(moved(&notes), 8, "{notes:?}");
+    drop((datapath, old));
+
+    drop(std::mem::replace(&mut place.cgroup, Cgroup::new("move3").unwrap()));
+    let (datapath, notes) = place.start();
+    assert_eq!(moved(&notes), 8, "{notes:?}");
+    assert!(notes.iter().any(|note| note.to_string().contains("gone")), "{notes:?}");
+    let attached = datapath.attached().unwrap();
+    assert!(attached.iter().all(|program| program.cgroup.as_deref() == Some(place.cgroup.path())), "{attached:?}");
+}
+
+#[test]
+fn maps_of_another_version_are_refused_and_nothing_is_touched() {
+    let place = Place::new("version");
+    drop(place.start());
+    let maps = place.bpffs.path().join("lb/maps");
+    let before = names(&maps);
+    set_version(&maps, 99);
+    let error = refusal(&place.options());
+    assert!(error.to_string().contains("layout version 99"), "{error}");
+    assert_eq!(error.exit_status(), 78);
+    assert!(Reader::open(place.bpffs.path()).is_err_and(|error| error.to_string().contains("version 99")));
+    fs::remove_file(maps.join("lb_abi")).unwrap();
+    assert!(refusal(&place.options()).to_string().contains("no map lb_abi"));
+    assert_eq!(names(&maps).len(), before.len() - 1);
+}
+
+fn set_version(maps: &Path, version: u32) {
+    let map = aya::maps::MapData::from_pin(maps.join("lb_abi")).unwrap();
+    let mut map: aya::maps::Array<_, u32> = aya::maps::Map::Array(map).try_into().unwrap();
+    map.set(0, version, 0).unwrap();
+}
+
+#[test]
+fn cleanup_leaves_nothing_and_may_be_repeated() {
+    let place = Place::new("cleanup");
+    let (datapath, _) = place.start();
+    let error = cleanup(place.bpffs.path(), false).unwrap_err();
+    assert!(matches!(error, OpenError::Locked { .. }), "{error}");
+    drop(datapath);
+    let removed = cleanup(place.bpffs.path(), false).unwrap();
+    assert_eq!(removed.len(), 8 + 14, "{removed:?}");
+    assert!(!place.bpffs.path().join("lb").exists());
+    assert!(cleanup(place.bpffs.path(), false).unwrap().is_empty());
+    let Err(error) = Reader::open(place.bpffs.path()) else { panic!("there is nothing to read") };
+    assert_eq!(error.exit_status(), 69, "{error}");
+}
+
+#[test]
+fn the_self_test_sees_that_a_hook_is_missing_and_leaves_no_entry() {
+    let place = Place::new("selftest");
+    let (mut datapath, _) = place.start();
+    let reader = datapath.reader().unwrap();
+    fs::remove_file(place.bpffs.path().join("lb/links/lb_sendmsg4")).unwrap();
+    let error = datapath.self_test().unwrap_err();
+    assert!(error.to_string().contains("a datagram to the test address 192.0.2.179"), "{error}");
+    assert!(FamilyStore::<V4>::frontends(reader.store()).unwrap().is_empty());
+    let left = names(place.cgroup.path()).into_iter().find(|name| name.contains("self-test"));
+    assert_eq!(left, None);
+    datapath.attach().unwrap();
+    datapath.self_test().expect("attached again");
+}
+
+#[test]
+fn bpftool_shows_every_field_by_its_name() {
+    let place = Place::new("bpftool");
+    let (mut datapath, _) = place.open();
+    datapath.store_mut().put_frontend(&key4(7), &frontend(3, 4)).unwrap();
+    let map = place.bpffs.path().join("lb/maps/lb_frontends4");
+    let output = std::process::Command::new("bpftool").args(["map", "dump", "pinned"]).arg(&map).output().unwrap();
+    let dump = String::from_utf8_lossy(&output.stdout);
+    for field in ["addr", "port", "proto", "scope", "service", "first_slot", "n_slots", "affinity_s"] {
+        assert!(dump.contains(&format!("\"{field}\"")), "{field} in {dump}{output:?}");
+    }
+    assert!(dump.contains("\"port\": 80"), "{dump}");
+}

@@ -1,0 +1,74 @@
+//! The agent's datapath on a real kernel, without the rest of the agent: what is pinned, adopted, refused and removed.
+//! Needs root and the built kernel programs (`cargo xtask test`).
+
+mod installation;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use lb_agent::datapath::{
+    bpf::{Datapath, Note, OpenError, Options},
+    store::Capacity,
+};
+use lb_tests::{Bpffs, Cgroup};
+
+/// A place for an installation: a bpffs and a cgroup of its own.
+struct Place {
+    bpffs: Bpffs,
+    cgroup: Cgroup,
+}
+
+impl Place {
+    fn new(hint: &str) -> Self {
+        Self { bpffs: Bpffs::new(hint).unwrap(), cgroup: Cgroup::new(hint).unwrap() }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            object: Some(object()),
+            bpffs: self.bpffs.path().to_owned(),
+            cgroup_root: Some(self.cgroup.path().to_owned()),
+            capacity: Capacity { frontends: 64, backends: 128, slots: 256 },
+        }
+    }
+
+    fn open(&self) -> (Datapath, Vec<Note>) {
+        Datapath::open(&self.options()).unwrap()
+    }
+
+    /// As an agent does at its start.
+    fn start(&self) -> (Datapath, Vec<Note>) {
+        let (mut datapath, mut notes) = self.open();
+        notes.extend(datapath.attach().unwrap());
+        datapath.self_test().unwrap();
+        (datapath, notes)
+    }
+}
+
+/// The kernel programs, from where `cargo xtask ebpf` puts them.
+fn object() -> &'static [u8] {
+    let executable = std::env::current_exe().unwrap();
+    let target = executable.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists()).unwrap();
+    let path: PathBuf = match std::env::var_os("LB_EBPF_OBJECT") {
+        Some(path) => path.into(),
+        None => target.join("bpf/lb-ebpf.o"),
+    };
+    let bytes =
+        fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask ebpf` builds it", path.display()));
+    Vec::leak(bytes)
+}
+
+/// Why opening fails.
+fn refusal(options: &Options) -> OpenError {
+    Datapath::open(options).map(|_| ()).unwrap_err()
+}
+
+/// The names below a directory of the installation, sorted.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
