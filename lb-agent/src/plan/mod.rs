@@ -99,7 +99,7 @@ impl Plan {
         let ids: BTreeMap<u32, Option<u8>> = ids.map(|id| (id, v4.proto(id).or_else(|| v6.proto(id)))).collect();
         let mut names = Names::adopt(snapshot.names, &ids);
         for node in v4.node_ids().chain(v6.node_ids()) {
-            names.moved(None, Some(node));
+            names.adopt_reference(node);
         }
         let strays = ids.into_keys().filter(|&id| !names.is_known(id)).collect();
         Self { names, v4, v6, garbage: BTreeSet::new(), strays }

@@ -45,8 +45,10 @@ pub(super) struct Names {
     services: HashMap<ObjectName, Vec<PortEntry>>,
     /// Which Service an id belongs to.
     service_of: HashMap<u32, ObjectName>,
-    /// Ids of Service ports that have entries in adopted maps and no name.
+    /// Ids of Service ports that have entries in adopted maps and no name; they are not given out.
     nameless: HashSet<u32>,
+    /// The same of nodes.
+    nameless_nodes: HashSet<u32>,
     next_service: Ids,
     nodes: HashMap<u32, Node>,
     node_ids: HashMap<Arc<str>, u32>,
@@ -112,6 +114,16 @@ impl Names {
         Some(())
     }
 
+    /// A backend in adopted maps refers to this node.
+    pub(super) fn adopt_reference(&mut self, node: u32) {
+        if self.nodes.contains_key(&node) {
+            self.moved(None, Some(node));
+        } else {
+            self.next_node.adopt(node);
+            self.nameless_nodes.insert(node);
+        }
+    }
+
     /// The id of a Service port, a new one if it has none. Adds to `ops` what is to be written.
     pub(super) fn service_id(&mut self, service: &ObjectName, port: &PortName, ops: &mut Vec<Op>) -> u32 {
         let entries = self.services.entry(service.clone()).or_default();
@@ -133,7 +145,8 @@ impl Names {
     /// The id of a node, a new one if it has none. Adds to `ops` what is to be written.
     pub(super) fn node_id(&mut self, name: &Arc<str>, ops: &mut Vec<Op>) -> u32 {
         let id = *self.node_ids.entry(name.clone()).or_insert_with(|| {
-            let id = self.next_node.next(|id| self.nodes.contains_key(&id));
+            let in_use = |id| self.nodes.contains_key(&id) || self.nameless_nodes.contains(&id);
+            let id = self.next_node.next(in_use);
             self.nodes.insert(id, Node { name: name.clone(), written: false, asked_in: 0, backends: 0 });
             self.idle_nodes.insert(id);
             id

@@ -182,3 +182,161 @@ fn size_class(len: u32) -> u32 {
     let step = 1 << len.checked_ilog2().unwrap_or(0).saturating_sub(3);
     len.checked_next_multiple_of(step).unwrap_or(len)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    const CAPACITY: u32 = 96;
+
+    /// What somebody may do with the array. Numbers pick one of the ranges that are held.
+    #[derive(Clone, Debug)]
+    enum Action {
+        Reserve(u32),
+        Expose(usize),
+        Release(usize),
+        ReadersGone,
+    }
+
+    fn action() -> impl Strategy<Value = Action> {
+        prop_oneof![
+            4 => (1..40_u32).prop_map(Action::Reserve),
+            3 => any::<usize>().prop_map(Action::Expose),
+            5 => any::<usize>().prop_map(Action::Release),
+            1 => Just(Action::ReadersGone),
+        ]
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum State {
+        Free,
+        Resting,
+        Held,
+    }
+
+    /// One state for each slot, and nothing clever.
+    struct Naive {
+        states: Vec<State>,
+        /// First slot, length, holders, exposed.
+        ranges: Vec<(u32, u32, u32, bool)>,
+    }
+
+    impl Naive {
+        fn count(&self, state: State) -> u32 {
+            self.states.iter().map(|&s| u32::from(s == state)).sum()
+        }
+
+        fn set(&mut self, first: u32, len: u32, state: State) {
+            self.states[first as usize..(first + len) as usize].fill(state);
+        }
+
+        fn has_room(&self, len: u32) -> bool {
+            self.states.windows(len as usize).any(|window| window.iter().all(|&s| s == State::Free))
+        }
+
+        fn reserved(&mut self, first: u32, asked: u32, len: u32) {
+            assert!(len >= asked && len <= size_class(asked), "asked for {asked}, got {len}");
+            let range = first as usize..(first + len) as usize;
+            assert!(self.states[range].iter().all(|&s| s == State::Free), "{len} from {first} were not free");
+            self.set(first, len, State::Held);
+            self.ranges.push((first, len, 1, false));
+        }
+
+        fn release(&mut self, index: usize) {
+            self.ranges[index].2 -= 1;
+            if self.ranges[index].2 == 0 {
+                let (first, len, _, exposed) = self.ranges.swap_remove(index);
+                self.set(first, len, if exposed { State::Resting } else { State::Free });
+            }
+        }
+    }
+
+    fn act(slots: &mut Slots, naive: &mut Naive, action: Action) {
+        let pick = |n: usize| (!naive.ranges.is_empty()).then(|| n % naive.ranges.len());
+        match action {
+            Action::Reserve(len) => match slots.reserve(len) {
+                Ok(first) => naive.reserved(first, len, slots.held[&first].len),
+                Err(NoRoom { resting }) => {
+                    assert!(!naive.has_room(len), "there is room for {len}");
+                    assert_eq!(resting, naive.count(State::Resting) > 0);
+                }
+            },
+            Action::Expose(n) => {
+                if let Some(index) = pick(n) {
+                    let range = &mut naive.ranges[index];
+                    slots.expose(range.0);
+                    (range.2, range.3) = (range.2 + 1, true);
+                }
+            }
+            Action::Release(n) => {
+                if let Some(index) = pick(n) {
+                    // Any slot of a range stands for it.
+                    slots.release(naive.ranges[index].0 + naive.ranges[index].1 - 1);
+                    naive.release(index);
+                }
+            }
+            Action::ReadersGone => {
+                slots.readers_gone();
+                naive.states.iter_mut().filter(|s| **s == State::Resting).for_each(|s| *s = State::Free);
+            }
+        }
+        assert_eq!(slots.usage(), SlotUse { free: naive.count(State::Free), resting: naive.count(State::Resting) });
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_never_overlap_nothing_is_lost_and_nothing_reused_before_readers_are_gone(
+            actions in vec(action(), 0..200),
+        ) {
+            let mut slots = Slots::adopt(CAPACITY, []);
+            let mut naive = Naive { states: vec![State::Resting; CAPACITY as usize], ranges: Vec::new() };
+            for action in actions {
+                act(&mut slots, &mut naive, action);
+            }
+        }
+
+        /// The default capacities have two slots for each backend, so that half of the array is in use at most.
+        #[test]
+        fn fragments_do_not_keep_a_range_out_while_half_of_the_array_is_unused(
+            lengths in vec((1..=64_u32, any::<usize>()), 1..600),
+        ) {
+            const SLOTS: u32 = 4096;
+            let mut slots = Slots::adopt(SLOTS, []);
+            let mut held: Vec<(u32, u32)> = Vec::new();
+            for (len, pick) in lengths {
+                while held.iter().map(|(_, len)| len).sum::<u32>() + len > SLOTS / 2 {
+                    let (first, _) = held.swap_remove(pick % held.len());
+                    slots.release(first);
+                }
+                slots.readers_gone();
+                let first = slots.reserve(len);
+                prop_assert!(first.is_ok(), "no room for {len}: {:?}", slots.usage());
+                held.extend(first.ok().map(|first| (first, len)));
+            }
+        }
+    }
+
+    #[test]
+    fn adopted_ranges_are_held_overlapping_ones_as_one_and_the_rest_waits_for_readers() {
+        let mut slots = Slots::adopt(100, [(10, 5), (10, 5), (40, 10), (45, 10), (98, 10), (300, 1), (20, 0)]);
+        assert_eq!(slots.usage(), SlotUse { free: 0, resting: 100 - 5 - 15 - 2 });
+        slots.readers_gone();
+        assert!(!slots.release(12), "two frontends name it");
+        assert!(slots.release(14));
+        assert!(!slots.release(40), "the other range overlaps it");
+        assert!(slots.release(54));
+        assert!(!slots.release(300), "outside the array");
+        assert_eq!(slots.usage(), SlotUse { free: 78, resting: 20 });
+    }
+
+    #[test]
+    fn size_classes_waste_an_eighth_at_most() {
+        for len in 1..100_000 {
+            let class = size_class(len);
+            assert!(class >= len && class - len <= len / 8, "{len} becomes {class}");
+        }
+        assert_eq!(size_class(u32::MAX), u32::MAX);
+    }
+}

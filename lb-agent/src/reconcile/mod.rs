@@ -173,7 +173,9 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             Ok(()) => {
                 self.failed.remove(service);
                 self.not_fitting.remove(service);
-                self.latencies.push(now.saturating_duration_since(since));
+                if done > 0 {
+                    self.latencies.push(now.saturating_duration_since(since));
+                }
             }
             Err(error @ StoreError::Full { .. }) => {
                 self.failed.remove(service);

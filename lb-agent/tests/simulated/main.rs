@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod adoption;
 mod agent;
 mod histories;
 mod scenarios;

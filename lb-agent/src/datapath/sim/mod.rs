@@ -5,6 +5,8 @@
 //! ([`SimStore::violations`]) and where each frontend led ([`SimStore::take_history`]). Decides nothing.
 
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
