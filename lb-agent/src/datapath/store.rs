@@ -96,3 +96,61 @@ pub trait MapStore: FamilyStore<V4> + FamilyStore<V6> {
     /// then be written again. Costs tens of milliseconds; called only when resting ranges are wanted back.
     fn wait_for_readers(&mut self) -> Result<(), StoreError>;
 }
+
+/// A store on loan.
+impl<F: Family, S: FamilyStore<F>> FamilyStore<F> for &mut S {
+    fn put_frontend(&mut self, key: &FrontendKey<F>, value: &Frontend) -> Result<(), StoreError> {
+        (**self).put_frontend(key, value)
+    }
+
+    fn delete_frontend(&mut self, key: &FrontendKey<F>) -> Result<(), StoreError> {
+        (**self).delete_frontend(key)
+    }
+
+    fn put_backend(&mut self, id: u32, backend: &Backend<F>) -> Result<(), StoreError> {
+        (**self).put_backend(id, backend)
+    }
+
+    fn delete_backend(&mut self, id: u32) -> Result<(), StoreError> {
+        FamilyStore::<F>::delete_backend(&mut **self, id)
+    }
+
+    fn write_slots(&mut self, first: u32, slots: &[Slot<F>]) -> Result<(), StoreError> {
+        (**self).write_slots(first, slots)
+    }
+
+    fn frontends(&self) -> Result<Vec<(FrontendKey<F>, Frontend)>, StoreError> {
+        (**self).frontends()
+    }
+
+    fn backends(&self) -> Result<Vec<(u32, Backend<F>)>, StoreError> {
+        (**self).backends()
+    }
+
+    fn slots(&self, first: u32, n: u32) -> Result<Vec<Slot<F>>, StoreError> {
+        (**self).slots(first, n)
+    }
+
+    fn capacity(&self) -> Capacity {
+        FamilyStore::<F>::capacity(&**self)
+    }
+}
+
+/// A store on loan.
+impl<S: MapStore> MapStore for &mut S {
+    fn put_name(&mut self, key: NameKey, name: &str) -> Result<(), StoreError> {
+        (**self).put_name(key, name)
+    }
+
+    fn delete_name(&mut self, key: NameKey) -> Result<(), StoreError> {
+        (**self).delete_name(key)
+    }
+
+    fn names(&self) -> Result<Vec<(NameKey, String)>, StoreError> {
+        (**self).names()
+    }
+
+    fn wait_for_readers(&mut self) -> Result<(), StoreError> {
+        (**self).wait_for_readers()
+    }
+}

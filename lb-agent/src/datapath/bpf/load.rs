@@ -29,7 +29,7 @@ use super::{
 use crate::datapath::store::{Capacity, StoreError};
 
 /// The programs, by the names that they have everywhere.
-pub(super) const PROGRAMS: [&str; 8] = [
+pub const PROGRAMS: [&str; 8] = [
     "lb_connect4",
     "lb_connect6",
     "lb_sendmsg4",

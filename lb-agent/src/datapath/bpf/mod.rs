@@ -39,6 +39,7 @@ use lb_common::abi::{AgentStatus, Family, V4, V6, maps};
 pub use self::{
     cleanup::cleanup,
     error::{EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, Note, OpenError},
+    load::PROGRAMS,
     reader::Reader,
     store::KernelStore,
 };

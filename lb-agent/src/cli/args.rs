@@ -1,0 +1,227 @@
+//! The command line as clap sees it: names, defaults, environment variables, and what can be checked without looking
+//! at the machine. [`crate::config`] makes the agent's configuration of it.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lb_common::abi::maps;
+
+use crate::config::{Devices, ListenAddress, NodePortAddresses};
+
+/// eBPF service load balancer for Kubernetes: the node agent and its tools.
+#[derive(Debug, Parser)]
+#[command(name = "lb-agent", version = crate::VERSION)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent: watch Services and endpoints, and keep the kernel's maps and programs up to date
+    ///
+    /// When the agent ends, programs and maps stay: traffic goes on with the last state, and the next agent takes over.
+    /// `lb-agent cleanup` removes them.
+    Run(Box<RunArgs>),
+    /// Show what is programmed: each Service address with the number of its backends
+    ///
+    /// Read from the pinned maps, so it works also when no agent runs.
+    Services(ListArgs),
+    /// Show the backends of each Service address with state and node
+    ///
+    /// Read from the pinned maps, so it works also when no agent runs.
+    Backends(ListArgs),
+    /// Show whether an agent runs, how old its state is, how full the maps are and what is wrong
+    ///
+    /// Read from the pinned maps, so it works also when no agent runs.
+    Status(ToolArgs),
+    /// Detach all programs and remove all maps and pins of this installation
+    ///
+    /// Connections that are open go on. New connections to Service addresses are no longer translated. Refused while
+    /// an agent runs.
+    Cleanup(CleanupArgs),
+}
+
+/// Where the installation is.
+#[derive(Args, Clone, Debug)]
+pub struct PlaceArgs {
+    /// The bpf file system. Maps and links are pinned below DIR/lb
+    #[arg(long, value_name = "DIR", env = "LB_BPFFS", default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+
+    /// The cgroup2 directory at which programs are attached: its processes and those below it are served, nobody else
+    /// [default: the cgroup2 mount that is found]
+    #[arg(long, value_name = "DIR", env = "LB_CGROUP_ROOT")]
+    pub cgroup_root: Option<PathBuf>,
+}
+
+/// Flags of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Watch the cluster that this kubeconfig names. Without this and --manifests: the in-cluster configuration, where
+    /// there is one
+    #[arg(long, value_name = "FILE", env = "LB_KUBECONFIG", conflicts_with = "manifests")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Watch a directory of manifests (Service, EndpointSlice, Endpoints, List; YAML or JSON) instead of a cluster
+    #[arg(long, value_name = "DIR", env = "LB_MANIFESTS")]
+    pub manifests: Option<PathBuf>,
+
+    /// API servers to use instead of the one that the kubeconfig or the pod's environment names, with fail-over in
+    /// this order. Must not be the `kubernetes` Service's address: that is reachable only through this agent
+    #[arg(
+        long,
+        value_name = "URL[,URL...]",
+        env = "LB_API_SERVERS",
+        value_delimiter = ',',
+        value_parser = crate::config::api_server_url,
+        conflicts_with = "manifests"
+    )]
+    pub api_servers: Vec<String>,
+
+    /// This node's name in the cluster [default: the host name]
+    #[arg(long, value_name = "NAME", env = "LB_NODE_NAME")]
+    pub node_name: Option<String>,
+
+    #[command(flatten)]
+    /// Where the installation is.
+    pub place: PlaceArgs,
+
+    /// Network devices for the packet layer: auto, none, or names. No effect yet: this version serves processes on the
+    /// node itself; the packet layer comes with a later one
+    #[arg(long, value_name = "auto|none|IFACE[,IFACE...]", env = "LB_DEVICES", default_value = "auto")]
+    pub devices: Devices,
+
+    /// Node addresses that answer to NodePorts: primary, or prefixes. No effect yet: NodePort comes with a later
+    /// version
+    #[arg(long, value_name = "primary|CIDR[,CIDR...]", env = "LB_NODEPORT_ADDRESSES", default_value = "primary")]
+    pub nodeport_addresses: NodePortAddresses,
+
+    /// Where /healthz and /livez are served; `none` turns them off
+    #[arg(long, value_name = "ADDR:PORT", env = "LB_HEALTHZ_ADDRESS", default_value = "0.0.0.0:10256")]
+    pub healthz_address: ListenAddress,
+
+    /// Where /metrics is served; `none` turns it off
+    #[arg(long, value_name = "ADDR:PORT", env = "LB_METRICS_ADDRESS", default_value = "127.0.0.1:10249")]
+    pub metrics_address: ListenAddress,
+
+    /// Form of the log on stderr
+    #[arg(
+        long,
+        value_name = "human|json",
+        env = "LB_LOG_FORMAT",
+        default_value = "human",
+        hide_possible_values = true
+    )]
+    pub log_format: LogFormat,
+
+    /// What to log: a level (error, warn, info, debug, trace) or a filter such as lb_agent=debug,kube=warn. RUST_LOG is
+    /// used where neither this nor LB_LOG_LEVEL is given [default: info]
+    #[arg(long, value_name = "FILTER", env = "LB_LOG_LEVEL")]
+    pub log_level: Option<String>,
+
+    /// Capacity of the frontend maps, per address family: Service addresses times ports
+    #[arg(
+        long,
+        value_name = "N",
+        env = "LB_MAX_FRONTENDS",
+        default_value_t = maps::N_FRONTENDS,
+        value_parser = clap::value_parser!(u32).range(1..=MAX_ENTRIES)
+    )]
+    pub max_frontends: u32,
+
+    /// Capacity of the backend maps, per address family: endpoints times ports
+    #[arg(
+        long,
+        value_name = "N",
+        env = "LB_MAX_BACKENDS",
+        default_value_t = maps::N_BACKENDS,
+        value_parser = clap::value_parser!(u32).range(1..=MAX_ENTRIES)
+    )]
+    pub max_backends: u32,
+}
+
+/// Keeps the slot array (twice the backends, 24 bytes each for IPv6) below 1 GiB, far from where its byte size would
+/// overflow anything.
+const MAX_ENTRIES: i64 = 16 * 1024 * 1024;
+
+/// Flags of the tools.
+#[derive(Args, Clone, Debug)]
+pub struct ToolArgs {
+    #[command(flatten)]
+    /// Where the installation is.
+    pub place: PlaceArgs,
+
+    /// Form of the output
+    #[arg(
+        short,
+        long,
+        value_name = "table|json",
+        env = "LB_OUTPUT",
+        default_value = "table",
+        hide_possible_values = true
+    )]
+    pub output: Output,
+}
+
+/// Flags of `services` and `backends`.
+#[derive(Args, Clone, Debug)]
+pub struct ListArgs {
+    #[command(flatten)]
+    /// What all tools have.
+    pub tool: ToolArgs,
+
+    /// Only this namespace
+    #[arg(short, long, value_name = "NAMESPACE", env = "LB_NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// Only this Service: NAME or NAMESPACE/NAME
+    #[arg(value_name = "SERVICE")]
+    pub service: Option<String>,
+}
+
+impl ListArgs {
+    /// Form of the output.
+    pub(super) fn output(&self) -> Output {
+        self.tool.output
+    }
+}
+
+/// Flags of `cleanup`.
+#[derive(Args, Clone, Debug)]
+pub struct CleanupArgs {
+    #[command(flatten)]
+    /// Where the installation is.
+    pub place: PlaceArgs,
+
+    /// Also while an agent runs. It goes on without effect until it is started anew
+    #[arg(long, env = "LB_FORCE")]
+    pub force: bool,
+}
+
+/// Form of a tool's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Columns for people and for grep.
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line per event for people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+impl ListenAddress {
+    /// The socket address, unless turned off.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        self.0
+    }
+}

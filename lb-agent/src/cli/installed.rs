@@ -1,0 +1,90 @@
+//! Opens what is pinned, for the tools: needs no agent, no lock, and never writes.
+
+use lb_common::abi::{AgentStatus, maps};
+
+use super::{
+    Exit, Failure, PlaceArgs,
+    status::{AgentFacts, CounterFacts, Facts, MapFacts, ProgramFacts},
+};
+use crate::{
+    clock,
+    datapath::{
+        bpf::{Attached, MapUse, OpenError, PROGRAMS, Reader},
+        store::StoreError,
+    },
+};
+
+/// Opens the installation below `--bpffs`.
+pub(super) fn open(place: &PlaceArgs) -> Result<Reader, Failure> {
+    Ok(Reader::open(&place.bpffs)?)
+}
+
+/// Everything `status` shows.
+pub(super) fn facts(place: &PlaceArgs) -> Result<Facts, Failure> {
+    let reader = open(place)?;
+    let status = reader.status()?;
+    let alive = reader.agent_alive()?;
+    let attached = reader.attached()?;
+    Ok(Facts {
+        now_ms: clock::now_ms(),
+        pins: place.bpffs.join("lb").display().to_string(),
+        agent: status.map_or_else(
+            || AgentFacts { running: alive, ..AgentFacts::default() },
+            |status: AgentStatus| AgentFacts::new(alive, &status),
+        ),
+        maps: reader.map_use()?.iter().map(map_facts).collect(),
+        programs: PROGRAMS.iter().map(|name| program_facts(name, &attached)).collect(),
+        counters: reader
+            .counters()?
+            .into_iter()
+            .map(|(counter, value)| CounterFacts { name: counter.label(), value })
+            .collect(),
+    })
+}
+
+fn map_facts(map: &MapUse) -> MapFacts {
+    MapFacts { name: map.map, entries: map.used.into(), capacity: map.capacity.into(), flag: flag(map.map) }
+}
+
+/// The flag of `run` that sets a map's capacity.
+fn flag(map: &str) -> &'static str {
+    match map {
+        maps::BACKENDS4 | maps::BACKENDS6 | maps::SLOTS4 | maps::SLOTS6 => "--max-backends",
+        _ => "--max-frontends",
+    }
+}
+
+fn program_facts(name: &'static str, attached: &[Attached]) -> ProgramFacts {
+    let found = attached.iter().find(|attached| attached.program == name);
+    let cgroup = found.map(|found| match (&found.cgroup, found.cgroup_id) {
+        (Some(path), _) => path.display().to_string(),
+        (None, 0) => "a cgroup that is gone".to_owned(),
+        (None, id) => format!("cgroup id {id}"),
+    });
+    ProgramFacts { name, id: found.map(|found| found.program_id), cgroup }
+}
+
+/// Says on stderr that the rows on stdout are the last state of an agent that has ended.
+pub(super) fn warn_unless_agent_runs(reader: &Reader) {
+    if matches!(reader.agent_alive(), Ok(false)) {
+        eprintln!("lb-agent: no agent is running; this is the last state, which traffic still follows");
+    }
+}
+
+/// A map that cannot be read.
+pub(super) fn map_failure(error: StoreError) -> Failure {
+    OpenError::from(error).into()
+}
+
+/// Each error knows its exit status.
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let exit = match error.exit_status() {
+            crate::datapath::bpf::EXIT_UNAVAILABLE => Exit::Unavailable,
+            crate::datapath::bpf::EXIT_NO_PERMISSION => Exit::Denied,
+            crate::datapath::bpf::EXIT_CONFIG => Exit::Config,
+            _ => Exit::Unexpected,
+        };
+        Self::new(exit, error)
+    }
+}

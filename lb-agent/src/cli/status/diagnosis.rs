@@ -1,0 +1,197 @@
+//! From facts to what is wrong, in plain words, the worst first. Pure.
+
+use lb_common::abi::Counter;
+
+use super::facts::{Facts, MapFacts};
+use crate::clock::{ago, utc};
+
+/// From this share of its capacity on a map is a problem: there is still room to raise it in time.
+const FULL_PERCENT: u64 = 90;
+
+/// An error is news for this long.
+const RECENT_MS: u64 = 10 * 60 * 1000;
+
+/// What is wrong, the worst first; empty if nothing is.
+pub(super) fn problems(facts: &Facts) -> Vec<String> {
+    let mut found = Vec::new();
+    found.extend(detached(facts));
+    found.extend(agent(facts));
+    found.extend(facts.maps.iter().filter_map(filling));
+    found.extend(recent_error(facts));
+    found.extend(counters(facts));
+    found
+}
+
+fn detached(facts: &Facts) -> Option<String> {
+    let missing: Vec<_> =
+        facts.programs.iter().filter(|program| program.id.is_none()).map(|program| program.name).collect();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "not attached: {}. Service addresses do not work for the calls these programs serve; starting the agent \
+             attaches them",
+            missing.join(", ")
+        )
+    })
+}
+
+fn agent(facts: &Facts) -> Option<String> {
+    let agent = &facts.agent;
+    if !agent.running {
+        return Some(if agent.started_ms == 0 {
+            "no agent is running, and none has ever reported here".to_owned()
+        } else {
+            format!(
+                "no agent is running: traffic goes on with the last state, of {} ({} ago)",
+                utc(agent.changed_ms.max(agent.synced_ms)),
+                ago(facts.now_ms, agent.changed_ms.max(agent.synced_ms))
+            )
+        });
+    }
+    (agent.synced_ms == 0).then(|| {
+        format!(
+            "not in sync: {} has not delivered its full lists since the agent started {} ago; traffic goes on with \
+             the last state",
+            agent.source,
+            ago(facts.now_ms, agent.started_ms)
+        )
+    })
+}
+
+fn filling(map: &MapFacts) -> Option<String> {
+    let percent = map.entries.saturating_mul(100) / map.capacity.max(1);
+    let MapFacts { name, entries, capacity, flag } = map;
+    match percent {
+        100.. => {
+            Some(format!("map {name} is full ({entries} of {capacity}): what does not fit is not served; raise {flag}"))
+        }
+        FULL_PERCENT.. => {
+            Some(format!("map {name} is {percent} % full ({entries} of {capacity}): raise {flag} before it is full"))
+        }
+        _ => None,
+    }
+}
+
+fn recent_error(facts: &Facts) -> Option<String> {
+    let agent = &facts.agent;
+    let recent = agent.error_ms != 0 && facts.now_ms.saturating_sub(agent.error_ms) < RECENT_MS;
+    recent.then(|| format!("an error {} ago: {}", ago(facts.now_ms, agent.error_ms), agent.last_error))
+}
+
+fn counters(facts: &Facts) -> Vec<String> {
+    let value = |counter: Counter| {
+        facts.counters.iter().find(|known| known.name == counter.label()).map_or(0, |known| known.value)
+    };
+    let mut found = Vec::new();
+    let bad_slot = value(Counter::BadSlot);
+    if bad_slot > 0 {
+        found.push(format!(
+            "the maps were damaged: {bad_slot} connections met a frontend that names a slot outside the array, and \
+             were refused; restart the agent, and report this"
+        ));
+    }
+    let no_storage = value(Counter::NoStorage);
+    if no_storage > 0 {
+        found.push(format!(
+            "the kernel had no memory for {no_storage} sockets' storage: they were connected, but see the backend's \
+             address in place of the Service's"
+        ));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::facts::{AgentFacts, CounterFacts, ProgramFacts},
+        *,
+    };
+
+    const NOW: u64 = 1_792_000_000_000;
+
+    fn healthy() -> Facts {
+        Facts {
+            now_ms: NOW,
+            pins: "/sys/fs/bpf/lb".to_owned(),
+            agent: AgentFacts {
+                running: true,
+                pid: 7,
+                started_ms: NOW - 60_000,
+                synced_ms: NOW - 59_000,
+                changed_ms: NOW - 1_000,
+                source: "kubernetes https://192.0.2.1:6443".to_owned(),
+                ..AgentFacts::default()
+            },
+            maps: vec![MapFacts { name: "lb_frontends4", entries: 89, capacity: 100, flag: "--max-frontends" }],
+            programs: vec![ProgramFacts { name: "lb_connect4", id: Some(3), cgroup: Some("/".to_owned()) }],
+            counters: vec![],
+        }
+    }
+
+    /// The problems after one change to a healthy node.
+    fn after(change: impl FnOnce(&mut Facts)) -> Vec<String> {
+        let mut facts = healthy();
+        change(&mut facts);
+        problems(&facts)
+    }
+
+    #[test]
+    fn a_healthy_node_has_no_problem() {
+        assert_eq!(after(|_| ()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_dead_agent_is_named_with_the_age_of_its_state() {
+        assert_eq!(
+            after(|facts| facts.agent.running = false),
+            ["no agent is running: traffic goes on with the last state, of 2026-10-14T17:46:39Z (1s ago)"]
+        );
+    }
+
+    #[test]
+    fn an_agent_out_of_sync_is_named_with_its_source() {
+        let found = after(|facts| facts.agent.synced_ms = 0);
+        assert!(found[0].starts_with("not in sync: kubernetes https://192.0.2.1:6443 "), "{found:?}");
+    }
+
+    #[test]
+    fn a_map_is_a_problem_from_90_percent_on() {
+        let found = after(|facts| facts.maps[0].entries = 90);
+        assert_eq!(found, ["map lb_frontends4 is 90 % full (90 of 100): raise --max-frontends before it is full"]);
+        assert!(after(|facts| facts.maps[0].entries = 100)[0].contains("is full (100 of 100)"));
+    }
+
+    #[test]
+    fn a_detached_program_comes_first() {
+        let found = after(|facts| {
+            facts.agent.running = false;
+            facts.programs[0].id = None;
+        });
+        assert!(found[0].starts_with("not attached: lb_connect4."), "{found:?}");
+        assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn an_error_is_a_problem_for_ten_minutes() {
+        let with_error = |age_ms| {
+            after(|facts| {
+                facts.agent.error_ms = NOW - age_ms;
+                facts.agent.last_error = "web.yaml: no".to_owned();
+            })
+        };
+        assert_eq!(with_error(30_000), ["an error 30s ago: web.yaml: no"]);
+        assert!(with_error(RECENT_MS).is_empty());
+    }
+
+    #[test]
+    fn damage_and_missing_storage_are_named() {
+        let found = after(|facts| {
+            facts.counters = vec![
+                CounterFacts { name: "bad_slot", value: 2 },
+                CounterFacts { name: "no_storage", value: 3 },
+                CounterFacts { name: "no_backend", value: 4 },
+            ];
+        });
+        assert_eq!(found.len(), 2);
+        assert!(found[0].contains("2 connections") && found[1].contains("3 sockets"), "{found:?}");
+    }
+}

@@ -1,0 +1,85 @@
+//! Rows from simulated maps, and which of them a filter takes.
+
+use lb_common::abi::Slot;
+
+use super::*;
+use crate::datapath::{sim::SimStore, store::Capacity};
+
+/// Inserts a backend of Service port 1 on node 7.
+fn put_backend<F: Family>(store: &mut impl FamilyStore<F>, id: u32, ip: &str, state: u8) -> Slot<F> {
+    let addr = F::from_ip(ip.parse().unwrap()).unwrap();
+    let backend = Backend::<F> { addr, port: 8080, proto: Proto::Tcp.number(), state, service: 1, node: 7 };
+    store.put_backend(id, &backend).unwrap();
+    Slot { addr, backend: id, port: 8080, reserved: 0 }
+}
+
+fn put_frontend<F: Family>(store: &mut impl FamilyStore<F>, ip: &str, service: u32, first_slot: u32, n_slots: u32) {
+    let addr = F::from_ip(ip.parse().unwrap()).unwrap();
+    let key = FrontendKey { addr, port: 80, proto: Proto::Tcp.number(), scope: scope::INTERNAL };
+    store.put_frontend(&key, &Frontend { service, first_slot, n_slots, ..Frontend::default() }).unwrap();
+}
+
+/// Service port 1, named, in both families; Service port 2 without name and backends.
+fn store() -> SimStore {
+    let mut store = SimStore::new(1, Capacity { frontends: 8, backends: 8, slots: 16 });
+    store.put_name(NameKey { kind: name_kind::SERVICE, id: 1 }, "default/web:http").unwrap();
+    store.put_name(NameKey { kind: name_kind::NODE, id: 7 }, "node-7").unwrap();
+    let slot = put_backend::<V4>(&mut store, 3, "10.1.0.2", backend_state::READY);
+    put_backend::<V4>(&mut store, 4, "10.1.0.1", backend_state::TERMINATING);
+    FamilyStore::<V4>::write_slots(&mut store, 5, &[slot]).unwrap();
+    put_frontend::<V4>(&mut store, "10.96.0.10", 1, 5, 1);
+    put_frontend::<V4>(&mut store, "10.96.0.11", 2, 0, 0);
+    let slot = put_backend::<V6>(&mut store, 3, "fd00::1", backend_state::READY);
+    FamilyStore::<V6>::write_slots(&mut store, 0, &[slot]).unwrap();
+    put_frontend::<V6>(&mut store, "fd96::a", 1, 0, 1);
+    store
+}
+
+#[test]
+fn a_frontend_s_row_has_the_backends_of_its_family_sorted_by_address() {
+    let rows = frontends(&store(), &Filter::new(None, Some("web")).unwrap()).unwrap();
+    let backend = |backend: &str, state: &str, takes_new| BackendRow {
+        backend: backend.parse().unwrap(),
+        state: state.to_owned(),
+        takes_new,
+        node: Some("node-7".to_owned()),
+    };
+    let row = |frontend: &str, backends| FrontendRow {
+        service: "default/web:http".to_owned(),
+        protocol: "TCP",
+        frontend: frontend.parse().unwrap(),
+        notes: vec![],
+        backends,
+    };
+    let v4 = vec![backend("10.1.0.1:8080", "terminating", false), backend("10.1.0.2:8080", "ready", true)];
+    let v6 = vec![backend("[fd00::1]:8080", "ready", true)];
+    assert_eq!(rows, [row("10.96.0.10:80", v4), row("[fd96::a]:80", v6)]);
+}
+
+#[test]
+fn a_frontend_without_slots_or_name_is_shown_as_what_it_is() {
+    let rows = frontends(&store(), &Filter::default()).unwrap();
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows[0].service, "?/service-port-2");
+    assert_eq!(rows[0].notes, ["refused: no usable endpoint"]);
+    assert_eq!(rows[0].backends, []);
+}
+
+#[test]
+fn a_filter_takes_the_service_with_and_without_namespace_and_port() {
+    let wants = |namespace, service, row| Filter::new(namespace, service).unwrap().wants(row);
+    assert!(wants(None, None, "default/web:http"));
+    assert!(wants(Some("default"), None, "default/web"));
+    assert!(!wants(Some("other"), None, "default/web"));
+    assert!(wants(None, Some("web"), "default/web:http"));
+    assert!(wants(None, Some("default/web"), "default/web:http"));
+    assert!(wants(None, Some("default/web:http"), "default/web:http"));
+    assert!(!wants(None, Some("default/web:dns"), "default/web:http"));
+    assert!(!wants(None, Some("we"), "default/web"));
+    assert!(wants(Some("default"), Some("default/web"), "default/web"));
+}
+
+#[test]
+fn two_namespaces_contradict_each_other() {
+    assert!(Filter::new(Some("a"), Some("b/web")).unwrap_err().contains("two namespaces"));
+}

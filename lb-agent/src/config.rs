@@ -1,0 +1,175 @@
+//! What the agent was told to do, checked once; after this nothing looks at flags or the environment again.
+//!
+//! Everything here is a pure function of the command line and of [`Surroundings`], which is read in one place.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+
+use crate::{
+    cli::{Failure, RunArgs},
+    watch::kube,
+};
+
+/// Where Services and endpoints come from.
+#[derive(Clone, Debug)]
+pub enum SourceConfig {
+    /// Kubernetes API servers.
+    Kubernetes(kube::Options),
+    /// A directory of manifests.
+    Manifests(PathBuf),
+}
+
+/// What is read from outside the command line.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Whether Kubernetes gave this process the configuration that it gives to pods.
+    pub in_cluster: bool,
+    /// The host name.
+    pub host_name: Option<String>,
+}
+
+impl Surroundings {
+    /// Looks at this process's environment.
+    pub fn read() -> Self {
+        let host_name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+        Self { in_cluster: kube::is_in_cluster(), host_name }
+    }
+}
+
+/// Chooses the source.
+pub fn source(args: &RunArgs, around: &Surroundings) -> Result<SourceConfig, Failure> {
+    if let Some(directory) = &args.manifests {
+        return Ok(SourceConfig::Manifests(directory.clone()));
+    }
+    if args.kubeconfig.is_none() && !around.in_cluster {
+        return Err(Failure::usage(
+            "no source of Services: give --kubeconfig FILE for a cluster, or --manifests DIR for a directory of \
+             manifests, or run in a pod with a service account (no in-cluster configuration was found here)",
+        ));
+    }
+    Ok(SourceConfig::Kubernetes(kube::Options {
+        kubeconfig: args.kubeconfig.clone(),
+        api_servers: args.api_servers.clone(),
+    }))
+}
+
+/// The node's name: as given, else the host name as kubelet takes it (lower case).
+pub fn node_name(args: &RunArgs, around: &Surroundings) -> Result<String, Failure> {
+    let name = match (&args.node_name, &around.host_name) {
+        (Some(name), _) => name.clone(),
+        (None, Some(host)) => host.trim().to_lowercase(),
+        (None, None) => String::new(),
+    };
+    if name.is_empty() {
+        return Err(Failure::usage("no node name: give --node-name NAME (this host's name cannot be read)"));
+    }
+    Ok(name)
+}
+
+/// `--devices`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Devices {
+    /// Those that carry the node's addresses.
+    Auto,
+    /// None: no packet layer.
+    None,
+    /// These.
+    Names(Vec<String>),
+}
+
+impl FromStr for Devices {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "none" => Ok(Self::None),
+            list => list.split(',').map(device_name).collect::<Result<_, _>>().map(Self::Names),
+        }
+    }
+}
+
+/// The kernel's rules (dev_valid_name): at most 15 bytes, no slash, colon or white space, not "." or "..".
+fn device_name(name: &str) -> Result<String, String> {
+    let odd = |c: char| c == '/' || c == ':' || c.is_whitespace();
+    if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(odd) {
+        return Err(format!("{name:?} is no name of a network device; give auto, none, or names separated by commas"));
+    }
+    if name == "auto" || name == "none" {
+        return Err(format!("{name} stands alone; give auto, none, or names separated by commas"));
+    }
+    Ok(name.to_owned())
+}
+
+/// `--nodeport-addresses`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// The node's primary addresses.
+    Primary,
+    /// Those in these prefixes: address and length.
+    Prefixes(Vec<(std::net::IpAddr, u8)>),
+}
+
+impl FromStr for NodePortAddresses {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "primary" => Ok(Self::Primary),
+            list => list.split(',').map(prefix).collect::<Result<_, _>>().map(Self::Prefixes),
+        }
+    }
+}
+
+fn prefix(text: &str) -> Result<(std::net::IpAddr, u8), String> {
+    let wrong = || format!("{text:?} is no prefix such as 192.0.2.0/24 or 2001:db8::/64; or give primary alone");
+    let (address, length) = text.split_once('/').ok_or_else(wrong)?;
+    let address: std::net::IpAddr = address.parse().map_err(|_| wrong())?;
+    let length: u8 = length.parse().map_err(|_| wrong())?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    if length > longest {
+        return Err(format!("the length of {text:?} is more than {longest}"));
+    }
+    Ok((address, length))
+}
+
+/// Where an HTTP server listens, if at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenAddress(pub Option<SocketAddr>);
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let address: SocketAddr = text.parse().map_err(|_| {
+            format!("{text:?} is no address and port such as 127.0.0.1:10249 or [::]:10256 (ports are 1 to 65535)")
+        })?;
+        if address.port() == 0 {
+            return Err("port 0 would be another one at each start; ports are 1 to 65535".to_owned());
+        }
+        Ok(Self(Some(address)))
+    }
+}
+
+/// Checks one entry of `--api-servers`; a bare HOST:PORT means https.
+pub fn api_server_url(text: &str) -> Result<String, String> {
+    let url = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let wrong = |why: &str| format!("{text:?} is no URL of an API server such as https://192.0.2.10:6443: {why}");
+    let uri: http::Uri = url.parse().map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))?;
+    if !matches!(uri.scheme_str(), Some("https" | "http")) {
+        return Err(wrong("only https and http are known"));
+    }
+    let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it has no host"))?;
+    // `Uri::port` is `None` for a port that does not fit as well as for none at all.
+    let port = uri.authority().and_then(|authority| authority.as_str().strip_prefix(host)).unwrap_or_default();
+    if !port.is_empty() && uri.port_u16().is_none_or(|port| port == 0) {
+        return Err(wrong("ports are 1 to 65535"));
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

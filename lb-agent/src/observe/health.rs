@@ -1,0 +1,144 @@
+//! What /healthz and /livez answer, in the form of kube-proxy 1.36 (`pkg/proxy/healthcheck/proxy_health.go`). Pure.
+//!
+//! /healthz tells load balancers whether to send traffic to this node; /livez tells kubelet whether a restart of the
+//! agent would help. Both fail when changes have been waiting too long. Unlike kube-proxy's, /healthz also fails until
+//! the first full lists are in the maps and the hooks were seen to work: before that, nobody knows whether a Service
+//! can be reached from this node. Losing the API server later fails neither: traffic goes on with the last state.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+
+use super::state::{SelfTest, State};
+
+/// How long a change may wait. kube-proxy: twice its sync period of 30 s (`healthzTimeout`).
+const MAX_PENDING: Duration = Duration::from_secs(60);
+
+/// An answer, before it is HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// When the maps were last up to date; now, if healthy (as kube-proxy says it).
+    #[serde(rename = "lastUpdated")]
+    last_updated: String,
+    #[serde(rename = "currentTime")]
+    current_time: String,
+    /// Always true so far: whether the node is about to be deleted is not watched yet.
+    #[serde(rename = "nodeEligible", skip_serializing_if = "Option::is_none")]
+    node_eligible: Option<bool>,
+    /// Why the answer is 503; not in kube-proxy's form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+impl Answer {
+    /// Whether the HTTP status is 200; else it is 503.
+    pub fn is_healthy(&self) -> bool {
+        self.problem.is_none()
+    }
+}
+
+/// `/healthz`.
+pub fn healthz(state: &State, now: Instant, wall: SystemTime) -> Answer {
+    let problem = not_serving(state).or_else(|| stuck(state, now));
+    answer(state, problem, Some(true), wall)
+}
+
+/// `/livez`.
+pub fn livez(state: &State, now: Instant, wall: SystemTime) -> Answer {
+    answer(state, stuck(state, now), None, wall)
+}
+
+fn not_serving(state: &State) -> Option<String> {
+    match &state.self_test {
+        SelfTest::Pending => Some("starting: the programs were not tested yet".to_owned()),
+        SelfTest::Failed(why) => Some(format!("the programs do not work: {why}")),
+        SelfTest::Passed if state.programmed.is_none() => {
+            Some("not in sync: the source has not delivered its first full lists yet".to_owned())
+        }
+        SelfTest::Passed => None,
+    }
+}
+
+fn stuck(state: &State, now: Instant) -> Option<String> {
+    let waiting = now.saturating_duration_since(state.pending_since?);
+    (waiting >= MAX_PENDING)
+        .then(|| format!("changes have been waiting for {} s to be written to the maps", waiting.as_secs()))
+}
+
+fn answer(state: &State, problem: Option<String>, node_eligible: Option<bool>, wall: SystemTime) -> Answer {
+    let last_updated = if problem.is_none() { Some(wall) } else { state.updated };
+    Answer { last_updated: go_time(last_updated), current_time: go_time(Some(wall)), node_eligible, problem }
+}
+
+/// As Go prints a time, which is what kube-proxy's answers carry; Go's zero time for "never".
+fn go_time(time: Option<SystemTime>) -> String {
+    time.and_then(|time| jiff::Timestamp::try_from(time).ok()).map_or_else(
+        || "0001-01-01 00:00:00 +0000 UTC".to_owned(),
+        |time| time.strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC").to_string(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-10-14 17:46:40 UTC.
+    fn wall() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(1_792_000_000_250)
+    }
+
+    fn serving() -> State {
+        State { programmed: Some(wall()), self_test: SelfTest::Passed, updated: Some(wall()), ..State::default() }
+    }
+
+    fn check(state: &State) -> (bool, bool) {
+        let now = Instant::now();
+        (healthz(state, now, wall()).is_healthy(), livez(state, now, wall()).is_healthy())
+    }
+
+    #[test]
+    fn healthy_means_in_sync_and_tested() {
+        assert_eq!(check(&serving()), (true, true));
+        assert_eq!(check(&State { programmed: None, ..serving() }), (false, true));
+        assert_eq!(check(&State { self_test: SelfTest::Pending, ..serving() }), (false, true));
+        assert_eq!(check(&State { self_test: SelfTest::Failed("x".to_owned()), ..serving() }), (false, true));
+    }
+
+    #[test]
+    fn losing_the_source_after_the_first_lists_is_not_unhealthy() {
+        assert_eq!(check(&State { source_synced: None, ..serving() }), (true, true));
+    }
+
+    #[test]
+    fn a_change_that_waits_for_a_minute_makes_both_unhealthy() {
+        let now = Instant::now();
+        let waiting = |seconds| State { pending_since: Some(now), ..serving() }.pending(now, seconds);
+        assert_eq!(waiting(59), (true, true));
+        assert_eq!(waiting(60), (false, false));
+    }
+
+    impl State {
+        /// The two answers so many seconds after `since`.
+        fn pending(&self, since: Instant, seconds: u64) -> (bool, bool) {
+            let now = since + Duration::from_secs(seconds);
+            (healthz(self, now, wall()).is_healthy(), livez(self, now, wall()).is_healthy())
+        }
+    }
+
+    #[test]
+    fn the_body_has_the_form_of_kube_proxy_s() {
+        let json = |answer: &Answer| serde_json::to_string(answer).unwrap();
+        let now = Instant::now();
+        assert_eq!(
+            json(&healthz(&serving(), now, wall())),
+            r#"{"lastUpdated":"2026-10-14 17:46:40.25 +0000 UTC","currentTime":"2026-10-14 17:46:40.25 +0000 UTC","nodeEligible":true}"#
+        );
+        assert_eq!(
+            json(&livez(&serving(), now, wall())),
+            r#"{"lastUpdated":"2026-10-14 17:46:40.25 +0000 UTC","currentTime":"2026-10-14 17:46:40.25 +0000 UTC"}"#
+        );
+        let starting = json(&healthz(&State::default(), now, wall()));
+        assert!(starting.starts_with(r#"{"lastUpdated":"0001-01-01 00:00:00 +0000 UTC""#), "{starting}");
+        assert!(starting.contains(r#""problem":"starting: "#), "{starting}");
+    }
+}

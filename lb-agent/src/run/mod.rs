@@ -1,0 +1,293 @@
+//! `lb-agent run`: wires the parts together, one function per stage.
+//!
+//! Order: the machine is checked, the lock taken and the maps opened before anything is changed; programs are attached
+//! before the first map write; nothing is written before the source has delivered its first full lists. When the agent
+//! ends, for whatever reason, programs and maps stay as they are.
+//!
+//! Threads: sources, HTTP and signals share the main one. The reconcile loop has one of its own, because map writes
+//! block it for milliseconds.
+
+mod logging;
+
+use std::{future::Future, thread::JoinHandle, time::SystemTime};
+
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    EBPF_OBJECT, VERSION,
+    cli::{Exit, Failure, RunArgs},
+    config::{self, Devices, NodePortAddresses, SourceConfig, Surroundings},
+    datapath::{
+        bpf::{Datapath, Note, Options, StatusWriter},
+        store::Capacity,
+    },
+    observe::{
+        Identity, Observer, Problem, SelfTest, agent_status,
+        http::{health_routes, metrics_routes, serve},
+        metrics::{Metrics, ReadCounters},
+    },
+    reconcile::{self, Reconciler, Update},
+    watch::{Message, kube, manifests},
+};
+
+/// Messages that may wait for the reconcile loop. Only bounds memory: a slower loop makes the source wait.
+const MESSAGES: usize = 1024;
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps it from starting, or what ended it otherwise.
+pub fn run(args: RunArgs) -> Result<(), Failure> {
+    logging::init(&args)?;
+    let around = Surroundings::read();
+    let source = config::source(&args, &around)?;
+    let node = config::node_name(&args, &around)?;
+    announce(&args, &node);
+    let runtime = runtime()?;
+    // Before the kernel is touched: a wrong path ends the agent with nothing changed.
+    let source = runtime.block_on(open_source(&source))?;
+    let mut datapath = open_datapath(&args)?;
+    let observer = Observer::default();
+    self_test(&mut datapath, &observer);
+    runtime.block_on(operate(&args, source, datapath, observer))
+}
+
+fn announce(args: &RunArgs, node: &str) {
+    info!(version = VERSION, node, pid = std::process::id(), "starting");
+    if args.devices != Devices::None || args.nodeport_addresses != NodePortAddresses::Primary {
+        info!(
+            "--devices and --nodeport-addresses have no effect yet: this version serves ClusterIPs to processes on this \
+             node; the packet layer and NodePort come with a later one"
+        );
+    }
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_current_thread().enable_all().build().map_err(|error| unexpected(error, "starting the runtime"))
+}
+
+/// An error that has no exit status of its own.
+fn unexpected(error: impl std::error::Error + Send + Sync + 'static, doing: &'static str) -> Failure {
+    anyhow::Error::new(error).context(doing).into()
+}
+
+/// Checks the machine, takes the lock, opens the maps, loads and attaches the programs.
+fn open_datapath(args: &RunArgs) -> Result<Datapath, Failure> {
+    let options = Options {
+        object: EBPF_OBJECT,
+        bpffs: args.place.bpffs.clone(),
+        cgroup_root: args.place.cgroup_root.clone(),
+        capacity: Capacity {
+            frontends: args.max_frontends,
+            backends: args.max_backends,
+            // A Service's new range is written before its old one is given back.
+            slots: args.max_backends.saturating_mul(2),
+        },
+    };
+    let (mut datapath, notes) = Datapath::open(&options)?;
+    log_notes(&notes);
+    log_notes(&datapath.attach()?);
+    info!(cgroup = %datapath.cgroup_root().display(), "programs attached");
+    Ok(datapath)
+}
+
+fn log_notes(notes: &[Note]) {
+    for note in notes {
+        info!("{note}");
+    }
+}
+
+/// Programs that do not work are said to be so by /healthz and `status`, but the maps are kept up to date all the same:
+/// what already works for somebody must go on.
+fn self_test(datapath: &mut Datapath, observer: &Observer) {
+    let result = match datapath.self_test() {
+        Ok(()) => SelfTest::Passed,
+        Err(error) => {
+            let text = format!("{:#}", anyhow::Error::new(error));
+            error!("{text}");
+            let problem = Problem { at: SystemTime::now(), text: text.clone() };
+            observer.update(|state| state.note(problem));
+            SelfTest::Failed(text)
+        }
+    };
+    observer.update(|state| state.self_test = result);
+}
+
+/// A source that was opened and not started.
+enum Source {
+    Kubernetes(kube::Source),
+    Manifests(Box<manifests::Source>),
+}
+
+async fn open_source(config: &SourceConfig) -> Result<Source, Failure> {
+    match config {
+        SourceConfig::Manifests(directory) => manifests::Source::open(directory)
+            .map(|source| Source::Manifests(Box::new(source)))
+            .map_err(|error| Failure::new(Exit::Config, error)),
+        SourceConfig::Kubernetes(options) => {
+            if options.kubeconfig.is_none() && options.api_servers.is_empty() {
+                warn!(
+                    "no --api-servers: the API server is reached by its Service's address, which on this node only this \
+                     agent provides; after a restart of the node it may be out of reach"
+                );
+            }
+            kube::Source::open(options).await.map(Source::Kubernetes).map_err(|error| Failure::new(Exit::Config, error))
+        }
+    }
+}
+
+impl Source {
+    async fn run(self, messages: mpsc::Sender<Message>) {
+        match self {
+            Self::Kubernetes(source) => source.run(messages).await,
+            Self::Manifests(source) => source.run(messages).await,
+        }
+    }
+}
+
+/// Everything after the start: source, reconcile loop, HTTP servers, status, until a signal comes.
+async fn operate(args: &RunArgs, source: Source, datapath: Datapath, observer: Observer) -> Result<(), Failure> {
+    let signal = termination()?;
+    serve_http(args, &datapath, &observer)?;
+    tokio::spawn(record(observer.clone(), datapath.status_writer()?));
+    let (sender, messages) = mpsc::channel(MESSAGES);
+    let mut reconciling = Reconciling::start(datapath, messages, observer)?;
+    tokio::spawn(source.run(sender));
+    tokio::select! {
+        name = signal => {
+            info!(signal = name, "stopping; programs and maps stay in place, and traffic goes on with the last state");
+        }
+        () = reconciling.ended() => {}
+    }
+    reconciling.stop()
+}
+
+/// The reconcile loop on its thread.
+struct Reconciling {
+    thread: JoinHandle<Result<(), Failure>>,
+    /// Dropped to have the loop end.
+    stop: oneshot::Sender<()>,
+    /// Its sender is dropped when the thread ends, also by a panic.
+    alive: oneshot::Receiver<()>,
+}
+
+impl Reconciling {
+    fn start(datapath: Datapath, messages: mpsc::Receiver<Message>, observer: Observer) -> Result<Self, Failure> {
+        let (stop, stopped) = oneshot::channel();
+        let (alive_here, alive) = oneshot::channel();
+        let body = move || {
+            let _alive = alive_here;
+            reconcile_until(datapath, messages, &observer, stopped)
+        };
+        let thread = std::thread::Builder::new().name("reconcile".to_owned()).spawn(body);
+        let thread = thread.map_err(|error| unexpected(error, "starting the reconcile thread"))?;
+        Ok(Self { thread, stop, alive })
+    }
+
+    /// Completes when the loop has ended by itself, which it should not.
+    async fn ended(&mut self) {
+        drop((&mut self.alive).await);
+    }
+
+    /// Has it end and waits for that: milliseconds.
+    fn stop(self) -> Result<(), Failure> {
+        drop(self.stop);
+        self.thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the reconcile loop panicked").into()))
+    }
+}
+
+/// Completes with the name of the signal that asks for the end.
+fn termination() -> Result<impl Future<Output = &'static str>, Failure> {
+    let listen = |kind| signal(kind).map_err(|error| unexpected(error, "listening for signals"));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
+}
+
+fn serve_http(args: &RunArgs, datapath: &Datapath, observer: &Observer) -> Result<(), Failure> {
+    let report = {
+        let observer = observer.clone();
+        move |error: &anyhow::Error| {
+            let text = format!("{error:#}; trying again");
+            error!("{text}");
+            observer.update(|state| state.note(Problem { at: SystemTime::now(), text }));
+        }
+    };
+    if let Some(address) = args.healthz_address.socket() {
+        tokio::spawn(serve("--healthz-address", address, health_routes(observer), report.clone()));
+    }
+    if let Some(address) = args.metrics_address.socket() {
+        let reader = datapath.reader()?;
+        let counters: ReadCounters = Box::new(move || Ok(reader.counters()?));
+        let metrics = std::sync::Arc::new(Metrics::new(observer, VERSION, counters));
+        tokio::spawn(serve("--metrics-address", address, metrics_routes(metrics), report));
+    }
+    Ok(())
+}
+
+/// Keeps the map `lb_agent` up to date, a few times a second at most.
+async fn record(observer: Observer, mut writer: StatusWriter) {
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+    let identity = Identity { started: SystemTime::now(), pid: std::process::id(), version: VERSION };
+    let mut failed = false;
+    loop {
+        let result = writer.write(&agent_status(&identity, &observer.state()));
+        if let Err(error) = &result
+            && !failed
+        {
+            warn!("`lb-agent status` will be out of date: {error}");
+        }
+        failed = result.is_err();
+        observer.changed().await;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The reconcile thread.
+fn reconcile_until(
+    mut datapath: Datapath,
+    messages: mpsc::Receiver<Message>,
+    observer: &Observer,
+    stopped: oneshot::Receiver<()>,
+) -> Result<(), Failure> {
+    let reconciler = Reconciler::new(datapath.store_mut()).map_err(|error| unexpected(error, "adopting the maps"))?;
+    let mut ready = false;
+    let tell = |update| match update {
+        Update::Source(status) => observer.update(|state| state.take_source(status)),
+        Update::Maps(report) => {
+            for latency in &report.latencies {
+                observer.latency().observe(*latency);
+            }
+            observer.update(|state| state.take_report(report));
+            if !ready {
+                ready = say_ready(observer);
+            }
+        }
+    };
+    let shutdown = async { drop(stopped.await) };
+    runtime()?.block_on(reconcile::run(reconciler, messages, tell, shutdown));
+    Ok(())
+}
+
+/// Says `ready` once the first full lists are in the maps; returns whether they are.
+fn say_ready(observer: &Observer) -> bool {
+    let state = observer.state();
+    if state.programmed.is_none() {
+        return false;
+    }
+    let (services, not_fitting) = (state.services, state.not_fitting);
+    match state.self_test {
+        SelfTest::Passed => info!(target: "lb_agent", services, not_fitting, "ready"),
+        _ => error!(target: "lb_agent", services, "in sync, but not ready: the programs were not seen to work"),
+    }
+    true
+}

@@ -1,0 +1,86 @@
+//! Bad input to the binary: one clear line on stderr that names the thing and what to do, and the exit status that
+//! docs/operations.md promises. What needs root is in the tests package.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+/// Runs the binary with nothing from this process's environment.
+fn lb_agent(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lb-agent")).args(args).env_clear().output().expect("the binary starts")
+}
+
+/// Checks the exit status and that each of `words` is in stderr.
+#[track_caller]
+fn fails(args: &[&str], status: i32, words: &[&str]) -> String {
+    let output = lb_agent(args);
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(status), "{text}");
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in {text:?}");
+    }
+    text
+}
+
+/// As [`fails`], and stderr is one line besides the log.
+#[track_caller]
+fn fails_in_one_line(args: &[&str], status: i32, words: &[&str]) {
+    let text = fails(args, status, words);
+    let lines: Vec<_> = text.lines().filter(|line| line.starts_with("lb-agent: ")).collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    for word in words {
+        assert!(lines[0].contains(word), "{word:?} is not in {:?}", lines[0]);
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+#[test]
+fn run_without_a_source_names_the_three_ways() {
+    fails_in_one_line(&["run"], 2, &["--kubeconfig", "--manifests", "in-cluster"]);
+}
+
+#[test]
+fn two_sources_are_a_usage_error() {
+    fails(&["run", "--kubeconfig", "k", "--manifests", "m"], 2, &["--kubeconfig", "--manifests"]);
+}
+
+#[test]
+fn flags_with_impossible_values_are_usage_errors_that_name_the_flag() {
+    for (flag, value) in [
+        ("--metrics-address", "127.0.0.1:70000"),
+        ("--healthz-address", "127.0.0.1:0"),
+        ("--devices", "eth0/1"),
+        ("--nodeport-addresses", "10.0.0.0/33"),
+        ("--api-servers", "https://192.0.2.1:70000"),
+        ("--max-frontends", "0"),
+        ("--max-backends", "many"),
+        ("--log-format", "xml"),
+    ] {
+        fails(&["run", flag, value], 2, &[flag, value]);
+    }
+}
+
+#[test]
+fn a_log_filter_that_does_not_parse_is_a_usage_error() {
+    fails_in_one_line(&["run", "--manifests", "m", "--log-level", "lb_agent=loud"], 2, &["--log-level", "loud"]);
+}
+
+#[test]
+fn a_manifest_directory_that_is_missing_or_a_file_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing");
+    fails_in_one_line(&["run", "--manifests", path(&missing)], 78, &[path(&missing), "does not exist"]);
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    fails_in_one_line(&["run", "--manifests", path(&file)], 78, &[path(&file), "not a directory"]);
+}
+
+#[test]
+fn the_tools_take_no_two_namespaces_at_once() {
+    fails_in_one_line(&["services", "-n", "a", "b/web"], 2, &["two namespaces"]);
+}
