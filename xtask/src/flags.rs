@@ -24,6 +24,8 @@ pub(crate) enum Task {
     Test(TestFlags),
     /// Write the container image as an OCI archive, without a container engine
     Image(ImageFlags),
+    /// Measure against a direct connection and against kube-proxy
+    Bench(BenchFlags),
 }
 
 /// How the compiler is told to build.
@@ -76,6 +78,13 @@ pub(crate) struct ImageFlags {
     /// Where to write the archive [default: target/image/lb-agent.tar]
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchFlags {
+    /// Passed to lb-bench; `-- --help` lists them
+    #[arg(last = true)]
+    pub(crate) args: Vec<String>,
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! own, every flag is in `flags`. Nothing here is part of what runs on a node.
 
 mod agent;
+mod bench;
+mod components;
 mod ebpf;
 mod flags;
 mod image;
@@ -36,6 +38,7 @@ fn dispatch(task: Task) -> anyhow::Result<ExitCode> {
         Task::Ebpf => ebpf::build(&ws).map(|_| ExitCode::SUCCESS),
         Task::Build(flags) => agent::build(&ws, flags.profile()).map(|_| ExitCode::SUCCESS),
         Task::Run(flags) => run::run_task(&ws, &flags),
+        Task::Bench(flags) => bench::run(&ws, &flags),
         Task::Image(flags) => image::write(&ws, &flags).map(|_| ExitCode::SUCCESS),
         Task::Test(flags) => test::run_all(&ws, &flags),
     }

@@ -1,12 +1,13 @@
 //! Running other programs, with errors that name the program and say what it was for. Decides nothing.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 /// Debian keeps many of the programs that root needs out of an ordinary user's PATH.
 const SYSTEM_DIRS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -69,31 +70,41 @@ pub(crate) fn is_root() -> bool {
     Path::new("/proc/self").metadata().is_ok_and(|meta| meta.uid() == 0)
 }
 
-/// The words to put before a command that needs root: none, or sudo.
-pub(crate) fn root_prefix(what_for: &str) -> Result<&'static [&'static str]> {
+/// The words to put before a command that needs root: none, or sudo's. The command is to find programs in `path`, which
+/// sudo would set to its own.
+pub(crate) fn root_prefix(path: &OsStr, what_for: &str) -> Result<Vec<OsString>> {
     if is_root() {
-        return Ok(&[]);
+        return Ok(Vec::new());
     }
-    if find("sudo").is_some() {
-        // The environment names the toolchain and the target directory.
-        return Ok(&["sudo", "--preserve-env"]);
+    if find("sudo").is_none() {
+        bail!("{what_for} needs root: run this as root, or install sudo");
     }
-    bail!("{what_for} needs root: run this as root, or install sudo")
+    let mut path_is = OsString::from("PATH=");
+    path_is.push(path);
+    // The environment also names the toolchain and the target directory.
+    Ok(vec!["sudo".into(), "--preserve-env".into(), "env".into(), path_is])
+}
+
+/// A command that runs as root and finds programs in `path`.
+pub(crate) fn as_root_in(path: &OsStr, program: impl AsRef<OsStr>, what_for: &str) -> Result<Command> {
+    let mut words = root_prefix(path, what_for)?.into_iter().chain([program.as_ref().to_os_string()]);
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).env("PATH", path);
+    Ok(command)
 }
 
 /// A command that runs as root.
 pub(crate) fn as_root(program: impl AsRef<OsStr>, what_for: &str) -> Result<Command> {
-    Ok(match root_prefix(what_for)? {
-        [] => Command::new(program),
-        [sudo, options @ ..] => {
-            let mut command = Command::new(sudo);
-            command.args(options).arg(program);
-            command
-        }
-    })
+    as_root_in(&env::var_os("PATH").unwrap_or_default(), program, what_for)
 }
 
 /// The cargo that started this task, so that everything is built by one toolchain.
 pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Replaces this process, so that a Ctrl-C and the exit status are the program's own. Returns only on failure.
+pub(crate) fn replace_with(command: &mut Command) -> anyhow::Error {
+    let error = command.exec();
+    anyhow!(error).context(cannot_start(command.get_program()))
 }

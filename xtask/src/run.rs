@@ -1,16 +1,15 @@
 //! `cargo xtask run`: the agent in the embedded demo, or on this machine against a cluster.
 
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 
 use crate::agent::{self, host_cargo};
 use crate::flags::{Profile, RunFlags};
 use crate::kind;
 use crate::packages::{self, Program};
-use crate::process::{as_root, run, say};
+use crate::process::{as_root, replace_with, run, say};
 use crate::workspace::Workspace;
 
 /// What the demo calls.
@@ -39,7 +38,7 @@ fn demo(ws: &Workspace, flags: &RunFlags) -> Result<ExitCode> {
     if let Some(directory) = &flags.manifests {
         demo.arg("--manifests").arg(directory);
     }
-    Err(become_(&mut demo))
+    Err(replace_with(&mut demo))
 }
 
 fn against_cluster(ws: &Workspace, kubeconfig: &Path, args: &[String]) -> Result<ExitCode> {
@@ -48,11 +47,5 @@ fn against_cluster(ws: &Workspace, kubeconfig: &Path, args: &[String]) -> Result
     say("starting the agent; programs stay attached when it ends: `lb-agent cleanup` removes them");
     let mut agent = as_root(&binary, "attaching programs to cgroups")?;
     agent.arg("run").arg("--kubeconfig").arg(kubeconfig).args(args);
-    Err(become_(&mut agent))
-}
-
-/// Replaces this process, so that a Ctrl-C and the exit status are the program's own. Returns only on failure.
-fn become_(command: &mut Command) -> anyhow::Error {
-    let error = command.exec();
-    anyhow!(error).context(format!("cannot start {}", command.get_program().display()))
+    Err(replace_with(&mut agent))
 }

@@ -1,22 +1,20 @@
 //! `cargo xtask test`: every test there is, in the order of what is quickest to fail. Installs and builds what they
 //! need. All stages run even when one fails; the summary at the end names those that did.
 
-use std::env;
-use std::ffi::OsString;
-use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::agent::{self, host_cargo};
+use crate::components;
 use crate::flags::{Profile, TestFlags};
-use crate::packages::{self, Package, Program};
+use crate::packages::{self, Program};
 use crate::process::{find, root_prefix, run, say};
 use crate::workspace::Workspace;
 
 /// What the tests call besides what this workspace builds.
-const PROGRAMS: [Program; 6] = [
+pub(crate) const PROGRAMS: [Program; 6] = [
     Program { name: "ip", package: "iproute2", why: "network namespaces and the overlay between test nodes" },
     Program { name: "nft", package: "nftables", why: "tests that netfilter is out of the path" },
     Program { name: "iptables", package: "iptables", why: "kube-proxy as a peer to compare with" },
@@ -110,31 +108,12 @@ fn ensure_component(component: &str, program: &str) -> Result<()> {
 
 /// Compiled as whoever calls, run as root.
 fn root_tests(ws: &Workspace, filter: Option<&str>) -> Result<()> {
-    run(host_cargo(ws, "build").args(["--package", "lb-tests", "--bins"]))?;
-    // Kubernetes' own programs, built here so that their minutes do not count as a test's.
-    let path = path_with_etcd(ws)?;
-    run(Command::new(ws.binary(Profile::Debug, "lb-components")).args(["ensure", "all"]).env("PATH", &path))
-        .context("build the Kubernetes components")?;
+    let path = components::ensure(ws, Profile::Debug)?;
     let mut command = host_cargo(ws, "test");
     command.args(["--package", "lb-tests", "--no-fail-fast"]);
-    let prefix = root_prefix("this part of the tests")?;
+    let prefix = root_prefix(&path, "this part of the tests")?;
     if !prefix.is_empty() {
         command.arg("--config").arg(format!("target.'cfg(unix)'.runner = {prefix:?}"));
     }
     run(command.args(filter).env("PATH", &path)).context("see the failures above")
-}
-
-/// PATH for the tests, which take etcd from it.
-fn path_with_etcd(ws: &Workspace) -> Result<OsString> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let in_assets = env::var_os("KUBEBUILDER_ASSETS").is_some_and(|dir| Path::new(&dir).join("etcd").is_file());
-    if in_assets || find("etcd").is_some() {
-        return Ok(path);
-    }
-    let root = ws.target().join("components/etcd-server");
-    let directory = root.join("usr/bin");
-    if !directory.join("etcd").is_file() {
-        packages::unpack(&Package::new("etcd-server", "tests with a real API server"), &root)?;
-    }
-    env::join_paths([directory].into_iter().chain(env::split_paths(&path))).context("put etcd into PATH")
 }
