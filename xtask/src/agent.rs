@@ -26,10 +26,5 @@ pub(crate) fn build(ws: &Workspace, profile: Profile) -> Result<PathBuf> {
 pub(crate) fn host_cargo(ws: &Workspace, subcommand: &str) -> Command {
     let mut command = cargo();
     command.arg(subcommand).current_dir(ws.root());
-    if ws.target() != ws.root().join("target") {
-        // lb-agent/build.rs looks below the workspace's own target directory. Set only where it must be, since a
-        // variable that comes and goes has the agent compiled again each time.
-        command.env("LB_EBPF_OBJECT", ws.ebpf_object());
-    }
     command
 }
