@@ -16,7 +16,8 @@ use crate::{
     watch::{Message, SourceStatus},
 };
 
-const DEADLINE: Duration = Duration::from_secs(20);
+/// Below the interval of rescans, so that inotify has to have told.
+const DEADLINE: Duration = Duration::from_secs(9);
 
 /// A running source, and a model that follows it.
 struct Live {
