@@ -87,6 +87,8 @@ fn key(object: &Value) -> String {
 pub(super) struct Faults {
     /// It cannot be reached, and watches that are open break.
     pub(super) down: bool,
+    /// It accepts watches and breaks them.
+    pub(super) breaks_watches: bool,
     /// It answers every request with this status and message.
     pub(super) refuse: Option<(u16, &'static str)>,
     /// It knows no streaming lists and says so.
@@ -228,7 +230,8 @@ struct Watch {
 impl Watch {
     async fn next(&mut self) -> io::Result<Value> {
         loop {
-            if self.faults.borrow_and_update().down {
+            let faults = self.faults.borrow_and_update().clone();
+            if faults.down || faults.breaks_watches {
                 return Err(io::Error::from(io::ErrorKind::ConnectionReset));
             }
             if let Some(event) = self.first.pop_front() {

@@ -83,6 +83,7 @@ impl Tracker {
                 kind.answering = true;
             }
             Report::Doubted(text) => {
+                kind.listed = false;
                 notices.push(Notice::Warn(text.clone()));
                 self.status.last_error = Some(SourceError { at: now, text: text.as_str().into() });
             }

@@ -195,6 +195,15 @@ async fn another_server_goes_on_where_the_first_one_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_accepts_watches_and_breaks_them_is_left() {
+    let store = cluster(3);
+    let broken = Faults { breaks_watches: true, ..Faults::default() };
+    let mut live = Live::start(&[&Server::with(&store, broken), &Server::new(&store)]);
+    live.until_synced().await;
+    assert_eq!(live.n_services(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_is_down_at_the_start_is_passed_over() {
     let store = cluster(3);
     let down = Faults { down: true, ..Faults::default() };
