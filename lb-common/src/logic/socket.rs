@@ -80,13 +80,19 @@ where
         return Verdict::Rewrite(backend);
     }
     let now_s = kernel.now_s();
-    let known = kernel.with_peers(false, |peers| recall(kernel, peers, &key, &frontend, now_s));
-    if let Some(Some(backend)) = known {
+    let known = kernel.with_peers(false, |peers| recall(kernel, peers, &key, &frontend, now_s)).flatten();
+    if let Some((backend, backend_state::READY)) = known {
         return Verdict::Rewrite(backend);
     }
     let Some(slot) = choose(kernel, &frontend) else {
         return Verdict::Refuse;
     };
+    if let Some((backend, _)) = known
+        && kernel.backend(slot.backend).is_some_and(|chosen| chosen.state == backend_state::TERMINATING)
+    {
+        // Only where nobody is ready do the slots hold such backends: then moving would gain nothing.
+        return Verdict::Rewrite(backend);
+    }
     if kernel.with_peers(true, |peers| remember(kernel, peers, &key, &frontend, &slot, now_s)).is_none() {
         kernel.count(Counter::NoStorage);
     }
@@ -109,7 +115,7 @@ where
     same.then_some(Endpoint { addr: dst.backend_addr, port: dst.backend_port })
 }
 
-/// The backend that this socket's datagrams to `key` went to, if it still serves.
+/// The backend that this socket's datagrams to `key` went to, with its state, if it still serves.
 #[inline(always)]
 fn recall<F, K>(
     kernel: &K,
@@ -117,18 +123,18 @@ fn recall<F, K>(
     key: &FrontendKey<F>,
     frontend: &Frontend,
     now_s: u32,
-) -> Option<Endpoint<F>>
+) -> Option<(Endpoint<F>, u8)>
 where
     F: Family,
     K: Maps<F>,
 {
     let peer = peers.peers.iter_mut().find(|peer| is_for(peer, key))?;
-    let fresh = now_s.wrapping_sub(peer.last_used_s) <= UDP_PEER_TIMEOUT_S;
-    if !fresh || !still_serves(kernel, peer, frontend) {
+    if now_s.wrapping_sub(peer.last_used_s) > UDP_PEER_TIMEOUT_S {
         return None;
     }
+    let state = serving_state(kernel, peer, frontend)?;
     peer.last_used_s = now_s;
-    Some(Endpoint { addr: peer.backend_addr, port: peer.backend_port })
+    Some((Endpoint { addr: peer.backend_addr, port: peer.backend_port }, state))
 }
 
 #[inline(always)]
@@ -137,17 +143,17 @@ fn is_for<F: Family>(peer: &UdpPeer<F>, key: &FrontendKey<F>) -> bool {
 }
 
 /// An id can be given out again, to another endpoint or Service, so everything that identifies the backend is compared.
-/// A terminating backend is left at once by datagrams, as kube-proxy's conntrack cleanup does it, unless nobody else
-/// serves.
+///
+/// A terminating backend still serves, but datagrams leave it at once for a ready one, as kube-proxy's conntrack cleanup
+/// makes them: [`sendmsg`].
 #[inline(always)]
-fn still_serves<F: Family>(kernel: &impl Maps<F>, peer: &UdpPeer<F>, frontend: &Frontend) -> bool {
-    let Some(backend) = kernel.backend(peer.backend) else {
-        return false;
-    };
-    backend.state == backend_state::READY
-        && backend.service == frontend.service
+fn serving_state<F: Family>(kernel: &impl Maps<F>, peer: &UdpPeer<F>, frontend: &Frontend) -> Option<u8> {
+    let backend = kernel.backend(peer.backend)?;
+    let same = backend.service == frontend.service
         && backend.addr == peer.backend_addr
         && backend.port == peer.backend_port
+        && (backend.state == backend_state::READY || backend.state == backend_state::TERMINATING);
+    same.then_some(backend.state)
 }
 
 /// Puts the pair where its frontend's old one is, else in an empty entry, else over the least recently used.

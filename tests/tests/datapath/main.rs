@@ -1,6 +1,8 @@
 //! The agent's datapath on a real kernel, without the rest of the agent: what is pinned, adopted, refused and removed.
 //! Needs root and the built kernel programs (`cargo xtask test`).
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod installation;
 
 use std::{
