@@ -141,7 +141,7 @@ fn a_service_without_endpoints_refuses_datagrams() {
 fn the_least_recently_used_service_is_forgotten_when_a_socket_uses_too_many() {
     for world in WORLDS {
         let mut node = SimNode::default();
-        let services: Vec<u8> = (1..=N_UDP_PEERS as u8 + 1).collect();
+        let services: Vec<u8> = (1..=u8::try_from(N_UDP_PEERS).unwrap() + 1).collect();
         services.iter().for_each(|service| world.serve(&mut node, *service, &[*service]));
         let socket = world.socket(Proto::Udp);
         let (last, first) = services.split_last().unwrap();
