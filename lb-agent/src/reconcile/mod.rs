@@ -187,7 +187,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
                 self.note_error(service, &error);
             }
             Err(error) => {
-                let retry = Retry::after(self.failed.remove(service), since, now);
+                let retry = Retry::after(self.failed.remove(service), done > 0, since, now);
                 if retry.is_first() {
                     tracing::warn!(%service, "{}; trying again", one_line(&error));
                 }
@@ -250,6 +250,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
     }
 
     fn sweep_all(&mut self, budget: &mut usize) {
+        let before = *budget;
         let result = self.sweep_within(budget);
         let now = self.clock.now();
         match result {
@@ -258,7 +259,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
                 self.sweep = *budget == 0;
             }
             Err(error) => {
-                let retry = Retry::after(self.sweep_failed.take(), now, now);
+                let retry = Retry::after(self.sweep_failed.take(), *budget < before, now, now);
                 if retry.is_first() {
                     tracing::warn!("removing what is no longer wanted: {}; trying again", one_line(&error));
                 }

@@ -178,14 +178,14 @@ proptest! {
         prop_assert_eq!(agent.dump(), damaged, "changed before the lists were there");
         agent.receive(manifests.full_lists());
         agent.settle();
-        prop_assert_eq!(agent.dump(), expected.clone());
+        prop_assert_eq!(&agent.dump(), &expected);
 
         // And the agent is as good as any from here on: no id or slot is lost or used twice.
         agent.restart(|store| store.inner_mut().edit(|_, _| {}));
         let before = agent.maps().violations().len();
         agent.receive(manifests.full_lists());
         agent.settle();
-        prop_assert_eq!(agent.dump(), expected);
+        prop_assert_eq!(&agent.dump(), &expected);
         prop_assert_eq!(&agent.maps().violations()[before..], &[] as &[String]);
     }
 }

@@ -91,6 +91,17 @@ impl Agent {
         panic!("still something to do: {:?}", self.report());
     }
 
+    /// Time passes.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        self.clock.0.set(self.clock.0.get() + time);
+    }
+
+    /// In how long something is tried again by itself.
+    pub(crate) fn next_try(&mut self) -> Option<Duration> {
+        let now = self.clock.0.get();
+        self.reconciler().next_wake().map(|wake| wake.saturating_duration_since(now))
+    }
+
     pub(crate) fn report(&mut self) -> Report {
         self.reconciler().report()
     }

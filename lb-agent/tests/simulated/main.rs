@@ -6,5 +6,6 @@
 mod adoption;
 mod agent;
 mod histories;
+mod reconciling;
 mod scenarios;
 mod script;

@@ -25,8 +25,8 @@ pub struct SimStore {
     node: SimNode,
     names: BTreeMap<(u32, u32), String>,
     capacity: Capacity,
-    readers4: Readers<V4>,
-    readers6: Readers<V6>,
+    readers4: Readers,
+    readers6: Readers,
     violations: Vec<String>,
     history: Vec<Moment>,
     operations: u64,
@@ -201,7 +201,7 @@ impl MapStore for SimStore {
 
     fn delete_name(&mut self, key: NameKey) -> Result<(), StoreError> {
         self.names.remove(&(key.kind, key.id));
-        let used = reader::uses(&self.node.v4, key) || reader::uses(&self.node.v6, key);
+        let used = self.readers4.refer_to(key) || self.readers6.refer_to(key);
         self.see(used.then(|| format!("name {} of kind {} was removed while it is in use", key.id, key.kind)));
         Ok(())
     }

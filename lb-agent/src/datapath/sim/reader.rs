@@ -2,7 +2,8 @@
 //! [`Readers::end`].
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
+    hash::Hash,
     net::SocketAddr,
     ops::Range,
 };
@@ -23,98 +24,137 @@ pub struct Moment {
     pub backends: Option<BTreeSet<SocketAddr>>,
 }
 
-/// The programs that may be running.
+/// How often something is in use.
 #[derive(Debug)]
-pub(super) struct Readers<F: Family> {
-    /// Ranges of frontends that were replaced or removed: a program may have read the frontend before.
-    old: Vec<Range<u32>>,
-    /// Ranges of frontends that are in the map, and how many name each.
-    named: HashMap<(u32, u32), u32>,
-    /// How many named slots hold a backend.
-    slots_of: HashMap<u32, u32>,
-    family: std::marker::PhantomData<F>,
-}
+struct Counts<K>(HashMap<K, u32>);
 
-impl<F: Family> Default for Readers<F> {
+impl<K> Default for Counts<K> {
     fn default() -> Self {
-        Self { old: Vec::new(), named: HashMap::new(), slots_of: HashMap::new(), family: std::marker::PhantomData }
+        Self(HashMap::new())
     }
 }
 
-impl<F: Family> Readers<F> {
+impl<K: Hash + Eq + Copy> Counts<K> {
+    fn change(&mut self, key: K, more: bool) {
+        let count = self.0.entry(key).or_default();
+        *count = if more { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            self.0.remove(&key);
+        }
+    }
+
+    fn has(&self, key: K) -> bool {
+        self.0.contains_key(&key)
+    }
+}
+
+/// The programs that may be running in one family, and what they may be looking at.
+#[derive(Debug, Default)]
+pub(super) struct Readers {
+    /// Slots of frontends that were replaced or removed: a program may have read the frontend before.
+    old_slots: HashSet<u32>,
+    /// Slots that frontends name now.
+    slots: Counts<u32>,
+    /// Backend ids in those slots.
+    backends: Counts<u32>,
+    /// Service-port ids of frontends.
+    services: Counts<u32>,
+    /// Node ids of backends.
+    nodes: Counts<u32>,
+}
+
+impl Readers {
     /// Of maps that were edited by hand.
-    pub(super) fn of(maps: &SimMaps<F>) -> Self {
+    pub(super) fn of<F: Family>(maps: &SimMaps<F>) -> Self {
         let mut readers = Self::default();
-        for frontend in maps.frontends.values().filter(|frontend| frontend.n_slots > 0) {
+        for frontend in maps.frontends.values() {
             readers.count(maps, frontend, true);
+        }
+        for backend in maps.backends.values() {
+            readers.nodes.change(backend.node, true);
         }
         readers
     }
 
     /// A frontend was put, replaced or removed; `old` is what it was.
-    pub(super) fn frontend_changed(
+    pub(super) fn frontend_changed<F: Family>(
         &mut self,
         maps: &SimMaps<F>,
         key: &FrontendKey<F>,
         old: Option<Frontend>,
     ) -> Option<String> {
-        if let Some(old) = old.filter(|old| old.n_slots > 0) {
-            self.old.push(old.first_slot..old.first_slot.saturating_add(old.n_slots));
+        if let Some(old) = old {
+            self.old_slots.extend(indices(maps, &old));
             self.count(maps, &old, false);
         }
         let new = maps.frontends.get(key)?;
-        if new.n_slots > 0 {
-            self.count(maps, new, true);
-        }
+        self.count(maps, new, true);
         let damage = damage(maps, key, new)?;
         Some(format!("{}: {damage}", super::address(key)))
     }
 
-    /// Frontends that share a range count its slots once.
-    fn count(&mut self, maps: &SimMaps<F>, frontend: &Frontend, more: bool) {
-        let users = self.named.entry((frontend.first_slot, frontend.n_slots)).or_default();
-        let changes = if more { *users == 0 } else { *users == 1 };
-        *users = if more { *users + 1 } else { users.saturating_sub(1) };
-        if !changes {
-            return;
-        }
-        for slot in slots(maps, frontend) {
-            let count = self.slots_of.entry(slot.backend).or_default();
-            *count = if more { *count + 1 } else { count.saturating_sub(1) };
-        }
-        if !more {
-            self.named.remove(&(frontend.first_slot, frontend.n_slots));
+    fn count<F: Family>(&mut self, maps: &SimMaps<F>, frontend: &Frontend, more: bool) {
+        self.services.change(frontend.service, more);
+        for index in indices(maps, frontend) {
+            self.slots.change(index, more);
+            self.backends.change(slot(maps, index).backend, more);
         }
     }
 
     /// A backend is about to be put or removed.
-    pub(super) fn backend_changes(&self, maps: &SimMaps<F>, id: u32, new: Option<&Backend<F>>) -> Option<String> {
-        let old = maps.backends.get(&id)?;
+    pub(super) fn backend_changes<F: Family>(
+        &mut self,
+        maps: &SimMaps<F>,
+        id: u32,
+        new: Option<&Backend<F>>,
+    ) -> Option<String> {
+        let old = maps.backends.get(&id);
+        for (backend, more) in [(old, false), (new, true)] {
+            if let Some(backend) = backend {
+                self.nodes.change(backend.node, more);
+            }
+        }
+        let old = old?;
         let same = new.is_some_and(|new| (new.addr, new.port, new.service) == (old.addr, old.port, old.service));
-        let used = self.slots_of.get(&id).is_some_and(|count| *count > 0);
-        (used && !same).then(|| format!("backend {id} was removed or became another while a frontend leads to it"))
+        (self.backends.has(id) && !same)
+            .then(|| format!("backend {id} was removed or became another while a frontend leads to it"))
     }
 
     /// Slots are about to be written.
     pub(super) fn slots_change(&self, range: Range<u32>) -> Option<String> {
-        let overlaps = |other: Range<u32>| other.start < range.end && range.start < other.end;
-        let named = self.named.keys().find(|&&(first, n)| overlaps(first..first.saturating_add(n)));
-        if let Some((first, n)) = named {
-            return Some(format!("slots {range:?} were written while a frontend names {n} slots from {first}"));
+        let named = range.clone().find(|&index| self.slots.has(index));
+        let old = range.clone().find(|index| self.old_slots.contains(index));
+        match (named, old) {
+            (Some(index), _) => Some(format!("slots {range:?} were written while a frontend names slot {index}")),
+            (None, Some(index)) => {
+                Some(format!("slots {range:?} were written while a program may still read slot {index}"))
+            }
+            (None, None) => None,
         }
-        let old = self.old.iter().find(|&old| overlaps(old.clone()))?;
-        Some(format!("slots {range:?} were written while a program may still read {old:?}"))
+    }
+
+    /// Whether an entry refers to a name.
+    pub(super) fn refer_to(&self, key: NameKey) -> bool {
+        match key.kind {
+            name_kind::SERVICE => self.services.has(key.id),
+            name_kind::NODE => self.nodes.has(key.id),
+            _ => false,
+        }
     }
 
     /// All programs that were running have ended.
     pub(super) fn end(&mut self) {
-        self.old.clear();
+        self.old_slots.clear();
     }
 }
 
-fn slots<F: Family>(maps: &SimMaps<F>, frontend: &Frontend) -> impl Iterator<Item = Slot<F>> {
-    let range = super::range(maps, frontend.first_slot, frontend.n_slots).unwrap_or(0..0);
-    range.map(|index| maps.slots.get(&index).copied().unwrap_or_default())
+/// The slots that a frontend names; none if they are not all in the array.
+fn indices<F: Family>(maps: &SimMaps<F>, frontend: &Frontend) -> Range<u32> {
+    super::range(maps, frontend.first_slot, frontend.n_slots).unwrap_or(0..0)
+}
+
+fn slot<F: Family>(maps: &SimMaps<F>, index: u32) -> Slot<F> {
+    maps.slots.get(&index).copied().unwrap_or_default()
 }
 
 /// What is wrong with a frontend that was just put.
@@ -125,7 +165,7 @@ fn damage<F: Family>(maps: &SimMaps<F>, key: &FrontendKey<F>, frontend: &Fronten
     if super::range(maps, frontend.first_slot, frontend.n_slots).is_none() {
         return Some("names slots outside the array".to_owned());
     }
-    slots(maps, frontend).find_map(|slot| {
+    indices(maps, frontend).map(|index| slot(maps, index)).find_map(|slot| {
         let Some(backend) = maps.backends.get(&slot.backend).filter(|_| slot.backend != 0) else {
             return Some(format!("leads to backend {}, which does not exist", slot.backend));
         };
@@ -138,19 +178,10 @@ fn damage<F: Family>(maps: &SimMaps<F>, key: &FrontendKey<F>, frontend: &Fronten
 
 /// Where a frontend leads now.
 pub(super) fn moment<F: Family>(maps: &SimMaps<F>, key: &FrontendKey<F>) -> Moment {
-    let frontend = maps.frontends.get(key);
-    let address = |slot: Slot<F>| SocketAddr::new(F::to_ip(slot.addr), slot.port);
-    Moment {
-        frontend: super::address(key),
-        proto: key.proto,
-        backends: frontend.map(|frontend| slots(maps, frontend).map(address).collect()),
-    }
-}
-
-/// Whether an entry refers to a name.
-pub(super) fn uses<F: Family>(maps: &SimMaps<F>, key: NameKey) -> bool {
-    if key.kind == name_kind::NODE {
-        return maps.backends.values().any(|backend| backend.node == key.id);
-    }
-    key.kind == name_kind::SERVICE && maps.frontends.values().any(|frontend| frontend.service == key.id)
+    let address = |index| {
+        let slot = slot(maps, index);
+        SocketAddr::new(F::to_ip(slot.addr), slot.port)
+    };
+    let leads = |frontend: &Frontend| indices(maps, frontend).map(address).collect();
+    Moment { frontend: super::address(key), proto: key.proto, backends: maps.frontends.get(key).map(leads) }
 }

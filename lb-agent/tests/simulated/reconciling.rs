@@ -1,0 +1,239 @@
+//! How the loop spends its time: work in proportion to the change, small changes before long batches, retries, and what
+//! is said about all that.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use lb_agent::{
+    datapath::{faulty::FaultyStore, sim::SimStore, store::Capacity},
+    event::{Endpoint, EndpointSlice, Event, ObjectName, Service, ServiceKind, ServicePort, SlicePort},
+    reconcile::{Reconciler, Report, Step, Update, run},
+    watch::{Message, SourceKind, SourceStatus},
+};
+use lb_common::{abi::Proto, sim::SimSocket};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::agent::{Agent, Faults, ROOMY};
+
+/// Room for thousands of Services.
+const LARGE: Capacity = Capacity { frontends: 20_000, backends: 100_000, slots: 200_000 };
+
+fn ip(kind: u8, index: u16) -> Ipv4Addr {
+    let [high, low] = index.to_be_bytes();
+    Ipv4Addr::new(10, kind, high, low)
+}
+
+fn service(index: u16) -> Service {
+    Service {
+        name: ObjectName::new("default", format!("s{index}")),
+        created_s: 0,
+        kind: ServiceKind::ClusterIp,
+        cluster_ips: vec![ip(96, index).into()],
+        ports: vec![ServicePort { name: "".into(), proto: Proto::Tcp, port: 80 }],
+    }
+}
+
+/// The slice of the Service of this index; each of `endpoints` is the end of an address.
+fn slice(index: u16, endpoints: impl IntoIterator<Item = u16>) -> EndpointSlice {
+    let endpoint = |end| Endpoint {
+        address: IpAddr::V4(ip(244, end)),
+        ready: true,
+        serving: true,
+        terminating: false,
+        node: Some("n1".into()),
+        zone: None,
+    };
+    EndpointSlice {
+        name: ObjectName::new("default", format!("s{index}-1")),
+        service: format!("s{index}").into(),
+        ports: vec![SlicePort { name: "".into(), proto: Proto::Tcp, port: Some(8080) }],
+        endpoints: endpoints.into_iter().map(endpoint).collect(),
+    }
+}
+
+/// Full lists of so many Services with ten endpoints each.
+fn lists(services: u16) -> [Event; 2] {
+    let slices: Vec<_> = (0..services).map(|index| slice(index, 0..10)).collect();
+    let services: Vec<_> = (0..services).map(service).collect();
+    [Event::SlicesReset(slices.into()), Event::ServicesReset(services.into())]
+}
+
+/// Where a new connection to the Service goes, if anywhere else.
+fn lookup(maps: &SimStore, index: u16) -> Option<IpAddr> {
+    let to = (IpAddr::from(ip(96, index)), 80).into();
+    let reached = SimSocket::for_destination(ip(96, index).into(), Proto::Tcp).connect(maps.node(), to).ok()?;
+    (reached != to).then_some(reached.ip())
+}
+
+#[test]
+fn a_change_costs_the_same_few_operations_in_a_small_and_a_large_cluster() {
+    let costs = [10, 2_000].map(|services| {
+        let mut agent = Agent::start(LARGE, Faults::NONE);
+        agent.receive(lists(services));
+        agent.settle();
+        let before = agent.maps().operations();
+        agent.receive([Event::SliceApplied(slice(5, 1..11))]);
+        agent.settle();
+        agent.maps().operations() - before
+    });
+    // The new backend, the range, the frontend, the old backend.
+    assert_eq!(costs, [4, 4]);
+}
+
+#[test]
+fn a_change_does_not_wait_for_a_long_batch() {
+    let mut agent = Agent::start(LARGE, Faults::NONE);
+    agent.receive(lists(1));
+    agent.settle();
+    agent.receive(
+        (1..3_000).flat_map(|index| [Event::SliceApplied(slice(index, 0..10)), Event::ServiceApplied(service(index))]),
+    );
+    assert_eq!(agent.step(), Step::More);
+    assert!(agent.report().pending_since.is_some());
+    agent.receive([Event::SliceApplied(slice(0, [77]))]);
+    assert_eq!(agent.step(), Step::More, "the batch goes on");
+    assert_eq!(lookup(agent.maps(), 0), Some(ip(244, 77).into()));
+
+    agent.settle();
+    assert!(agent.report().pending_since.is_none());
+    assert!((1..3_000).all(|index| lookup(agent.maps(), index).is_some()));
+}
+
+#[test]
+fn a_failure_is_retried_ever_more_rarely_and_at_once_when_the_service_changes() {
+    let mut agent = Agent::start(ROOMY, Faults::NONE);
+    agent.receive(lists(2));
+    agent.settle();
+    agent.reconciler().store_mut().set_percent(100);
+    agent.receive([Event::SliceApplied(slice(0, [1]))]);
+    let mut pauses = Vec::new();
+    for _ in 0..3 {
+        assert_eq!(agent.step(), Step::Idle);
+        let pause = agent.next_try().unwrap();
+        pauses.push(pause.as_millis());
+        assert_eq!(agent.step(), Step::Idle, "not before its time");
+        assert_eq!(agent.next_try(), Some(pause));
+        agent.wait(pause);
+    }
+    assert_eq!(pauses, [20, 40, 80]);
+    agent.step();
+    let report = agent.report();
+    assert_eq!((report.failing, report.write_errors), (1, 4));
+    let error = report.last_error.unwrap().text;
+    assert_eq!(error, "Service default/s0: write of slots on map lb_faulty: injected fault");
+    assert!(report.pending_since.is_some());
+
+    agent.reconciler().store_mut().set_percent(0);
+    agent.receive([Event::SliceApplied(slice(0, [2]))]);
+    agent.step();
+    assert_eq!(lookup(agent.maps(), 0), Some(ip(244, 2).into()), "without waiting for the retry");
+    assert_eq!((agent.report().failing, agent.next_try()), (0, None));
+    assert!(agent.report().pending_since.is_none());
+}
+
+#[test]
+fn a_failing_service_does_not_keep_the_others() {
+    let mut agent = Agent::start(ROOMY, Faults { percent: 5, seed: 7 });
+    agent.receive(lists(100));
+    while agent.step() == Step::More {}
+    let report = agent.report();
+    assert!(report.failing > 10 && report.failing < 100, "{report:?}");
+    let served = (0..100).filter(|&index| lookup(agent.maps(), index).is_some()).count();
+    assert_eq!(served, 100 - report.failing);
+    agent.settle();
+    assert!((0..100).all(|index| lookup(agent.maps(), index).is_some()));
+}
+
+#[test]
+fn the_report_counts_what_the_maps_hold_and_tells_each_latency_once() {
+    let mut agent = Agent::start(ROOMY, Faults::NONE);
+    let [slices, services] = lists(3);
+    agent.receive([slices]);
+    agent.step();
+    assert!(agent.report().synced.is_none());
+    agent.wait(Duration::from_millis(5));
+    agent.receive([services]);
+    agent.wait(Duration::from_millis(7));
+    agent.settle();
+
+    let report = agent.report();
+    assert!(report.synced.is_some());
+    assert_eq!((report.usage.services, report.usage.ports), (3, 3));
+    let v4 = report.usage.v4;
+    assert_eq!((v4.frontends, v4.backends, v4.slots, v4.slots_resting), (3, 30, 30, 0));
+    assert_eq!(v4.capacity, ROOMY);
+    assert_eq!(report.latencies, [Duration::from_millis(7); 3]);
+    assert!(agent.report().latencies.is_empty());
+
+    agent.receive(lists(3));
+    agent.settle();
+    assert!(agent.report().latencies.is_empty(), "a relist without a change is none");
+}
+
+#[test]
+fn a_service_that_does_not_fit_waits_for_room_and_not_for_time() {
+    let mut agent = Agent::start(Capacity { frontends: 1, ..ROOMY }, Faults::NONE);
+    agent.receive(lists(1));
+    agent.settle();
+    agent.receive([Event::ServiceApplied(service(1))]);
+    agent.settle();
+    let report = agent.report();
+    assert_eq!((report.not_fitting, report.failing), (1, 0));
+    assert!(report.pending_since.is_none() && agent.next_try().is_none());
+    let error = report.last_error.unwrap().text;
+    assert!(error.starts_with("Service default/s1: map lb_frontends4 is full (1 entries): raise"), "{error}");
+}
+
+/// Runs the shell until it has told this, or ten seconds have passed.
+async fn told(updates: &mut mpsc::UnboundedReceiver<Update>, right: impl Fn(&Report) -> bool) -> Vec<SourceStatus> {
+    let mut sources = Vec::new();
+    let found = async {
+        while let Some(update) = updates.recv().await {
+            match update {
+                Update::Maps(report) if right(&report) => return,
+                Update::Maps(_) => {}
+                Update::Source(status) => sources.push(status),
+            }
+        }
+        panic!("the loop ended");
+    };
+    tokio::time::timeout(Duration::from_secs(10), found).await.expect("the loop reports it");
+    sources
+}
+
+#[tokio::test]
+async fn the_loop_follows_the_channel_retries_by_itself_and_leaves_the_maps_at_its_end() {
+    let store = FaultyStore::new(SimStore::new(1, ROOMY), 10, 3);
+    let reconciler = Reconciler::new(store).unwrap();
+    let (tx, rx) = mpsc::channel(4);
+    let (tell, mut updates) = mpsc::unbounded_channel();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let tell = move |update| tell.send(update).unwrap();
+    let shell = tokio::spawn(run(reconciler, rx, tell, async { stopped.await.unwrap() }));
+
+    let status = SourceStatus {
+        kind: SourceKind::Manifests,
+        location: "manifests".into(),
+        synced_since: None,
+        last_error: None,
+        problems: Vec::new(),
+    };
+    for event in lists(50) {
+        tx.send(Message::Event(event)).await.unwrap();
+    }
+    tx.send(Message::Status(status.clone())).await.unwrap();
+    let done = |report: &Report| report.synced.is_some() && report.pending_since.is_none();
+    let sources = told(&mut updates, |report| done(report) && report.usage.ports == 50).await;
+    assert_eq!(sources, [status]);
+
+    tx.send(Message::Event(Event::ServiceDeleted(service(7).name))).await.unwrap();
+    drop(tx);
+    told(&mut updates, |report| done(report) && report.usage.ports == 49).await;
+    stop.send(()).unwrap();
+    let maps = tokio::time::timeout(Duration::from_secs(10), shell).await.unwrap().unwrap().into_store().into_inner();
+    let served: Vec<_> = (0..50).filter(|&index| lookup(&maps, index).is_some()).collect();
+    assert_eq!(served, (0..50).filter(|&index| index != 7).collect::<Vec<_>>());
+    assert!(maps.violations().is_empty(), "{:?}", maps.violations());
+}
