@@ -91,8 +91,8 @@ pub(super) struct Faults {
     pub(super) breaks_watches: bool,
     /// It answers every request with this status and message.
     pub(super) refuse: Option<(u16, &'static str)>,
-    /// It knows no streaming lists and says so.
-    pub(super) no_streaming: bool,
+    /// It sends no streaming lists and says so with this status and message.
+    pub(super) no_streaming: Option<(u16, &'static str)>,
     /// It begins streaming lists and never ends them.
     pub(super) stalls: bool,
     /// It answers 410 to the request for a watch that is too old, where others tell it within the watch.
@@ -153,8 +153,8 @@ impl Server {
         let streaming = query.get("sendInitialEvents") == Some(&"true");
         match query.get("watch") {
             None => Ok(self.list(collection, &query)),
-            Some(_) if streaming && faults.no_streaming => {
-                Ok(status(422, "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"))
+            Some(_) if let (true, Some((code, message))) = (streaming, faults.no_streaming) => {
+                Ok(status(code, message))
             }
             Some(_) => Ok(self.watch(collection, streaming, query["resourceVersion"].parse().unwrap(), &faults)),
         }

@@ -78,7 +78,10 @@ pub(super) struct Follower<W> {
     out: mpsc::Sender<Reported>,
     names: Interner,
     brake: Brake,
+    /// Lists are asked for as streams.
     streaming: bool,
+    /// What the watcher asks for next is a list, not the rest of a watch.
+    needs_list: bool,
     list: List<W>,
 }
 
@@ -101,7 +104,7 @@ impl<W> Default for List<W> {
 /// Why the watcher has to begin anew, with a list.
 #[derive(Debug)]
 enum Restart {
-    /// In pages, since the server has no streaming lists.
+    /// In pages this time, since the server sends no streaming list.
     Paged,
     /// Because the watch cannot be resumed.
     List,
@@ -118,6 +121,7 @@ impl<W: Watched> Follower<W> {
             names: Interner::default(),
             brake: Brake::default(),
             streaming: true,
+            needs_list: true,
             list: List::default(),
         }
     }
@@ -127,8 +131,9 @@ impl<W: Watched> Follower<W> {
         while let Ok(restart) = self.follow().await {
             match restart {
                 Restart::Paged => self.streaming = false,
-                Restart::List => {}
+                Restart::List => self.streaming = true,
                 Restart::Confirm => {
+                    self.streaming = true;
                     self.line.leave_server();
                     sleep(CONFIRM_AFTER).await;
                 }
@@ -143,6 +148,7 @@ impl<W: Watched> Follower<W> {
         let mut stream = watcher::watcher(api, config).boxed();
         let mut backoff = DefaultBackoff::default();
         self.list = List::default();
+        self.needs_list = true;
         let mut stalled = Instant::now() + LIST_STALL;
         loop {
             let item = tokio::select! {
@@ -164,7 +170,8 @@ impl<W: Watched> Follower<W> {
                     }
                 }
                 Some(Err(error)) => {
-                    let trouble = Trouble::of(&error, self.streaming);
+                    let trouble = Trouble::of(&error, self.streaming && self.needs_list);
+                    self.needs_list |= trouble == Trouble::Expired;
                     if trouble == Trouble::NoStreamingLists {
                         return Ok(Restart::Paged);
                     }
@@ -226,6 +233,7 @@ impl<W: Watched> Follower<W> {
 
     async fn listed(&mut self) -> Result<Option<Restart>, Closed> {
         let list = std::mem::take(&mut self.list);
+        self.needs_list = false;
         match self.brake.judge(list.weights) {
             Verdict::Believe => {
                 self.report(Report::Event(W::listed(list.objects))).await?;

@@ -23,6 +23,8 @@ struct Condition {
     listed: bool,
     answering: bool,
     problems: BTreeMap<ObjectName, Vec<Arc<str>>>,
+    /// Errors that were told since it last answered: each is told once, however often it is met.
+    told: BTreeSet<String>,
 }
 
 /// What the operator should be told now.
@@ -74,11 +76,13 @@ impl Tracker {
                 kind.problems.clone_from(problems);
                 kind.listed = true;
                 kind.answering = true;
+                kind.told.clear();
             }
             Report::Answered => {
                 if kind.listed && !kind.answering {
                     let text = format!("API server {}: {}: answers again", reported.url, reported.resource);
                     notices.push(Notice::Info(text));
+                    kind.told.clear();
                 }
                 kind.answering = true;
             }
@@ -88,7 +92,7 @@ impl Tracker {
                 self.status.last_error = Some(SourceError { at: now, text: text.as_str().into() });
             }
             Report::Failed(trouble, text) => {
-                let repeated = !kind.answering && self.status.last_error.as_ref().is_some_and(|e| *e.text == **text);
+                let repeated = !kind.told.insert(text.clone());
                 kind.answering = false;
                 self.status.last_error = Some(SourceError { at: now, text: text.as_str().into() });
                 match trouble {

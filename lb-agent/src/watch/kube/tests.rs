@@ -127,7 +127,13 @@ async fn lists_and_watches_select_what_is_ours_and_are_followed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_without_streaming_lists_is_listed_in_pages() {
-    for faults in [Faults { no_streaming: true, ..Faults::default() }, Faults { stalls: true, ..Faults::default() }] {
+    let refusals = [
+        (422, "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"),
+        (500, "the required storage feature RequestWatchProgress is disabled"),
+    ];
+    let refusing = refusals.map(|refusal| Faults { no_streaming: Some(refusal), ..Faults::default() });
+    let stalling = Faults { stalls: true, ..Faults::default() };
+    for faults in refusing.into_iter().chain([stalling]) {
         let server = Server::with(&cluster(1200), faults);
         let mut live = Live::start(&[&server]);
         live.until_synced().await;

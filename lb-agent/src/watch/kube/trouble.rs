@@ -20,16 +20,19 @@ pub(super) enum Trouble {
 }
 
 impl Trouble {
-    /// Sorts an error. `streaming` tells whether a streaming list was asked for.
-    pub(super) fn of(error: &watcher::Error, streaming: bool) -> Self {
+    /// Sorts an error. `streaming_list` tells whether it answers the request for a streaming list.
+    pub(super) fn of(error: &watcher::Error, streaming_list: bool) -> Self {
         let Some(status) = status(error) else { return Self::Failed };
         match status.code {
             401 => Self::Unauthorized,
             403 => Self::Forbidden,
             410 => Self::Expired,
-            // 422 is what a server says whose WatchList feature is off ("sendInitialEvents is forbidden for watch unless
-            // the WatchList feature gate is enabled"); one older than 1.27 refuses resourceVersionMatch with 400.
-            400 | 422 if streaming && matches!(error, watcher::Error::WatchStartFailed(_)) => Self::NoStreamingLists,
+            // Servers say it in many ways: 422 where the feature is off, 400 before 1.27, 500 where etcd is too old for it
+            // ("the required storage feature RequestWatchProgress is disabled"). So whatever the answer is, a list in pages
+            // is tried next, as client-go does it; only being asked to slow down (429) says nothing about lists.
+            code if streaming_list && code != 429 && matches!(error, watcher::Error::WatchStartFailed(_)) => {
+                Self::NoStreamingLists
+            }
             _ => Self::Failed,
         }
     }
