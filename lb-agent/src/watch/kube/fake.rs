@@ -93,6 +93,8 @@ pub(super) struct Faults {
     pub(super) refuse: Option<(u16, &'static str)>,
     /// It sends no streaming lists and says so with this status and message.
     pub(super) no_streaming: Option<(u16, &'static str)>,
+    /// It begins streaming lists and says only then that it has none.
+    pub(super) no_streaming_after_all: bool,
     /// It begins streaming lists and never ends them.
     pub(super) stalls: bool,
     /// It answers 410 to the request for a watch that is too old, where others tell it within the watch.
@@ -190,7 +192,12 @@ impl Server {
             first.extend(self.objects(collection).into_iter().map(|object| json!({"type": "ADDED", "object": object})));
             let bookmark = json!({"type": "BOOKMARK", "object": {"kind": "x", "apiVersion": "v1", "metadata":
                 {"resourceVersion": version.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}}}});
-            first.extend((!faults.stalls).then_some(bookmark));
+            if faults.no_streaming_after_all {
+                let failed = json!({"kind": "Status", "status": "Failure", "code": 500, "message": "no such feature"});
+                first = [json!({"type": "ERROR", "object": failed})].into();
+            } else if !faults.stalls {
+                first.push_back(bookmark);
+            }
         } else if from < self.store.contents.lock().unwrap().oldest {
             if faults.gone_at_once {
                 return status(410, "too old resource version");

@@ -132,8 +132,9 @@ async fn a_server_without_streaming_lists_is_listed_in_pages() {
         (500, "the required storage feature RequestWatchProgress is disabled"),
     ];
     let refusing = refusals.map(|refusal| Faults { no_streaming: Some(refusal), ..Faults::default() });
+    let failing = Faults { no_streaming_after_all: true, ..Faults::default() };
     let stalling = Faults { stalls: true, ..Faults::default() };
-    for faults in refusing.into_iter().chain([stalling]) {
+    for faults in refusing.into_iter().chain([failing, stalling]) {
         let server = Server::with(&cluster(1200), faults);
         let mut live = Live::start(&[&server]);
         live.until_synced().await;

@@ -27,12 +27,10 @@ impl Trouble {
             401 => Self::Unauthorized,
             403 => Self::Forbidden,
             410 => Self::Expired,
-            // Servers say it in many ways: 422 where the feature is off, 400 before 1.27, 500 where etcd is too old for it
-            // ("the required storage feature RequestWatchProgress is disabled"). So whatever the answer is, a list in pages
-            // is tried next, as client-go does it; only being asked to slow down (429) says nothing about lists.
-            code if streaming_list && code != 429 && matches!(error, watcher::Error::WatchStartFailed(_)) => {
-                Self::NoStreamingLists
-            }
+            // Servers say it in many ways: 422 where the feature is off, 400 before 1.27, 500 within the stream where etcd is
+            // too old for it ("the required storage feature RequestWatchProgress is disabled"). So whatever the answer is,
+            // a list in pages is tried next, as client-go does it; only being asked to slow down (429) says nothing.
+            code if streaming_list && code != 429 => Self::NoStreamingLists,
             _ => Self::Failed,
         }
     }
