@@ -9,7 +9,7 @@ use super::{
 use crate::{
     clock,
     datapath::{
-        bpf::{Attached, MapUse, OpenError, PROGRAMS, Reader},
+        bpf::{self, Attached, MapUse, OpenError, PROGRAMS, Reader},
         store::StoreError,
     },
 };
@@ -76,15 +76,25 @@ pub(super) fn map_failure(error: StoreError) -> Failure {
     OpenError::from(error).into()
 }
 
-/// Each error knows its exit status.
+/// Each error knows its exit status, but for one that only its cause tells.
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         let exit = match error.exit_status() {
-            crate::datapath::bpf::EXIT_UNAVAILABLE => Exit::Unavailable,
-            crate::datapath::bpf::EXIT_NO_PERMISSION => Exit::Denied,
-            crate::datapath::bpf::EXIT_CONFIG => Exit::Config,
+            bpf::EXIT_UNAVAILABLE => Exit::Unavailable,
+            bpf::EXIT_NO_PERMISSION => Exit::Denied,
+            bpf::EXIT_CONFIG => Exit::Config,
             _ => Exit::Unexpected,
         };
+        let error = anyhow::Error::new(error);
+        if exit == Exit::Unexpected && is_denied(&error) {
+            return Self::new(Exit::Denied, error.context("root is needed (CAP_BPF, and access to the pins)"));
+        }
         Self::new(exit, error)
     }
+}
+
+/// Whether the kernel refused for want of a permission.
+fn is_denied(error: &anyhow::Error) -> bool {
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    causes.into_iter().any(|cause| cause.kind() == std::io::ErrorKind::PermissionDenied)
 }

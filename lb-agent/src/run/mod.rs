@@ -27,7 +27,7 @@ use crate::{
         store::Capacity,
     },
     observe::{
-        Identity, Observer, Problem, SelfTest, agent_status,
+        Identity, Observer, Problem, SelfTest, State, agent_status,
         http::{health_routes, metrics_routes, serve},
         metrics::{Metrics, ReadCounters},
     },
@@ -53,8 +53,12 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     let source = runtime.block_on(open_source(&source))?;
     let mut datapath = open_datapath(&args)?;
     let observer = Observer::default();
+    let mut record = Record::start(&datapath)?;
+    // `status` must not show the last agent's words as this one's.
+    record.write(&observer.state());
+    attach(&mut datapath)?;
     self_test(&mut datapath, &observer);
-    runtime.block_on(operate(&args, source, datapath, observer))
+    runtime.block_on(operate(&args, source, datapath, observer, record))
 }
 
 fn announce(args: &RunArgs, node: &str) {
@@ -76,7 +80,7 @@ fn unexpected(error: impl std::error::Error + Send + Sync + 'static, doing: &'st
     anyhow::Error::new(error).context(doing).into()
 }
 
-/// Checks the machine, takes the lock, opens the maps, loads and attaches the programs.
+/// Checks the machine, takes the lock, opens the maps and loads the programs.
 fn open_datapath(args: &RunArgs) -> Result<Datapath, Failure> {
     let options = Options {
         object: EBPF_OBJECT,
@@ -89,11 +93,15 @@ fn open_datapath(args: &RunArgs) -> Result<Datapath, Failure> {
             slots: args.max_backends.saturating_mul(2),
         },
     };
-    let (mut datapath, notes) = Datapath::open(&options)?;
+    let (datapath, notes) = Datapath::open(&options)?;
     log_notes(&notes);
+    Ok(datapath)
+}
+
+fn attach(datapath: &mut Datapath) -> Result<(), Failure> {
     log_notes(&datapath.attach()?);
     info!(cgroup = %datapath.cgroup_root().display(), "programs attached");
-    Ok(datapath)
+    Ok(())
 }
 
 fn log_notes(notes: &[Note]) {
@@ -151,10 +159,16 @@ impl Source {
 }
 
 /// Everything after the start: source, reconcile loop, HTTP servers, status, until a signal comes.
-async fn operate(args: &RunArgs, source: Source, datapath: Datapath, observer: Observer) -> Result<(), Failure> {
+async fn operate(
+    args: &RunArgs,
+    source: Source,
+    datapath: Datapath,
+    observer: Observer,
+    record: Record,
+) -> Result<(), Failure> {
     let signal = termination()?;
     serve_http(args, &datapath, &observer)?;
-    tokio::spawn(record(observer.clone(), datapath.status_writer()?));
+    tokio::spawn(record.keep(observer.clone()));
     let (sender, messages) = mpsc::channel(MESSAGES);
     let mut reconciling = Reconciling::start(datapath, messages, observer)?;
     tokio::spawn(source.run(sender));
@@ -226,29 +240,46 @@ fn serve_http(args: &RunArgs, datapath: &Datapath, observer: &Observer) -> Resul
         tokio::spawn(serve("--healthz-address", address, health_routes(observer), report.clone()));
     }
     if let Some(address) = args.metrics_address.socket() {
-        let reader = datapath.reader()?;
-        let counters: ReadCounters = Box::new(move || Ok(reader.counters()?));
+        let reader = datapath.counters()?;
+        let counters: ReadCounters = Box::new(move || Ok(reader.read()?));
         let metrics = std::sync::Arc::new(Metrics::new(observer, VERSION, counters));
         tokio::spawn(serve("--metrics-address", address, metrics_routes(metrics), report));
     }
     Ok(())
 }
 
-/// Keeps the map `lb_agent` up to date, a few times a second at most.
-async fn record(observer: Observer, mut writer: StatusWriter) {
-    const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
-    let identity = Identity { started: SystemTime::now(), pid: std::process::id(), version: VERSION };
-    let mut failed = false;
-    loop {
-        let result = writer.write(&agent_status(&identity, &observer.state()));
+/// The map `lb_agent`: what `lb-agent status` knows of this agent.
+struct Record {
+    writer: StatusWriter,
+    identity: Identity,
+    failed: bool,
+}
+
+impl Record {
+    fn start(datapath: &Datapath) -> Result<Self, Failure> {
+        let identity = Identity { started: SystemTime::now(), pid: std::process::id(), version: VERSION };
+        Ok(Self { writer: datapath.status_writer()?, identity, failed: false })
+    }
+
+    /// Failure is said once: what the agent is for does not need this map.
+    fn write(&mut self, state: &State) {
+        let result = self.writer.write(&agent_status(&self.identity, state));
         if let Err(error) = &result
-            && !failed
+            && !self.failed
         {
             warn!("`lb-agent status` will be out of date: {error}");
         }
-        failed = result.is_err();
-        observer.changed().await;
-        tokio::time::sleep(PAUSE).await;
+        self.failed = result.is_err();
+    }
+
+    /// Keeps it up to date, a few times a second at most.
+    async fn keep(mut self, observer: Observer) {
+        const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+        loop {
+            self.write(&observer.state());
+            observer.changed().await;
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }
 

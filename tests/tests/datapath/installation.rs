@@ -202,7 +202,7 @@ fn cleanup_leaves_nothing_and_may_be_repeated() {
 fn the_self_test_sees_that_a_hook_is_missing_and_leaves_no_entry() {
     let place = Place::new("selftest");
     let (mut datapath, _) = place.start();
-    let reader = datapath.reader().unwrap();
+    let reader = Reader::open(place.bpffs.path()).unwrap();
     fs::remove_file(place.bpffs.path().join("lb/links/lb_sendmsg4")).unwrap();
     let error = datapath.self_test().unwrap_err();
     assert!(error.to_string().contains("a datagram to the test address 192.0.2.179"), "{error}");

@@ -40,7 +40,7 @@ pub use self::{
     cleanup::cleanup,
     error::{EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, Note, OpenError},
     load::PROGRAMS,
-    reader::Reader,
+    reader::{Counters, Reader},
     store::KernelStore,
 };
 use self::{error::system, paths::Paths, preflight::Cgroup};
@@ -66,7 +66,6 @@ pub struct Datapath {
     store: KernelStore,
     ebpf: Ebpf,
     cgroup: Cgroup,
-    bpffs: PathBuf,
     paths: Paths,
     /// Open as long as this agent is the one.
     _lock: File,
@@ -93,8 +92,7 @@ impl Datapath {
             let frontends = count::<V4>(&store)? + count::<V6>(&store)?;
             notes.push(Note::Adopted { frontends });
         }
-        let bpffs = options.bpffs.clone();
-        Ok((Self { store, ebpf, cgroup, bpffs, paths, _lock: lock }, notes))
+        Ok((Self { store, ebpf, cgroup, paths, _lock: lock }, notes))
     }
 
     /// The cgroup that the programs attach to: `Options::cgroup_root`, or what was found.
@@ -131,9 +129,9 @@ impl Datapath {
         links::attached(&self.paths)
     }
 
-    /// A reader of the same maps, for metrics; it may be sent to another thread.
-    pub fn reader(&self) -> Result<Reader, OpenError> {
-        Reader::open(&self.bpffs)
+    /// A reader of the programs' counters, for metrics; it may be sent to another thread.
+    pub fn counters(&self) -> Result<Counters, OpenError> {
+        Counters::open(&self.paths)
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Reader {
     paths: Paths,
     store: KernelStore,
     agent: Array<MapData, AgentStatus>,
-    stats: PerCpuArray<MapData, u64>,
+    counters: Counters,
 }
 
 impl Reader {
@@ -43,8 +43,8 @@ impl Reader {
             Ok((open(name)?, entries))
         })?;
         let agent = Map::Array(open(maps::AGENT)?).try_into().map_err(failed(maps::AGENT, "open"))?;
-        let stats = Map::PerCpuArray(open(maps::STATS)?).try_into().map_err(failed(maps::STATS, "open"))?;
-        Ok(Self { store, agent, stats, paths })
+        let counters = Counters::open(&paths)?;
+        Ok(Self { store, agent, counters, paths })
     }
 
     /// The maps that `plan` writes, for reading.
@@ -60,11 +60,7 @@ impl Reader {
 
     /// The counters, summed over all processors.
     pub fn counters(&self) -> Result<Vec<(Counter, u64)>, OpenError> {
-        let sum = |counter: &Counter| {
-            let per_cpu = self.stats.get(&(*counter as u32), 0).map_err(failed(maps::STATS, "read"))?;
-            Ok((*counter, per_cpu.iter().sum()))
-        };
-        Counter::ALL.iter().map(sum).collect()
+        self.counters.read()
     }
 
     /// How full each map is. Reads the maps whole: for the tools and for a metrics request now and then.
@@ -84,6 +80,27 @@ impl Reader {
     /// Whether an agent holds the lock now.
     pub fn agent_alive(&self) -> Result<bool, OpenError> {
         lock::is_held(&self.paths.root)
+    }
+}
+
+/// Reads the programs' counters only: without the slots, whose mapping would count as 20 MiB of the reader's memory.
+pub struct Counters {
+    stats: PerCpuArray<MapData, u64>,
+}
+
+impl Counters {
+    pub(super) fn open(paths: &Paths) -> Result<Self, OpenError> {
+        let map = Map::PerCpuArray(load::open_pinned(&paths.maps, maps::STATS)?);
+        Ok(Self { stats: map.try_into().map_err(failed(maps::STATS, "open"))? })
+    }
+
+    /// The counters, summed over all processors.
+    pub fn read(&self) -> Result<Vec<(Counter, u64)>, OpenError> {
+        let sum = |counter: &Counter| {
+            let per_cpu = self.stats.get(&(*counter as u32), 0).map_err(failed(maps::STATS, "read"))?;
+            Ok((*counter, per_cpu.iter().sum()))
+        };
+        Counter::ALL.iter().map(sum).collect()
     }
 }
 
