@@ -58,7 +58,8 @@ impl Node {
         node.netns.sysctl("net/ipv4/ip_forward", "1")?;
         node.netns.sysctl("net/ipv6/conf/all/forwarding", "1")?;
         // Until the node joins an underlay, its address is on lo.
-        node.netns.ip([format!("addr add {}/32 dev lo", node.v4()), format!("addr add {}/128 dev lo", node.v6())])?;
+        node.netns
+            .ip([format!("addr add {}/32 dev lo", node.v4()), format!("addr add {}/128 dev lo nodad", node.v6())])?;
         if layout == Layout::Bridge {
             node.make_bridge()?;
         }

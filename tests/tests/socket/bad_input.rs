@@ -66,7 +66,7 @@ fn a_bpffs_that_is_none_is_named() -> Result<()> {
 fn a_cgroup_root_that_is_none_is_named() -> Result<()> {
     let (node, manifests) = (Node::new("node")?, Manifests::new()?);
     let places = Places { cgroup: "/tmp".to_owned(), ..Places::of(&node, &manifests)? };
-    assert_says(run_agent(&node, &[], &places.args())?, 69, &["/tmp", "cgroup2"]);
+    assert_says(run_agent(&node, &[], &places.args())?, 78, &["/tmp", "cgroup2"]);
     Ok(())
 }
 

@@ -70,16 +70,20 @@ fn a_connected_socket_that_connects_elsewhere_shows_its_new_peer() -> Result<()>
     Ok(())
 }
 
+/// Not from IPv4 to IPv6: Linux 6.18 then loses the answers, without any agent too.
 #[test]
-fn an_ipv6_socket_that_changes_between_families_shows_its_new_peer() -> Result<()> {
+fn an_ipv6_socket_that_changes_to_ipv4_shows_its_new_peer() -> Result<()> {
     let cluster = Cluster::serving(&["a"])?;
-    let socket = cluster.client.udp(every_target()[1])?;
-    let pod = cluster.pods[0].at6(POD_PORT);
-    for target in [every_target()[2], every_target()[1], every_target()[2], pod.into()] {
-        socket.connect(target.on_the_socket())?;
-        assert_eq!(socket.names()?.peer, Some(target.on_the_socket()));
+    let [_, v6, v4_in_v6] = every_target();
+    let socket = cluster.client.udp(v6)?;
+    for target in [v6, v4_in_v6, Target::v4_in_v6(cluster.pods[0].at4(POD_PORT))] {
+        let to = target.on_the_socket();
+        socket.connect(to)?;
+        assert_eq!(socket.names()?.peer, Some(to));
         socket.send()?;
-        assert_eq!(socket.receive()?.from, Some(target.on_the_socket()));
+        assert_eq!(socket.receive()?.from, Some(to));
+        // It keeps its source address otherwise, which the other family cannot use (EAFNOSUPPORT).
+        socket.disconnect()?;
     }
     Ok(())
 }
