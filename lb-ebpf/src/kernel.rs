@@ -14,7 +14,7 @@ use lb_common::{
     logic::seam::{Environment, Maps, NoStorage, Socket},
 };
 
-use crate::maps::{Pinned, STATS};
+use crate::maps::{KernelMaps, Pinned, STATS};
 
 /// `TCP_ESTABLISHED` (include/net/tcp_states.h): the state of every socket that has a peer, of UDP ones also.
 const ESTABLISHED: u32 = 1;
@@ -66,19 +66,17 @@ impl<'a> Hook<'a> {
 impl<F: Pinned> Maps<F> for Hook<'_> {
     #[inline(always)]
     fn frontend(&self, key: &FrontendKey<F>) -> Option<Frontend> {
-        // SAFETY: copied at once, and the map has no preallocation: what it points to changes for nobody.
-        unsafe { F::frontends().get(key) }.copied()
+        KernelMaps.frontend(key)
     }
 
     #[inline(always)]
     fn slot(&self, index: u32) -> Option<Slot<F>> {
-        F::slots().get(index).copied()
+        KernelMaps.slot(index)
     }
 
     #[inline(always)]
     fn backend(&self, id: u32) -> Option<Backend<F>> {
-        // SAFETY: as for `frontend`.
-        unsafe { F::backends().get(id) }.copied()
+        KernelMaps.backend(id)
     }
 }
 

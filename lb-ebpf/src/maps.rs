@@ -6,9 +6,13 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, PerCpuArray, SkStorage},
     macros::btf_map,
 };
-use lb_common::abi::{
-    AgentStatus, Backend, Family, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, Slot, SockDst, UdpPeers, V4, V6,
-    maps::{N_BACKENDS, N_FRONTENDS, N_NAMES, N_SLOTS},
+use lb_common::{
+    abi::{
+        AgentStatus, Backend, Family, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, Slot, SockDst, UdpPeers, V4,
+        V6,
+        maps::{N_BACKENDS, N_FRONTENDS, N_NAMES, N_SLOTS},
+    },
+    logic::seam::Maps,
 };
 
 /// Entries are allocated when they are used, so that a large capacity costs nothing. And more than that: an entry that
@@ -111,3 +115,26 @@ macro_rules! pinned {
 
 pinned!(V4, V6, FRONTENDS4, SLOTS4, BACKENDS4, SOCK4, SOCKUDP4);
 pinned!(V6, V4, FRONTENDS6, SLOTS6, BACKENDS6, SOCK6, SOCKUDP6);
+
+/// The maps of both families, for the logic.
+#[derive(Clone, Copy)]
+pub struct KernelMaps;
+
+impl<F: Pinned> Maps<F> for KernelMaps {
+    #[inline(always)]
+    fn frontend(&self, key: &FrontendKey<F>) -> Option<Frontend> {
+        // SAFETY: copied at once, and the map has no preallocation: what it points to changes for nobody.
+        unsafe { F::frontends().get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<Slot<F>> {
+        F::slots().get(index).copied()
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u32) -> Option<Backend<F>> {
+        // SAFETY: as for `frontend`.
+        unsafe { F::backends().get(id) }.copied()
+    }
+}

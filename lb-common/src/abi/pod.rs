@@ -26,3 +26,8 @@ macro_rules! plain_per_family {
 
 plain!(AgentStatus, Frontend, Name, NameKey);
 plain_per_family!(Backend, FrontendKey, Slot, SockDst, UdpPeer, UdpPeers);
+
+#[cfg(feature = "probe")]
+// SAFETY: repr(C) of 32-bit integers, byte arrays in multiples of four, and the types above: no padding, and every bit
+// pattern is valid.
+unsafe impl aya::Pod for crate::probe::Call {}
