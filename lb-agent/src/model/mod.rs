@@ -42,7 +42,15 @@ pub struct Model {
 #[derive(Debug, Default)]
 struct Entry {
     service: Option<Service>,
-    slices: BTreeMap<Arc<str>, EndpointSlice>,
+    /// Sorted by name. Most Services have one or two, for which a map would be mostly empty space.
+    slices: Vec<EndpointSlice>,
+}
+
+impl Entry {
+    /// Where the slice of this name is, or would have to be.
+    fn find(&self, slice: &str) -> Result<usize, usize> {
+        self.slices.binary_search_by(|other| (*other.name.name).cmp(slice))
+    }
 }
 
 impl Model {
@@ -95,7 +103,7 @@ impl Model {
         if frontends.is_empty() {
             return None;
         }
-        let merged = endpoints::merge(port, entry.slices.values(), endpoints::Families::of(&frontends));
+        let merged = endpoints::merge(port, entry.slices.iter(), endpoints::Families::of(&frontends));
         Some(DesiredPort {
             port_name: port.name.clone(),
             proto: port.proto,
@@ -164,11 +172,15 @@ impl Model {
         }
         let service = service_of(&slice.name, &slice.service);
         let entry = self.entries.entry(service.clone()).or_default();
-        if entry.slices.get(&slice.name.name) == Some(&slice) {
-            return;
+        match entry.find(&slice.name.name) {
+            Ok(at) if entry.slices[at] == slice => return,
+            Ok(at) => entry.slices[at] = slice,
+            Err(at) => {
+                self.owners.insert(slice.name.clone(), slice.service.clone());
+                entry.slices.reserve_exact(1);
+                entry.slices.insert(at, slice);
+            }
         }
-        self.owners.insert(slice.name.clone(), slice.service.clone());
-        entry.slices.insert(slice.name.name.clone(), slice);
         if entry.service.is_some() {
             dirty.insert(service);
         }
@@ -178,7 +190,10 @@ impl Model {
         let Some(owner) = self.owners.remove(name) else { return };
         let service = service_of(name, &owner);
         let Some(entry) = self.entries.get_mut(&service) else { return };
-        entry.slices.remove(&name.name);
+        if let Ok(at) = entry.find(&name.name) {
+            entry.slices.remove(at);
+            entry.slices.shrink_to_fit();
+        }
         if entry.service.is_some() {
             dirty.insert(service);
         } else if entry.slices.is_empty() {
