@@ -102,16 +102,19 @@ impl Environment for Hook<'_> {
             // the read and the write may lose it a count, which statistics can bear.
             unsafe { *count += 1 };
         }
-        if counter == Counter::BadSlot {
-            report_bad_slot(self.ctx);
+        if counter == Counter::DamagedMaps {
+            report_damage(self.ctx);
         }
     }
 }
 
 /// Not inlined, so that none of it is in the way of those who never need it.
 #[inline(never)]
-fn report_bad_slot(ctx: &SockAddrContext) {
-    error!(ctx, "a frontend names a slot that does not exist: the maps are damaged, run `lb-agent cleanup`");
+fn report_damage(ctx: &SockAddrContext) {
+    error!(
+        ctx,
+        "the maps are damaged (a frontend without a valid checksum or slot): stop the agent, run `lb-agent cleanup`, start it"
+    );
 }
 
 impl<F: Pinned> Socket<F> for Hook<'_> {

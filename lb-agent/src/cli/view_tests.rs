@@ -16,7 +16,8 @@ fn put_backend<F: Family>(store: &mut impl FamilyStore<F>, id: u32, ip: &str, st
 fn put_frontend<F: Family>(store: &mut impl FamilyStore<F>, ip: &str, service: u32, first_slot: u32, n_slots: u32) {
     let addr = F::from_ip(ip.parse().unwrap()).unwrap();
     let key = FrontendKey { addr, port: 80, proto: Proto::Tcp.number(), scope: scope::INTERNAL };
-    store.put_frontend(&key, &Frontend { service, first_slot, n_slots, ..Frontend::default() }).unwrap();
+    let frontend = Frontend { service, first_slot, n_slots, ..Frontend::default() };
+    store.put_frontend(&key, &frontend.sealed(&key)).unwrap();
 }
 
 /// Service port 1, named, in both families; Service port 2 without name and backends.

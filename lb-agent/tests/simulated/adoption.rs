@@ -83,7 +83,7 @@ fn frontend() -> impl Strategy<Value = Frontend> {
         first_slot,
         n_slots,
         flags,
-        affinity_s: 0,
+        ..Frontend::default()
     })
 }
 

@@ -28,8 +28,10 @@ counters! {
     UdpSelect = "udp_select",
     /// Connects and datagrams refused because the Service has no usable endpoint.
     NoBackend = "no_backend",
-    /// The frontend named a slot outside the array: the maps are damaged. Refused.
-    BadSlot = "bad_slot",
+    /// The maps are damaged: a frontend names a slot outside the array, or its checksum is wrong each time. Refused.
+    DamagedMaps = "damaged_maps",
+    /// A frontend was replaced while it was read; it was looked up again.
+    FrontendReread = "frontend_reread",
     /// The kernel had no memory for socket storage: translated, but the reverse direction is not known.
     NoStorage = "no_storage",
     /// An unconnected UDP socket talks to more Services than are remembered; the oldest pair was dropped.

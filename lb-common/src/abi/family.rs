@@ -13,10 +13,14 @@ mod sealed {
 pub trait Family: sealed::Sealed + Copy + Eq + Ord + Hash + Debug + Default + Send + Sync + 'static {
     /// An address as bytes in wire order. The unspecified address (all zero) never names a frontend or backend.
     type Addr: Copy + Eq + Ord + Hash + Debug + Default + AsRef<[u8]> + Send + Sync + 'static;
+    /// The same bytes as numbers in native order, for arithmetic on whole addresses.
+    type Words: AsRef<[u32]>;
     /// 4 or 6.
     const VERSION: u8;
     /// The loopback address; see `logic::socket` for its use in refusals on old kernels.
     const LOOPBACK: Self::Addr;
+    /// See [`Self::Words`].
+    fn words(addr: Self::Addr) -> Self::Words;
     /// The same as `std::net::IpAddr`.
     fn to_ip(addr: Self::Addr) -> core::net::IpAddr;
     /// The address, if `ip` is of this family.
@@ -33,8 +37,14 @@ pub struct V6;
 
 impl Family for V4 {
     type Addr = [u8; 4];
+    type Words = [u32; 1];
     const VERSION: u8 = 4;
     const LOOPBACK: [u8; 4] = [127, 0, 0, 1];
+
+    #[inline(always)]
+    fn words(addr: [u8; 4]) -> [u32; 1] {
+        [u32::from_ne_bytes(addr)]
+    }
 
     fn to_ip(addr: [u8; 4]) -> core::net::IpAddr {
         core::net::IpAddr::V4(addr.into())
@@ -50,8 +60,16 @@ impl Family for V4 {
 
 impl Family for V6 {
     type Addr = [u8; 16];
+    type Words = [u32; 4];
     const VERSION: u8 = 6;
     const LOOPBACK: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "takes the number apart")]
+    fn words(addr: [u8; 16]) -> [u32; 4] {
+        let all = u128::from_ne_bytes(addr);
+        [all as u32, (all >> 32) as u32, (all >> 64) as u32, (all >> 96) as u32]
+    }
 
     fn to_ip(addr: [u8; 16]) -> core::net::IpAddr {
         core::net::IpAddr::V6(addr.into())

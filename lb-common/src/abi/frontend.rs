@@ -33,6 +33,11 @@ pub struct FrontendKey<F: Family> {
 
 /// Value of `lb_frontends4/6`. Replacing it is the moment at which a Service changes: the slots it names were written
 /// before, and those it named rest until no program can still read them.
+///
+/// It says for itself whether it was read whole. A program holds a pointer into the map while it copies the value, and
+/// since 6.1 a hash map gives the memory of a replaced or deleted element out again at once, without waiting for readers
+/// (kernel/bpf/memalloc.c, `bpf_mem_cache_free`; before that, maps with preallocation did the same). So a program that is
+/// interrupted between lookup and copy may find another frontend's value, or parts of two. [`Frontend::is_of`] tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Frontend {
@@ -46,4 +51,41 @@ pub struct Frontend {
     pub flags: u32,
     /// Session affinity timeout in seconds; 0 means no affinity. Not yet acted upon at this ABI version.
     pub affinity_s: u32,
+    /// Checksum of key and value, see [`Frontend::sealed`].
+    pub check: u32,
+}
+
+impl Frontend {
+    /// The same with the checksum for its place in the map. Only sealed values belong there.
+    #[must_use]
+    pub fn sealed<F: Family>(self, key: &FrontendKey<F>) -> Self {
+        Self { check: self.checksum(key), ..self }
+    }
+
+    /// Whether this value, as it was read, is what was once written for `key`.
+    #[inline(always)]
+    pub fn is_of<F: Family>(&self, key: &FrontendKey<F>) -> bool {
+        self.check == self.checksum(key)
+    }
+
+    #[inline(always)]
+    fn checksum<F: Family>(&self, key: &FrontendKey<F>) -> u32 {
+        let ports = u32::from(key.port) << 16 | u32::from(key.proto) << 8 | u32::from(key.scope);
+        let mut sum = mix(0, ports);
+        for word in F::words(key.addr).as_ref() {
+            sum = mix(sum, *word);
+        }
+        for word in [self.service, self.first_slot, self.n_slots, self.flags, self.affinity_s] {
+            sum = mix(sum, word);
+        }
+        sum
+    }
+}
+
+/// One step of a multiplicative hash (the multiplier is 2^32 divided by the golden ratio, made odd). For a fixed `sum`
+/// different words give different results, so a change of a single word is always seen.
+#[inline(always)]
+fn mix(sum: u32, word: u32) -> u32 {
+    let mixed = (sum ^ word).wrapping_mul(0x9e37_79b1);
+    mixed ^ (mixed >> 16)
 }

@@ -18,7 +18,7 @@ const fn check<F: Family>() {
 const _: () = {
     check::<V4>();
     check::<V6>();
-    assert!(size_of::<Frontend>() == 5 * 4);
+    assert!(size_of::<Frontend>() == 6 * 4);
     assert!(size_of::<NameKey>() == 2 * 4);
     assert!(size_of::<Name>() == NAME_LEN);
     assert!(size_of::<AgentStatus>() == 4 * 8 + 2 * 4 + VERSION_LEN + SOURCE_LEN + ERROR_LEN);

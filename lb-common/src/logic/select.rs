@@ -3,6 +3,10 @@
 use super::seam::{Environment, Maps};
 use crate::abi::{Counter, Endpoint, Family, Frontend, FrontendKey, Proto, Slot, scope};
 
+/// How often a frontend is looked up before it is given up as damaged. Each repetition means that the agent replaced it,
+/// or reused its memory, within the nanoseconds of the copy: a second in a row is already next to impossible.
+const N_LOOKUPS: usize = 4;
+
 /// What is known about a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found<F: Family> {
@@ -10,16 +14,23 @@ pub enum Found<F: Family> {
     NotAService,
     /// A Service, and here is its entry.
     Frontend(FrontendKey<F>, Frontend),
+    /// A Service, but its entry is no frontend's: the maps are damaged (counted). Refuse.
+    Damaged,
 }
 
 /// Looks up the destination of a client on this node.
 #[inline(always)]
-pub fn lookup<F: Family>(maps: &impl Maps<F>, dst: Endpoint<F>, proto: Proto) -> Found<F> {
+pub fn lookup<F: Family, K: Maps<F> + Environment>(kernel: &K, dst: Endpoint<F>, proto: Proto) -> Found<F> {
     let key = FrontendKey { addr: dst.addr, port: dst.port, proto: proto.number(), scope: scope::INTERNAL };
-    match maps.frontend(&key) {
-        Some(frontend) => Found::Frontend(key, frontend),
-        None => Found::NotAService,
+    for _ in 0..N_LOOKUPS {
+        match kernel.frontend(&key) {
+            None => return Found::NotAService,
+            Some(frontend) if frontend.is_of(&key) => return Found::Frontend(key, frontend),
+            Some(_) => kernel.count(Counter::FrontendReread),
+        }
     }
+    kernel.count(Counter::DamagedMaps);
+    Found::Damaged
 }
 
 /// Picks a slot of the frontend; `None` (and counted) if there is nobody to serve.
@@ -32,7 +43,7 @@ pub fn choose<F: Family, K: Maps<F> + Environment>(kernel: &K, frontend: &Fronte
     let index = scale(kernel.random(), frontend.n_slots);
     let slot = kernel.slot(frontend.first_slot.wrapping_add(index));
     if slot.is_none() {
-        kernel.count(Counter::BadSlot);
+        kernel.count(Counter::DamagedMaps);
     }
     slot
 }

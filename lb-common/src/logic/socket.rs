@@ -33,17 +33,27 @@ where
     F: Family,
     K: Maps<F> + Environment + Socket<F>,
 {
-    let Found::Frontend(key, frontend) = lookup(kernel, dst, proto) else {
-        // A socket may have been connected to a Service before: a UDP socket at any time, a TCP socket after a
-        // refusal. Its new peer must not be shown as that Service.
-        kernel.clear_translation();
-        return Verdict::Pass;
+    let verdict = match lookup(kernel, dst, proto) {
+        Found::NotAService => Verdict::Pass,
+        Found::Damaged => Verdict::Refuse,
+        Found::Frontend(key, frontend) => match choose(kernel, &frontend) {
+            None => Verdict::Refuse,
+            Some(slot) => return translate(kernel, proto, &key, &frontend, &slot),
+        },
     };
-    let Some(slot) = choose(kernel, &frontend) else {
-        kernel.clear_translation();
-        return Verdict::Refuse;
-    };
-    if kernel.set_translation(translation(&key, &frontend, &slot)).is_err() {
+    // The socket may have been connected to a Service before: a UDP socket at any time, a TCP socket after a refusal.
+    // Its new peer must not be shown as that Service.
+    kernel.clear_translation();
+    verdict
+}
+
+#[inline(always)]
+fn translate<F, K>(kernel: &K, proto: Proto, key: &FrontendKey<F>, frontend: &Frontend, slot: &Slot<F>) -> Verdict<F>
+where
+    F: Family,
+    K: Environment + Socket<F>,
+{
+    if kernel.set_translation(translation(key, frontend, slot)).is_err() {
         // The connection is worth more than its peer's name.
         kernel.count(Counter::NoStorage);
     }
@@ -73,8 +83,10 @@ where
     F: Family,
     K: Maps<F> + Environment + Socket<F>,
 {
-    let Found::Frontend(key, frontend) = lookup(kernel, dst, Proto::Udp) else {
-        return Verdict::Pass;
+    let (key, frontend) = match lookup(kernel, dst, Proto::Udp) {
+        Found::NotAService => return Verdict::Pass,
+        Found::Damaged => return Verdict::Refuse,
+        Found::Frontend(key, frontend) => (key, frontend),
     };
     if let Some(backend) = connected_backend(kernel, &key, &frontend) {
         return Verdict::Rewrite(backend);

@@ -98,7 +98,7 @@ fn a_frontend_that_names_a_slot_outside_the_array_refuses() {
     node.v4.n_slots = 100;
     let socket = World::V4.socket(Proto::Tcp);
     assert_eq!(socket.connect(&node, World::V4.service(1)), Err(Refused));
-    assert_eq!(node.environment.counted(Counter::BadSlot), 1);
+    assert_eq!(node.environment.counted(Counter::DamagedMaps), 1);
 }
 
 #[test]

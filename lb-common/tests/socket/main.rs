@@ -97,7 +97,8 @@ fn serve<F: Family>(
     }
     let key = FrontendKey { addr, port, proto: proto.number(), scope: scope::INTERNAL };
     let n_slots = u32::try_from(ids.len()).unwrap();
-    maps.frontends.insert(key, Frontend { service: id, first_slot, n_slots, flags: 0, affinity_s: 0 });
+    let frontend = Frontend { service: id, first_slot, n_slots, ..Frontend::default() };
+    maps.frontends.insert(key, frontend.sealed(&key));
 }
 
 fn set_state<F: Family>(maps: &mut SimMaps<F>, backend: u8, state: Option<u8>) {

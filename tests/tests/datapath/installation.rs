@@ -19,7 +19,7 @@ fn key6(last: u8) -> FrontendKey<V6> {
 }
 
 fn frontend(first_slot: u32, n_slots: u32) -> Frontend {
-    Frontend { service: 1, first_slot, n_slots, flags: 0, affinity_s: 0 }
+    Frontend { service: 1, first_slot, n_slots, ..Frontend::default() }
 }
 
 fn slot(last: u8) -> Slot<V4> {

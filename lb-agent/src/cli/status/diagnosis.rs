@@ -82,10 +82,10 @@ fn counters(facts: &Facts) -> Vec<String> {
         facts.counters.iter().find(|known| known.name == counter.label()).map_or(0, |known| known.value)
     };
     let mut found = Vec::new();
-    let bad_slot = value(Counter::BadSlot);
-    if bad_slot > 0 {
+    let damaged = value(Counter::DamagedMaps);
+    if damaged > 0 {
         found.push(format!(
-            "the maps were damaged: {bad_slot} connections met a frontend that names a slot outside the array, and \
+            "the maps were damaged: {damaged} connections met a frontend with a wrong checksum or slot, and \
              were refused; restart the agent, and report this"
         ));
     }
@@ -186,7 +186,7 @@ mod tests {
     fn damage_and_missing_storage_are_named() {
         let found = after(|facts| {
             facts.counters = vec![
-                CounterFacts { name: "bad_slot", value: 2 },
+                CounterFacts { name: "damaged_maps", value: 2 },
                 CounterFacts { name: "no_storage", value: 3 },
                 CounterFacts { name: "no_backend", value: 4 },
             ];

@@ -24,7 +24,9 @@ pub(super) fn keys<F: Family>() -> impl Iterator<Item = FrontendKey<F>> {
 }
 
 /// Nobody serves it.
-pub(super) const FRONTEND: Frontend = Frontend { service: 0, first_slot: 0, n_slots: 0, flags: 0, affinity_s: 0 };
+pub(super) fn frontend<F: Family>(key: &FrontendKey<F>) -> Frontend {
+    Frontend::default().sealed(key)
+}
 
 /// Whether this is the self-test's frontend.
 pub(super) fn is<F: Family>(key: &FrontendKey<F>) -> bool {

@@ -100,7 +100,7 @@ impl<F: Family> FamilyMaps<F> {
 
 impl<F: Family> FamilyMaps<F> {
     fn put_canary(&mut self) -> Result<(), StoreError> {
-        canary::keys().try_for_each(|key| self.put_frontend(&key, &canary::FRONTEND))
+        canary::keys().try_for_each(|key| self.put_frontend(&key, &canary::frontend(&key)))
     }
 
     fn delete_canary(&mut self) -> Result<(), StoreError> {

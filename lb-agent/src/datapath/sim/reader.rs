@@ -162,6 +162,9 @@ fn damage<F: Family>(maps: &SimMaps<F>, key: &FrontendKey<F>, frontend: &Fronten
     if frontend.service == 0 {
         return Some("Service-port id 0".to_owned());
     }
+    if !frontend.is_of(key) {
+        return Some("has no valid checksum".to_owned());
+    }
     if super::range(maps, frontend.first_slot, frontend.n_slots).is_none() {
         return Some("names slots outside the array".to_owned());
     }

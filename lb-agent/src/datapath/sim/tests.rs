@@ -12,6 +12,10 @@ fn frontend(first_slot: u32, n_slots: u32) -> Frontend {
     Frontend { service: 1, first_slot, n_slots, ..Frontend::default() }
 }
 
+fn put(store: &mut SimStore, key: &Key, frontend: Frontend) -> Result<(), StoreError> {
+    store.put_frontend(key, &frontend.sealed(key))
+}
+
 fn backend(service: u32, last: u8) -> Backend<V4> {
     Backend { addr: [10, 244, 0, last], port: 8080, proto: 6, state: backend_state::READY, service, node: 0 }
 }
@@ -28,7 +32,7 @@ fn store() -> SimStore {
     store.put_backend(2, &backend(1, 2)).unwrap();
     store.put_backend(3, &backend(2, 3)).unwrap();
     store.write_slots(0, &[slot(1, 1), slot(2, 2)]).unwrap();
-    store.put_frontend(&KEY, &frontend(0, 2)).unwrap();
+    put(&mut store, &KEY, frontend(0, 2)).unwrap();
     assert_eq!(store.violations(), &[] as &[String]);
     store
 }
@@ -49,7 +53,7 @@ fn a_slot_in_use_must_not_be_written() {
 fn a_slot_that_was_in_use_must_not_be_written_before_readers_are_gone() {
     let mut store = store();
     store.write_slots(2, &[slot(1, 1)]).unwrap();
-    store.put_frontend(&KEY, &frontend(2, 1)).unwrap();
+    put(&mut store, &KEY, frontend(2, 1)).unwrap();
     assert_eq!(store.violations(), &[] as &[String]);
     let mut hasty = store;
     hasty.write_slots(0, &[slot(1, 1)]).unwrap();
@@ -75,11 +79,11 @@ fn a_frontend_must_lead_to_backends_of_its_own_that_exist() {
     ] {
         let mut store = store();
         store.write_slots(2, &slots).unwrap();
-        store.put_frontend(&KEY, &frontend(2, 1)).unwrap();
+        put(&mut store, &KEY, frontend(2, 1)).unwrap();
         sees(&store, mistake);
     }
     let mut store = store();
-    store.put_frontend(&KEY, &frontend(3, 2)).unwrap();
+    put(&mut store, &KEY, frontend(3, 2)).unwrap();
     sees(&store, "outside the array");
 }
 
@@ -99,9 +103,16 @@ fn a_backend_must_stay_while_a_frontend_leads_to_it() {
 }
 
 #[test]
+fn a_frontend_without_its_checksum_is_seen() {
+    let mut store = store();
+    store.put_frontend(&KEY, &frontend(0, 2)).unwrap();
+    sees(&store, "no valid checksum");
+}
+
+#[test]
 fn a_name_must_be_there_before_its_frontend_and_stay_as_long() {
     let mut store = store();
-    store.put_frontend(&Key { port: 81, ..KEY }, &Frontend { service: 2, ..frontend(0, 0) }).unwrap();
+    put(&mut store, &Key { port: 81, ..KEY }, Frontend { service: 2, ..frontend(0, 0) }).unwrap();
     sees(&store, "has no name");
     store.delete_name(NameKey { kind: name_kind::SERVICE, id: 1 }).unwrap();
     sees(&store, "removed while it is in use");
@@ -110,9 +121,9 @@ fn a_name_must_be_there_before_its_frontend_and_stay_as_long() {
 #[test]
 fn full_maps_refuse_what_is_new_and_take_what_is_known() {
     let mut store = store();
-    store.put_frontend(&Key { port: 81, ..KEY }, &frontend(0, 2)).unwrap();
-    store.put_frontend(&KEY, &frontend(0, 2)).unwrap();
-    let full = store.put_frontend(&Key { port: 82, ..KEY }, &frontend(0, 2)).unwrap_err();
+    put(&mut store, &Key { port: 81, ..KEY }, frontend(0, 2)).unwrap();
+    put(&mut store, &KEY, frontend(0, 2)).unwrap();
+    let full = put(&mut store, &Key { port: 82, ..KEY }, frontend(0, 2)).unwrap_err();
     assert!(full.to_string().contains("lb_frontends4 is full (2 entries)"), "{full}");
     let full = store.put_backend(4, &backend(1, 4)).unwrap_err();
     assert!(full.to_string().contains("lb_backends4 is full (3 entries)"), "{full}");

@@ -30,11 +30,11 @@ impl<F: Family> Table<F> {
         let mut ops = Vec::new();
         let slots = self.stage_backends(service, proto, want, &mut ops);
         let first_slot = self.stage_slots(service, &slots, &mut ops)?;
-        let frontend =
-            Frontend { service, first_slot, n_slots: len(slots.len()), flags: frontend_flags::NONE, affinity_s: 0 };
-        let differing =
-            want.frontends.iter().filter(|key| self.frontends.get(key).map(|shown| shown.value) != Some(frontend));
-        ops.extend(differing.map(|key| FamilyOp::PutFrontend(*key, frontend)));
+        let n_slots = len(slots.len());
+        let frontend = Frontend { service, first_slot, n_slots, flags: frontend_flags::NONE, affinity_s: 0, check: 0 };
+        let sealed = want.frontends.iter().map(|key| (*key, frontend.sealed(key)));
+        let differing = sealed.filter(|(key, value)| self.frontends.get(key).is_none_or(|shown| shown.value != *value));
+        ops.extend(differing.map(|(key, value)| FamilyOp::PutFrontend(key, value)));
         if let Some(port) = self.ports.get_mut(&service) {
             port.mark(want);
             port.target = (frontend.first_slot, frontend.n_slots);

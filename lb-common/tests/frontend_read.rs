@@ -1,0 +1,126 @@
+//! A frontend is read whole or read again: what a program finds when the agent replaces the value under its hands.
+
+use std::cell::RefCell;
+
+use lb_common::{
+    abi::{Backend, Counter, Endpoint, Family, Frontend, FrontendKey, Proto, Slot, V4, V6, scope},
+    logic::{
+        seam::{Environment, Maps},
+        select::{Found, lookup},
+    },
+};
+use proptest::prelude::*;
+
+/// A map whose lookups return one prepared value after the other; the last stays.
+struct Racing {
+    reads: RefCell<Vec<Frontend>>,
+    counts: RefCell<Vec<Counter>>,
+}
+
+impl Racing {
+    fn new(reads: impl IntoIterator<Item = Frontend>) -> Self {
+        let mut reads: Vec<_> = reads.into_iter().collect();
+        reads.reverse();
+        Self { reads: RefCell::new(reads), counts: RefCell::default() }
+    }
+}
+
+impl<F: Family> Maps<F> for Racing {
+    fn frontend(&self, _: &FrontendKey<F>) -> Option<Frontend> {
+        let mut reads = self.reads.borrow_mut();
+        if reads.len() > 1 { reads.pop() } else { reads.last().copied() }
+    }
+
+    fn slot(&self, _: u32) -> Option<Slot<F>> {
+        None
+    }
+
+    fn backend(&self, _: u32) -> Option<Backend<F>> {
+        None
+    }
+}
+
+impl Environment for Racing {
+    fn now_s(&self) -> u32 {
+        0
+    }
+
+    fn random(&self) -> u32 {
+        0
+    }
+
+    fn count(&self, counter: Counter) {
+        self.counts.borrow_mut().push(counter);
+    }
+}
+
+fn key<F: Family>(addr: F::Addr) -> FrontendKey<F> {
+    FrontendKey { addr, port: 80, proto: Proto::Tcp.number(), scope: scope::INTERNAL }
+}
+
+fn frontend(service: u32, first_slot: u32, n_slots: u32) -> Frontend {
+    Frontend { service, first_slot, n_slots, ..Frontend::default() }
+}
+
+fn found<F: Family>(map: &Racing, key: FrontendKey<F>) -> Found<F> {
+    lookup(map, Endpoint { addr: key.addr, port: key.port }, Proto::Tcp)
+}
+
+fn rereads_after<F: Family>(ours: FrontendKey<F>, others: FrontendKey<F>) {
+    let right = frontend(1, 10, 3).sealed(&ours);
+    let foreign = frontend(2, 20, 5).sealed(&others);
+    let halves = Frontend { first_slot: foreign.first_slot, ..right };
+    for wrong in [foreign, halves] {
+        let map = Racing::new([wrong, right]);
+        assert_eq!(found(&map, ours), Found::Frontend(ours, right));
+        assert_eq!(*map.counts.borrow(), [Counter::FrontendReread]);
+    }
+}
+
+#[test]
+fn the_value_of_another_frontend_or_half_of_one_is_read_again() {
+    rereads_after::<V4>(key([10, 96, 0, 1]), key([10, 96, 0, 2]));
+    rereads_after::<V6>(key([0xfd; 16]), key([0xfe; 16]));
+}
+
+#[test]
+fn a_frontend_that_never_reads_right_is_refused_and_counted_as_damage() {
+    let map = Racing::new([frontend(1, 10, 3)]);
+    assert_eq!(found::<V4>(&map, key([10, 96, 0, 1])), Found::Damaged);
+    assert_eq!(map.counts.borrow().last(), Some(&Counter::DamagedMaps));
+}
+
+prop_compose! {
+    fn any_frontend()(service: u32, first_slot: u32, n_slots: u32, flags: u32, affinity_s: u32) -> Frontend {
+        Frontend { service, first_slot, n_slots, flags, affinity_s, check: 0 }
+    }
+}
+
+prop_compose! {
+    fn any_key()(addr: [u8; 16], port: u16, proto: u8, scope: u8) -> FrontendKey<V6> {
+        FrontendKey { addr, port, proto, scope }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_sealed_value_belongs_to_its_own_key_only(value in any_frontend(), ours in any_key(), others in any_key()) {
+        let sealed = value.sealed(&ours);
+        prop_assert!(sealed.is_of(&ours));
+        prop_assert_eq!(sealed.is_of(&others), ours == others);
+    }
+
+    #[test]
+    fn a_value_with_one_word_of_another_is_recognised(a in any_frontend(), b in any_frontend(), key in any_key(), word in 0..5) {
+        let whole = a.sealed(&key);
+        let mut torn = whole;
+        match word {
+            0 => torn.service = b.service,
+            1 => torn.first_slot = b.first_slot,
+            2 => torn.n_slots = b.n_slots,
+            3 => torn.flags = b.flags,
+            _ => torn.affinity_s = b.affinity_s,
+        }
+        prop_assert_eq!(torn.is_of(&key), torn == whole);
+    }
+}
