@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod installation;
+mod verifier;
 
 use std::{
     fs,
