@@ -74,6 +74,14 @@ impl ControlPlane {
     /// Starts etcd, API server 0 and the controllers, on a new machine with a link to `node`, and waits until they can
     /// be worked with.
     pub fn start(node: &Node) -> Result<Self> {
+        let mut control_plane = Self::start_without_controllers(node)?;
+        let kubeconfig = control_plane.admin_kubeconfig(0)?;
+        control_plane.controllers = Some(programs::start_controllers(&control_plane.machine, &kubeconfig)?);
+        Ok(control_plane)
+    }
+
+    /// Starts etcd and API server 0 only: objects stay as they are written.
+    pub fn start_without_controllers(node: &Node) -> Result<Self> {
         let machine = node.external("control-plane", ADDRESS, ADDRESS6)?;
         let directory = run::current().directory("control-plane")?;
         let authority = Authority::new(&directory)?;
@@ -91,8 +99,6 @@ impl ControlPlane {
             authority,
         };
         control_plane.add_api_server()?;
-        let kubeconfig = control_plane.admin_kubeconfig(0)?;
-        control_plane.controllers = Some(programs::start_controllers(&control_plane.machine, &kubeconfig)?);
         Ok(control_plane)
     }
 
@@ -156,6 +162,13 @@ impl ControlPlane {
         let token = answer.status.and_then(|status| status.token).context("a TokenRequest without a token")?;
         let file = self.directory.join(format!("{namespace}-{name}.kubeconfig"));
         kubeconfig::write(file, url, self.authority.certificate(), &Credentials::Token(&token))
+    }
+
+    /// A kubeconfig for API server 0 with a certificate for this user.
+    pub fn user_kubeconfig(&self, user: &str) -> Result<PathBuf> {
+        let identity = self.authority.client(user, None)?;
+        let file = self.directory.join(format!("{}.kubeconfig", user.replace(':', "-")));
+        kubeconfig::write(file, &self.url(0), self.authority.certificate(), &Credentials::Certificate(&identity))
     }
 
     /// Makes etcd forget its history up to now: who was not watching cannot be told of it any more.

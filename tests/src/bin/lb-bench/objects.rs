@@ -1,0 +1,90 @@
+//! The Services that every proxy serves: all alike, without selector, each with its own EndpointSlice and the same
+//! endpoints.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::Result;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use lb_tests::control_plane::Admin;
+use serde_json::{Value, json};
+
+/// The port of every Service, TCP and UDP.
+pub(crate) const SERVICE_PORT: u16 = 80;
+
+/// The two ports that each endpoint listens on. A change moves a Service from one to the other.
+pub(crate) const ENDPOINT_PORTS: [u16; 2] = [8080, 8081];
+
+/// Requests to the API server at once.
+const PARALLEL: usize = 16;
+
+/// The address of Service `index`: from 10.96.16.0 on, above what the API server gives out by itself.
+pub(crate) fn cluster_ip(index: usize) -> Result<Ipv4Addr> {
+    let first = u32::from(Ipv4Addr::new(10, 96, 16, 0));
+    Ok(Ipv4Addr::from(first + u32::try_from(index)?))
+}
+
+/// Creates the Services `from..to`.
+pub(crate) fn create(admin: &Admin, from: usize, to: usize, endpoints: &[IpAddr]) -> Result<()> {
+    let objects: Vec<(Service, EndpointSlice)> = (from..to)
+        .map(|index| {
+            let service = serde_json::from_value(service(index)?)?;
+            Ok((service, serde_json::from_value(slice(index, endpoints))?))
+        })
+        .collect::<Result<_>>()?;
+    admin.call(|client| async move {
+        let services: Api<Service> = Api::default_namespaced(client.clone());
+        let slices: Api<EndpointSlice> = Api::default_namespaced(client);
+        let (services, slices, params) = (&services, &slices, &PostParams::default());
+        let created = stream::iter(&objects).map(|(service, slice)| async move {
+            services.create(params, service).await?;
+            slices.create(params, slice).await
+        });
+        created.buffer_unordered(PARALLEL).try_for_each(|_| async { Ok(()) }).await
+    })
+}
+
+/// Moves Service `index` to another port of its endpoints.
+pub(crate) fn set_endpoint_port(admin: &Admin, index: usize, port: u16) -> Result<()> {
+    let patch = json!({"ports": slice_ports(port)});
+    let name = name(index);
+    admin.call(|client| async move {
+        let slices: Api<EndpointSlice> = Api::default_namespaced(client);
+        slices.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await
+    })?;
+    Ok(())
+}
+
+fn name(index: usize) -> String {
+    format!("bench-{index}")
+}
+
+fn service(index: usize) -> Result<Value> {
+    let port = |name: &str, proto: &str| json!({"name": name, "port": SERVICE_PORT, "protocol": proto});
+    Ok(json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name(index)},
+        "spec": {"clusterIP": cluster_ip(index)?, "ports": [port("tcp", "TCP"), port("udp", "UDP")]},
+    }))
+}
+
+fn slice(index: usize, endpoints: &[IpAddr]) -> Value {
+    let endpoints = endpoints.iter().map(|address| json!({"addresses": [address], "conditions": {"ready": true}}));
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name(index), "labels": {"kubernetes.io/service-name": name(index)}},
+        "addressType": "IPv4",
+        "ports": slice_ports(ENDPOINT_PORTS[0]),
+        "endpoints": endpoints.collect::<Vec<_>>(),
+    })
+}
+
+fn slice_ports(port: u16) -> Value {
+    json!([{"name": "tcp", "port": port, "protocol": "TCP"}, {"name": "udp", "port": port, "protocol": "UDP"}])
+}

@@ -1,0 +1,67 @@
+//! The result for a reader, as a table, and for programs, as JSON.
+
+use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+
+use crate::{
+    figure::Figure,
+    measure::{Measured, TargetMeasured},
+    rig::Kind,
+    stats::Quartiles,
+    usage::as_f64,
+};
+
+/// A table for one number of Services. Times of targets are given as ratios to the direct one of the same round.
+pub(crate) fn table(measured: &Measured) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN);
+    let columns = Kind::ALL.map(|kind| kind.to_string());
+    table.set_header(std::iter::once(format!("{} Services", measured.services)).chain(columns));
+    for figure in Figure::ALL {
+        let cells = Kind::ALL.map(|kind| data_path_cell(measured, kind, figure).unwrap_or_default());
+        table.add_row(std::iter::once(figure.to_string()).chain(cells));
+    }
+    for (name, cell) in ROWS {
+        let cells = Kind::ALL.map(|kind| measured.targets.get(&kind).and_then(cell).unwrap_or_default());
+        table.add_row(std::iter::once((*name).to_owned()).chain(cells));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+type Row = (&'static str, fn(&TargetMeasured) -> Option<String>);
+
+const ROWS: &[Row] = &[
+    ("start to last Service reachable, s", |target| target.start_s.map(|s| format!("{s:.2}"))),
+    ("change to first connection, ms", |target| spread(target.change_ms.iter().copied(), 1)),
+    ("  of which the API server's write, ms", |target| spread(target.write_ms.iter().copied(), 1)),
+    ("memory at the end (peak), MiB", |target| {
+        target.ended.map(|usage| format!("{:.0} ({:.0})", usage.rss_mib, usage.peak_rss_mib))
+    }),
+    ("CPU until all are reachable, s", |target| target.started.map(|usage| format!("{:.2}", usage.cpu_s))),
+    ("CPU per change of an EndpointSlice, ms", cpu_per_change),
+];
+
+/// Microseconds for the direct target; for the others the ratio to it and its quartiles.
+fn data_path_cell(measured: &Measured, kind: Kind, figure: Figure) -> Option<String> {
+    let blocks = |kind| measured.targets.get(&kind)?.block_ns.get(&figure);
+    let (direct, own) = (blocks(Kind::Direct)?, blocks(kind)?);
+    if kind == Kind::Direct {
+        return Some(format!("{} us", spread(own.iter().map(|&ns| as_f64(ns) / 1000.0), 1)?));
+    }
+    spread(own.iter().zip(direct).map(|(&own, &direct)| as_f64(own) / as_f64(direct)), 3)
+}
+
+fn cpu_per_change(target: &TargetMeasured) -> Option<String> {
+    // Every proxy sees the changes that are measured for the others too.
+    let n_changes = target.change_ms.len() * Kind::ALL.iter().filter(|kind| kind.has_proxy()).count();
+    let used = target.ended?.cpu_s - target.before_changes?.cpu_s;
+    (n_changes > 0).then(|| format!("{:.1}", used * 1000.0 / as_f64(n_changes as u64)))
+}
+
+/// `median [lower quartile - upper quartile]`.
+fn spread(values: impl IntoIterator<Item = f64>, digits: usize) -> Option<String> {
+    let Quartiles { q1, median, q3 } = Quartiles::of(values)?;
+    Some(format!("{median:.digits$} [{q1:.digits$}-{q3:.digits$}]"))
+}

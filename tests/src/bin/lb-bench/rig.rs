@@ -1,0 +1,187 @@
+//! What is measured: for each target a node of its own with a client pod and the endpoints, and one control plane for
+//! all. Nodes have the same objects and the same addresses of endpoints; only the proxy differs.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::Command,
+};
+
+use anyhow::Result;
+use lb_tests::{
+    Agent, AgentSpec, Cgroup, ControlPlane, Kubelet, Layout, Node, Pod, Process, Source,
+    components::{self, Component},
+    overlay::Underlay,
+};
+use serde::Serialize;
+
+use crate::{
+    objects::{ENDPOINT_PORTS, SERVICE_PORT, cluster_ip},
+    protocol::Request,
+    remote::Client,
+    usage::Usage,
+};
+
+/// The node that the control plane is linked to; the others reach it over the underlay.
+const HUB: u8 = 100;
+
+/// The first endpoint's address; the next ones follow it.
+const FIRST_ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 250, 0, 2);
+
+/// What stands between client and endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// Nothing: the client asks the endpoints by their own addresses.
+    Direct,
+    /// The same once more: how far two equal targets differ is the noise of the run.
+    DirectAgain,
+    /// This project's agent.
+    Agent,
+    /// kube-proxy in nftables mode.
+    Nftables,
+    /// kube-proxy in iptables mode.
+    Iptables,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] = [Self::Direct, Self::DirectAgain, Self::Agent, Self::Nftables, Self::Iptables];
+
+    pub(crate) fn has_proxy(self) -> bool {
+        !matches!(self, Self::Direct | Self::DirectAgain)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Direct => "direct",
+            Self::DirectAgain => "direct again",
+            Self::Agent => "lb-agent",
+            Self::Nftables => "kube-proxy nftables",
+            Self::Iptables => "kube-proxy iptables",
+        })
+    }
+}
+
+/// The control plane and the network between the nodes.
+pub(crate) struct Rig {
+    pub(crate) control_plane: ControlPlane,
+    underlay: Underlay,
+    hub: Node,
+    endpoints: Vec<IpAddr>,
+}
+
+impl Rig {
+    pub(crate) fn start(n_endpoints: u8) -> Result<Self> {
+        let first = u32::from(FIRST_ENDPOINT);
+        let endpoints = (0..u32::from(n_endpoints)).map(|n| Ipv4Addr::from(first + n).into()).collect();
+        let underlay = Underlay::new()?;
+        let hub = Node::with("hub", HUB, Layout::PointToPoint)?;
+        underlay.join(&hub)?;
+        Ok(Self { control_plane: ControlPlane::start_without_controllers(&hub)?, underlay, hub, endpoints })
+    }
+
+    pub(crate) fn endpoints(&self) -> &[IpAddr] {
+        &self.endpoints
+    }
+
+    /// A node with its client and endpoints, without the proxy.
+    pub(crate) fn target(&self, kind: Kind, index: u8, n_services: usize) -> Result<Target> {
+        let node = Node::with(&format!("bench{index}"), index, Layout::PointToPoint)?;
+        self.underlay.join(&node)?;
+        let control_plane = self.control_plane.machine().v4();
+        node.netns().ip([format!("route add {control_plane} via {}", self.hub.v4())])?;
+        let (machine, server) = self.start_server(&node)?;
+        let pod = node.pod("client")?;
+        let mut client = Client::start(&pod)?;
+        client.send(&Request::Addresses(self.addresses(kind, n_services)?))?;
+        Ok(Target { kind, client, proxy: None, _server: server, _machine: machine, _pod: pod, node })
+    }
+
+    /// The endpoints are on one machine, linked to the node as a pod is, with all their addresses. Its process is in
+    /// the node's cgroup, where a pod's would be, so that the programs attached there see both sides.
+    fn start_server(&self, node: &Node) -> Result<(Pod, (Cgroup, Process))> {
+        let machine = node.external("endpoints", FIRST_ENDPOINT, Ipv6Addr::new(0xfd00, 0x250, 0, 0, 0, 0, 0, 2))?;
+        let others = &self.endpoints[1..];
+        machine.netns().ip(others.iter().map(|address| format!("addr add {address}/32 dev eth0")))?;
+        node.netns().ip(others.iter().map(|address| format!("route add {address} via {FIRST_ENDPOINT}")))?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("server").args(self.endpoints.iter().map(IpAddr::to_string));
+        let cgroup = node.cgroup().child("endpoints")?;
+        machine.netns().enter(&mut command);
+        cgroup.enter(&mut command)?;
+        let process = Process::spawn("server", command)?;
+        Ok((machine, (cgroup, process)))
+    }
+
+    fn addresses(&self, kind: Kind, n_services: usize) -> Result<Vec<SocketAddr>> {
+        if kind.has_proxy() {
+            return (0..n_services).map(|n| Ok(SocketAddr::new(cluster_ip(n)?.into(), SERVICE_PORT))).collect();
+        }
+        Ok(self.endpoints.iter().map(|&address| SocketAddr::new(address, ENDPOINT_PORTS[0])).collect())
+    }
+}
+
+/// A node with one way from client to endpoints. Dropped, its processes are killed before its namespaces go.
+pub(crate) struct Target {
+    pub(crate) kind: Kind,
+    pub(crate) client: Client,
+    proxy: Option<Proxy>,
+    _server: (Cgroup, Process),
+    _machine: Pod,
+    _pod: Pod,
+    node: Node,
+}
+
+enum Proxy {
+    Agent(Box<Agent>),
+    KubeProxy(Process),
+}
+
+impl Target {
+    /// Starts the proxy; does not wait for anything.
+    pub(crate) fn start_proxy(&mut self, control_plane: &ControlPlane) -> Result<()> {
+        self.proxy = match self.kind {
+            Kind::Direct | Kind::DirectAgain => None,
+            Kind::Agent => {
+                let kubeconfig = control_plane.agent_kubeconfig()?;
+                let agent = self.node.start_agent_with(AgentSpec::new(Source::Kubeconfig(kubeconfig)))?;
+                Some(Proxy::Agent(Box::new(agent)))
+            }
+            Kind::Nftables => Some(Proxy::KubeProxy(self.start_kube_proxy(control_plane, "nftables")?)),
+            Kind::Iptables => Some(Proxy::KubeProxy(self.start_kube_proxy(control_plane, "iptables")?)),
+        };
+        Ok(())
+    }
+
+    fn start_kube_proxy(&self, control_plane: &ControlPlane, mode: &str) -> Result<Process> {
+        // It waits for the Node object and its address.
+        Kubelet::register(&self.node, control_plane.admin())?;
+        let kubeconfig = control_plane.user_kubeconfig("system:kube-proxy")?;
+        let mut command = Command::new(components::ensure(Component::KubeProxy)?);
+        command.arg(format!("--proxy-mode={mode}")).arg(format!("--kubeconfig={}", kubeconfig.display()));
+        command.arg(format!("--hostname-override={}", self.node.name())).args([
+            "--cluster-cidr=10.244.0.0/16",
+            // These would set limits of the whole machine.
+            "--conntrack-max-per-core=0",
+            "--conntrack-tcp-timeout-established=0",
+            "--conntrack-tcp-timeout-close-wait=0",
+        ]);
+        self.node.netns().enter(&mut command);
+        Process::spawn(&format!("kube-proxy-{mode}"), command)
+    }
+
+    /// The proxy's process.
+    pub(crate) fn proxy(&self) -> Option<&Process> {
+        match self.proxy.as_ref()? {
+            Proxy::Agent(agent) => Some(agent.process()),
+            Proxy::KubeProxy(process) => Some(process),
+        }
+    }
+
+    /// What the proxy has used so far.
+    pub(crate) fn usage(&self) -> Result<Option<Usage>> {
+        self.proxy().map(|process| Usage::of(process.pid())).transpose()
+    }
+}
