@@ -14,3 +14,4 @@ mod nodes;
 mod reach;
 mod refuse;
 mod restart;
+mod tools;
