@@ -43,7 +43,10 @@ fn cleanup_is_refused_while_an_agent_runs_and_leaves_nothing_after_it() -> Resul
     let (status, _, stderr) = cluster.agent.cli(&["cleanup"])?;
     assert!(status.success(), "{status}: {stderr}");
     assert!(!cluster.node.bpffs().path().join("lb").exists());
-    assert!(cluster.client.ask(Traffic::Tcp, at(WEB4)).is_err(), "programs are still attached");
+    // The kernel detaches a program after the grace period that follows the removal of its pin.
+    eventually("the programs to be detached", PATIENCE, || {
+        Ok(cluster.client.ask(Traffic::Tcp, at(WEB4)).is_err().then_some(()))
+    })?;
     assert_eq!(held.ask()?, "a", "open connections go on");
     Ok(())
 }
