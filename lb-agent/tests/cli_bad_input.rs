@@ -81,6 +81,26 @@ fn a_manifest_directory_that_is_missing_or_a_file_is_named() {
 }
 
 #[test]
+fn a_kubeconfig_that_is_missing_or_does_not_parse_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing");
+    fails_in_one_line(&["run", "--kubeconfig", path(&missing)], 78, &["kubeconfig", path(&missing)]);
+    let broken = directory.path().join("broken");
+    for text in ["clusters: [", "- 1\n", "apiVersion: v1\nkind: Config\ncurrent-context: nowhere\n"] {
+        fs::write(&broken, text).unwrap();
+        fails_in_one_line(&["run", "--kubeconfig", path(&broken)], 78, &["kubeconfig", path(&broken)]);
+    }
+}
+
+#[test]
+fn a_tool_without_a_bpf_file_system_names_the_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    for tool in ["services", "backends", "status"] {
+        fails_in_one_line(&[tool, "--bpffs", path(directory.path())], 69, &[path(directory.path()), "BPF file system"]);
+    }
+}
+
+#[test]
 fn the_tools_take_no_two_namespaces_at_once() {
     fails_in_one_line(&["services", "-n", "a", "b/web"], 2, &["two namespaces"]);
 }
