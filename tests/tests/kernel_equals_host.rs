@@ -133,7 +133,8 @@ fn shuffle<F: Family>(dice: &Dice, maps: &mut SimMaps<F>) {
         for proto in [Proto::Tcp, Proto::Udp] {
             let (proto, scope, port) = (proto.number(), scope::INTERNAL, 53);
             let key = FrontendKey { addr: F::from_ip(ip(v6, 96, service)).unwrap(), port, proto, scope };
-            let value = Frontend { service: u32::from(service), first_slot, n_slots, flags: 0, affinity_s: 0 };
+            let value =
+                Frontend { service: u32::from(service), first_slot, n_slots, ..Frontend::default() }.sealed(&key);
             maps.frontends.insert(key, value);
         }
     }
