@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::{
     api::{
         apps::v1::DaemonSet,
-        core::v1::{Container, PodSpec},
+        core::v1::{Container, PodSpec, ServiceAccount},
         rbac::v1::{ClusterRole, ClusterRoleBinding},
     },
     apimachinery::pkg::util::intstr::IntOrString,
@@ -123,6 +123,11 @@ fn the_pods_may_read_services_and_endpoint_slices_and_do_nothing_else() -> Resul
     let subject = binding.subjects.iter().flatten().next().context("a subject")?;
     assert_eq!(Some(&subject.name), pod(&daemonset)?.service_account_name.as_ref());
     assert_eq!(subject.namespace, daemonset.metadata.namespace);
+    let account: ServiceAccount = object(&deploy(), "ServiceAccount")?;
+    assert_eq!(
+        (account.metadata.name.as_ref(), account.metadata.namespace),
+        (Some(&subject.name), subject.namespace.clone())
+    );
     let rules: Vec<Value> = role.rules.iter().flatten().map(serde_json::to_value).collect::<Result<_, _>>()?;
     let read = |group, resource| serde_json::json!({"apiGroups": [group], "resources": [resource], "verbs": ["list", "watch"]});
     assert_eq!(rules, [read("", "services"), read("discovery.k8s.io", "endpointslices")]);
