@@ -15,9 +15,9 @@ use lb_common::{
     logic::seam::Maps,
 };
 
-/// Entries are allocated when they are used, so that a large capacity costs nothing. And more than that: an entry that
-/// is replaced is a new piece of memory, and the old one stays untouched until its readers have ended. With
-/// preallocation the old piece could be filled anew while a program reads it, and an update be seen in halves.
+/// Entries are allocated when they are used, so that a large capacity costs nothing while it is empty. An entry that is
+/// replaced is another piece of memory. Since Linux 6.1 (`bpf_mem_alloc`) the old piece may be filled anew while a program
+/// still reads it; frontends carry a checksum for that, see `lb_common::abi::Frontend`.
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
@@ -123,7 +123,8 @@ pub struct KernelMaps;
 impl<F: Pinned> Maps<F> for KernelMaps {
     #[inline(always)]
     fn frontend(&self, key: &FrontendKey<F>) -> Option<Frontend> {
-        // SAFETY: copied at once, and the map has no preallocation: what it points to changes for nobody.
+        // SAFETY: plain data that is copied at once. Read while its memory is used again it may be a mixture, which its
+        // reader finds by the checksum.
         unsafe { F::frontends().get(key) }.copied()
     }
 
@@ -134,7 +135,7 @@ impl<F: Pinned> Maps<F> for KernelMaps {
 
     #[inline(always)]
     fn backend(&self, id: u32) -> Option<Backend<F>> {
-        // SAFETY: as for `frontend`.
+        // SAFETY: plain data that is copied at once. A mixture of two backends matches neither, and is then left.
         unsafe { F::backends().get(id) }.copied()
     }
 }

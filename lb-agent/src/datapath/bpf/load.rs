@@ -60,6 +60,7 @@ pub(super) fn load(object: &[u8], paths: &Paths, capacity: Capacity) -> Result<L
     fs::create_dir_all(directory).map_err(system("create", directory))?;
     let set_retval = has_set_retval()?;
     let mut ebpf = load_object(object, directory, &actions, capacity, set_retval)?;
+    check_object(&ebpf)?;
     let mut notes = resize::copy(&mut ebpf, paths, &actions)?;
     if fresh {
         set_version(&mut ebpf)?;
@@ -106,13 +107,15 @@ pub(super) fn pinned(directory: &Path) -> Result<BTreeMap<String, Pinned>, OpenE
     let mut pinned = BTreeMap::new();
     for path in entries(directory)? {
         let info = MapInfo::from_pin(&path).map_err(|error| system("open", &path)(io::Error::other(error)))?;
-        let kind = info.map_type().map_or(u32::MAX, |kind| kind as u32);
-        let (key_size, value_size, flags) = (info.key_size(), info.value_size(), info.map_flags());
-        let shape = Shape { kind, key_size, value_size, flags };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        pinned.insert(name, Pinned { shape, entries: info.max_entries() });
+        pinned.insert(name, Pinned { shape: shape(&info), entries: info.max_entries() });
     }
     Ok(pinned)
+}
+
+fn shape(info: &MapInfo) -> Shape {
+    let kind = info.map_type().map_or(u32::MAX, |kind| kind as u32);
+    Shape { kind, key_size: info.key_size(), value_size: info.value_size(), flags: info.map_flags() }
 }
 
 /// What `lb_abi` says, if it is there and looks as it has always looked.
@@ -183,6 +186,23 @@ fn load_object(
         }
     }
     loader.load(object).map_err(|error| OpenError::Program { program: "object".to_owned(), reason: chain(&error) })
+}
+
+/// An object of another build than the agent's would make maps that nobody understands.
+fn check_object(ebpf: &Ebpf) -> Result<(), OpenError> {
+    for spec in spec::SPECS {
+        let data = match ebpf.map(spec.name) {
+            Some(Map::HashMap(data) | Map::Array(data) | Map::PerCpuArray(data) | Map::SkStorage(data)) => data,
+            _ => return Err(not_in_object(spec.name).into()),
+        };
+        let info = data.info().map_err(failed(spec.name, "read the description of"))?;
+        if shape(&info) != spec.shape {
+            let reason =
+                format!("its map {} is not this agent's: build the two together, `cargo xtask build`", spec.name);
+            return Err(OpenError::Program { program: "object".to_owned(), reason });
+        }
+    }
+    Ok(())
 }
 
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), OpenError> {
