@@ -108,6 +108,8 @@ fn ensure_component(component: &str, program: &str) -> Result<()> {
 
 /// Compiled as whoever calls, run as root.
 fn root_tests(ws: &Workspace, filter: Option<&str>) -> Result<()> {
+    // Again, at no cost: the host tests have left an agent there that is built with their features.
+    agent::build(ws, Profile::Debug)?;
     let path = components::ensure(ws, Profile::Debug)?;
     let mut command = host_cargo(ws, "test");
     command.args(["--package", "lb-tests", "--no-fail-fast"]);
