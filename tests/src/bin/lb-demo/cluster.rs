@@ -83,7 +83,6 @@ impl Cluster {
 
     /// Ends the agent as the kubelet would, and everything else.
     pub(crate) fn stop(mut self) -> Result<()> {
-        // A Ctrl-C in the terminal has reached the agent, too; that it has ended by then is fine.
         self.agent.stop().map(|_| ())
     }
 }
