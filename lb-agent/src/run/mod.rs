@@ -7,6 +7,7 @@
 //! Threads: sources, HTTP and signals share the main one. The reconcile loop has one of its own, because map writes
 //! block it for milliseconds.
 
+mod adopted;
 mod logging;
 
 use std::{future::Future, thread::JoinHandle, time::SystemTime};
@@ -52,6 +53,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     // Before the kernel is touched: a wrong path ends the agent with nothing changed.
     let source = runtime.block_on(open_source(&source))?;
     let mut datapath = open_datapath(&args)?;
+    let source = source.adopting(&mut datapath)?;
     let observer = Observer::default();
     let mut record = Record::start(&datapath)?;
     // `status` must not show the last agent's words as this one's.
@@ -150,6 +152,16 @@ async fn open_source(config: &SourceConfig) -> Result<Source, Failure> {
 }
 
 impl Source {
+    /// Tells it what the maps hold. A directory of manifests is believed at its word.
+    fn adopting(self, datapath: &mut Datapath) -> Result<Self, Failure> {
+        match self {
+            Self::Kubernetes(source) => adopted::count(datapath.store_mut())
+                .map(|adopted| Self::Kubernetes(source.adopting(adopted)))
+                .map_err(|error| unexpected(error, "counting what the maps hold")),
+            Self::Manifests(_) => Ok(self),
+        }
+    }
+
     async fn run(self, messages: mpsc::Sender<Message>) {
         match self {
             Self::Kubernetes(source) => source.run(messages).await,

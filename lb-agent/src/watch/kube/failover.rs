@@ -141,7 +141,8 @@ impl Service<Request<Body>> for Line {
     }
 }
 
-/// Another server may do better. Not so for refusals (401, 403) and requests to slow down (429).
+/// Another server may do better, and nobody need know. Refusals (401, 403) are for the follower, which tells them before it
+/// goes on to the next server; requests to slow down (429) as well.
 fn is_server_trouble(status: StatusCode) -> bool {
     matches!(
         status,

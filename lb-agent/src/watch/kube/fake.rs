@@ -99,6 +99,8 @@ pub(super) struct Faults {
     pub(super) stalls: bool,
     /// It answers 410 to the request for a watch that is too old, where others tell it within the watch.
     pub(super) gone_at_once: bool,
+    /// It answers 410 to every request for a watch from some version on.
+    pub(super) gone_always: bool,
     /// This many further lists are empty.
     pub(super) empty_lists: usize,
 }
@@ -198,6 +200,8 @@ impl Server {
             } else if !faults.stalls {
                 first.push_back(bookmark);
             }
+        } else if faults.gone_always {
+            return status(410, "too old resource version");
         } else if from < self.store.contents.lock().unwrap().oldest {
             if faults.gone_at_once {
                 return status(410, "too old resource version");

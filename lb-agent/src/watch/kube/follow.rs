@@ -3,13 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use kube::{
-    Api, Resource as _,
-    runtime::{
-        utils::Backoff as _,
-        watcher::{self, DefaultBackoff},
-    },
-};
+use kube::{Api, Resource as _, runtime::watcher};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until},
@@ -19,6 +13,7 @@ use super::{
     brake::{Brake, Verdict, Weights},
     failover::Line,
     kind::Watched,
+    pace::Pace,
     raw::Raw,
     trouble::Trouble,
 };
@@ -34,8 +29,6 @@ use crate::{
 /// Leaves out what other proxies serve, and headless Services, which DNS serves. Both labels are on the Services and on
 /// their slices; kube-proxy selects in the same way (cmd/kube-proxy/app/server.go).
 const SELECTOR: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
-/// The longest pause between two tries. client-go's is 30 s; the agent that waited out an outage should not add that.
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// How long a streaming list may stand still. A server that does not know them may begin as if it did and never end.
 const LIST_STALL: Duration = Duration::from_secs(30);
 /// How long to wait before a list that was not believed is asked for again.
@@ -78,6 +71,7 @@ pub(super) struct Follower<W> {
     out: mpsc::Sender<Reported>,
     names: Interner,
     brake: Brake,
+    pace: Pace,
     /// Lists are asked for as streams.
     streaming: bool,
     /// What the watcher asks for next is a list, not the rest of a watch.
@@ -90,6 +84,8 @@ pub(super) struct Follower<W> {
 struct List<W> {
     objects: FullList<W>,
     weights: Weights,
+    /// How many entries of the maps the objects take.
+    entries: u64,
     problems: BTreeMap<ObjectName, Vec<Arc<str>>>,
     under_way: bool,
 }
@@ -97,7 +93,7 @@ struct List<W> {
 impl<W> Default for List<W> {
     fn default() -> Self {
         let objects = FullList { objects: Vec::new(), unreadable: Vec::new() };
-        Self { objects, weights: Weights::new(), problems: BTreeMap::new(), under_way: false }
+        Self { objects, weights: Weights::new(), entries: 0, problems: BTreeMap::new(), under_way: false }
     }
 }
 
@@ -113,13 +109,15 @@ enum Restart {
 }
 
 impl<W: Watched> Follower<W> {
-    pub(super) fn new(line: Line, credentials: Arc<str>, out: mpsc::Sender<Reported>) -> Self {
+    /// `brake` may know what an earlier agent left.
+    pub(super) fn new(line: Line, credentials: Arc<str>, out: mpsc::Sender<Reported>, brake: Brake) -> Self {
         Self {
             line,
             credentials,
             out,
             names: Interner::default(),
-            brake: Brake::default(),
+            brake,
+            pace: Pace::default(),
             streaming: true,
             needs_list: true,
             list: List::default(),
@@ -146,7 +144,6 @@ impl<W: Watched> Follower<W> {
         let config = watcher::Config::default().labels(SELECTOR);
         let config = if self.streaming { config.streaming_lists() } else { config };
         let mut stream = watcher::watcher(api, config).boxed();
-        let mut backoff = DefaultBackoff::default();
         self.list = List::default();
         self.needs_list = true;
         let mut stalled = Instant::now() + LIST_STALL;
@@ -155,7 +152,6 @@ impl<W: Watched> Follower<W> {
                 biased;
                 () = self.line.answered() => {
                     self.report(Report::Answered).await?;
-                    backoff.reset();
                     continue;
                 }
                 item = stream.next() => item,
@@ -170,28 +166,36 @@ impl<W: Watched> Follower<W> {
                     }
                 }
                 Some(Err(error)) => {
-                    let trouble = Trouble::of(&error, self.streaming && self.needs_list);
-                    self.needs_list |= trouble == Trouble::Expired;
-                    if trouble == Trouble::NoStreamingLists {
-                        return Ok(Restart::Paged);
+                    if let Some(restart) = self.failed(&error).await? {
+                        return Ok(restart);
                     }
-                    if trouble == Trouble::Expired && matches!(error, watcher::Error::WatchStartFailed(_)) {
-                        // Kube lists again only if it is told so within a watch, not in answer to the request for one.
-                        return Ok(Restart::List);
-                    }
-                    if trouble != Trouble::Expired {
-                        let text = trouble.text(&error, &self.line.url(), W::RESOURCE, &self.credentials);
-                        self.report(Report::Failed(trouble, text)).await?;
-                    }
-                    if trouble == Trouble::Failed {
-                        self.line.leave_server();
-                    }
-                    sleep(backoff.next().unwrap_or(MAX_BACKOFF).min(MAX_BACKOFF)).await;
                 }
                 // Never: the watcher goes on for ever.
-                None => return Ok(Restart::List),
+                None => {
+                    sleep(self.pace.pause()).await;
+                    return Ok(Restart::List);
+                }
             }
         }
+    }
+
+    /// Reports an error, waits, and tells whether the watcher has to begin anew.
+    async fn failed(&mut self, error: &watcher::Error) -> Result<Option<Restart>, Closed> {
+        let trouble = Trouble::of(error, self.streaming && self.needs_list);
+        if trouble == Trouble::NoStreamingLists {
+            return Ok(Some(Restart::Paged));
+        }
+        let expired = trouble == Trouble::Expired;
+        self.needs_list |= expired;
+        if !expired || self.pace.expired() {
+            let text = trouble.text(error, &self.line.url(), W::RESOURCE, &self.credentials);
+            self.report(Report::Failed(trouble, text)).await?;
+            // A refusal (401, 403) may be the fault of this server alone: of its clock, certificates or authorizer.
+            self.line.leave_server();
+        }
+        sleep(self.pace.pause()).await;
+        // Kube lists again only if it is told so within a watch, not in answer to the request for one.
+        Ok((expired && matches!(error, watcher::Error::WatchStartFailed(_))).then_some(Restart::List))
     }
 
     async fn take(&mut self, event: watcher::Event<Raw<W::Api>>) -> Result<Option<Restart>, Closed> {
@@ -199,8 +203,12 @@ impl<W: Watched> Follower<W> {
             watcher::Event::Init => self.list = List { under_way: true, ..List::default() },
             watcher::Event::InitApply(raw) => self.collect(&raw),
             watcher::Event::InitDone => return self.listed().await,
-            watcher::Event::Apply(raw) => self.applied(&raw).await?,
+            watcher::Event::Apply(raw) => {
+                self.pace.delivered();
+                self.applied(&raw).await?;
+            }
             watcher::Event::Delete(raw) => {
+                self.pace.delivered();
                 if let Some(name) = convert::name(raw.meta(), &mut self.names) {
                     self.gone(name).await?;
                 }
@@ -216,6 +224,7 @@ impl<W: Watched> Follower<W> {
             Ok(None) => return,
             Ok(Some(Converted { object, warnings })) => {
                 self.list.weights.insert(name.clone(), object.weight());
+                self.list.entries += object.entries();
                 self.list.objects.objects.push(object);
                 warnings
             }
@@ -234,17 +243,16 @@ impl<W: Watched> Follower<W> {
     async fn listed(&mut self) -> Result<Option<Restart>, Closed> {
         let list = std::mem::take(&mut self.list);
         self.needs_list = false;
-        match self.brake.judge(list.weights) {
+        match self.brake.judge(list.weights, list.entries) {
             Verdict::Believe => {
                 self.report(Report::Event(W::listed(list.objects))).await?;
                 self.report(Report::Listed(list.problems)).await?;
                 self.names.sweep();
                 Ok(None)
             }
-            Verdict::Confirm { lost, of } => {
+            Verdict::Confirm(loss) => {
                 let text = format!(
-                    "API server {}: the new list of {} lacks {lost} of {of} objects and endpoints; not believed until a \
-                     second list says the same",
+                    "API server {}: the new list of {} lacks {loss}; not believed until a second list says the same",
                     self.line.url(),
                     W::RESOURCE
                 );

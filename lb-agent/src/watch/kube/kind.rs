@@ -1,6 +1,6 @@
 //! What differs between Services and EndpointSlices when they are watched.
 
-use super::raw::ApiType;
+use super::{brake::Adopted, raw::ApiType};
 use crate::{
     event::{EndpointSlice, Event, FullList, ObjectName, Service},
     watch::{
@@ -21,6 +21,10 @@ pub(super) trait Watched: Sized + Send + 'static {
     fn convert(object: &Self::Api, names: &mut Interner) -> Result<Option<Converted<Self>>, Problem>;
     /// 1, and 1 for each endpoint that is ready; see [`super::brake`].
     fn weight(&self) -> u32;
+    /// About how many entries of the maps it takes, of the sort that [`Self::adopted`] counts.
+    fn entries(&self) -> u64;
+    /// How many entries an earlier agent left that objects of this kind account for.
+    fn adopted(adopted: Adopted) -> u64;
     fn applied(self) -> Event;
     fn deleted(name: ObjectName) -> Event;
     fn listed(list: FullList<Self>) -> Event;
@@ -36,6 +40,14 @@ impl Watched for Service {
 
     fn weight(&self) -> u32 {
         1
+    }
+
+    fn entries(&self) -> u64 {
+        self.ports.len() as u64
+    }
+
+    fn adopted(adopted: Adopted) -> u64 {
+        adopted.service_ports
     }
 
     fn applied(self) -> Event {
@@ -62,6 +74,20 @@ impl Watched for EndpointSlice {
     fn weight(&self) -> u32 {
         let ready = self.endpoints.iter().filter(|endpoint| endpoint.ready).count();
         u32::try_from(1 + ready).unwrap_or(u32::MAX)
+    }
+
+    fn entries(&self) -> u64 {
+        let endpoints = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.ready || (endpoint.serving && endpoint.terminating))
+            .count();
+        let ports = self.ports.iter().filter(|port| port.port.is_some()).count();
+        (endpoints * ports) as u64
+    }
+
+    fn adopted(adopted: Adopted) -> u64 {
+        adopted.backends
     }
 
     fn applied(self) -> Event {

@@ -11,6 +11,7 @@ mod failover;
 mod fake;
 mod follow;
 mod kind;
+mod pace;
 mod raw;
 mod status;
 #[cfg(test)]
@@ -21,8 +22,12 @@ use std::{sync::Arc, time::SystemTime};
 
 use tokio::{sync::mpsc, task::JoinSet};
 
-pub use self::config::{OpenError, Options, is_in_cluster};
+pub use self::{
+    brake::Adopted,
+    config::{OpenError, Options, is_in_cluster},
+};
 use self::{
+    brake::Brake,
     config::Clients,
     failover::{Line, Servers},
     follow::{Follower, Report, Reported},
@@ -40,6 +45,7 @@ const REPORTS: usize = 16;
 pub struct Source {
     servers: Arc<Servers>,
     credentials: Arc<str>,
+    adopted: Adopted,
 }
 
 impl Source {
@@ -53,7 +59,14 @@ impl Source {
     }
 
     fn of_clients(clients: Clients, credentials: Arc<str>) -> Self {
-        Self { servers: Servers::new(clients), credentials }
+        Self { servers: Servers::new(clients), credentials, adopted: Adopted::default() }
+    }
+
+    /// For an agent that found this much in the maps. First lists that account for little of it have to be confirmed
+    /// before they are believed.
+    #[must_use]
+    pub fn adopting(self, adopted: Adopted) -> Self {
+        Self { adopted, ..self }
     }
 
     /// Sends what the API servers say, and every change, until the receiver is closed.
@@ -92,7 +105,8 @@ impl Source {
     }
 
     fn follower<W: Watched>(&self, out: mpsc::Sender<Reported>) -> Follower<W> {
-        Follower::new(Line::new(self.servers.clone()), self.credentials.clone(), out)
+        let brake = Brake::adopting(W::adopted(self.adopted));
+        Follower::new(Line::new(self.servers.clone()), self.credentials.clone(), out, brake)
     }
 }
 

@@ -3,10 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::{
-    Options, Source,
+    Adopted, Options, Source,
     fake::{Faults, SERVICES, SLICES, Server, Store},
 };
 use crate::{
@@ -50,11 +53,15 @@ struct Live {
 
 impl Live {
     fn start(servers: &[&Arc<Server>]) -> Self {
+        Self::adopting(servers, Adopted::default())
+    }
+
+    fn adopting(servers: &[&Arc<Server>], adopted: Adopted) -> Self {
         let clients =
             servers.iter().enumerate().map(|(i, s)| (format!("https://10.96.0.{}", i + 1).into(), s.client()));
         let source = Source::of_clients(clients.collect(), "kubeconfig k".into());
         let (tx, messages) = mpsc::channel(1);
-        tokio::spawn(source.run(tx));
+        tokio::spawn(source.adopting(adopted).run(tx));
         Self { messages, model: Model::default(), status: None, events: Vec::new() }
     }
 
@@ -79,6 +86,11 @@ impl Live {
 
     fn is_synced(&self) -> bool {
         self.status.as_ref().is_some_and(|status| status.synced_since.is_some())
+    }
+
+    /// Full lists of Services that were believed.
+    fn n_lists(&self) -> usize {
+        self.events.iter().filter(|event| matches!(event, Event::ServicesReset(_))).count()
     }
 
     fn n_services(&self) -> usize {
@@ -164,6 +176,44 @@ async fn a_watch_that_expired_is_followed_by_a_new_list_and_what_is_gone_goes() 
         live.until("the new list", |live| live.model.services().eq(&names)).await;
         live.until_synced().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_lets_every_watch_expire_is_not_asked_for_lists_without_pause_and_shows() {
+    let paged = Some((422, "sendInitialEvents is forbidden"));
+    for no_streaming in [None, paged] {
+        let server = Server::with(&cluster(3), Faults { no_streaming, gone_always: true, ..Faults::default() });
+        let mut live = Live::start(&[&server]);
+        live.until_synced().await;
+        // Ends the first watch. The next ones have to be asked for.
+        server.set(|faults| faults.breaks_watches = true);
+        live.until("out of sync", |live| !live.is_synced()).await;
+        server.set(|faults| faults.breaks_watches = false);
+        let start = Instant::now();
+        let minute = Duration::from_secs(60);
+        if no_streaming.is_some() {
+            live.until("a minute or many lists", |live| start.elapsed() >= minute || live.n_lists() > 40).await;
+            assert!(start.elapsed() >= minute, "{} lists in {:?}", live.n_lists(), start.elapsed());
+            assert!((5..=20).contains(&live.n_lists()), "{}", live.n_lists());
+            assert!(live.last_error().contains("410 too old resource version"), "{}", live.last_error());
+        } else {
+            // A streaming list is a watch as well.
+            live.until("the new list", |live| live.n_lists() > 1).await;
+            live.until_synced().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_lets_every_watch_expire_is_left_for_another() {
+    let store = cluster(3);
+    let faults = Faults { no_streaming: Some((422, "forbidden")), gone_always: true, ..Faults::default() };
+    let mut live = Live::start(&[&Server::with(&store, faults), &Server::new(&store)]);
+    live.until("the complaint", |live| live.last_error().contains("https://10.96.0.1: ")).await;
+    live.until_synced().await;
+    store.put(SLICES, slice("s1-x", "s1", &["10.0.0.7"]));
+    live.until("the change", |live| live.backends("s1") == ["10.0.0.7"]).await;
+    assert!(live.n_lists() <= 4, "{}", live.n_lists());
 }
 
 #[tokio::test(start_paused = true)]
@@ -262,12 +312,58 @@ async fn refusals_are_told_with_what_to_do_and_tried_again() {
     let server = Server::with(&cluster(3), Faults { refuse: Some((403, message)), ..Faults::default() });
     let mut live = Live::start(&[&server]);
     live.until("the refusal", |live| live.last_error().contains(message)).await;
-    assert!(live.last_error().contains("grant get, list and watch on services"), "{}", live.last_error());
+    assert!(live.last_error().contains("grant list and watch on services"), "{}", live.last_error());
     server.set(|faults| faults.refuse = Some((401, "Unauthorized")));
     live.until("the other refusal", |live| live.last_error().contains("401")).await;
     assert!(live.last_error().contains("does not accept the credentials of kubeconfig k"), "{}", live.last_error());
     server.set(|faults| faults.refuse = None);
     live.until_synced().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_us_is_passed_over_and_told() {
+    for refusal in [(401, "Unauthorized"), (403, "services is forbidden")] {
+        let store = cluster(3);
+        let refuse = Faults { refuse: Some(refusal), ..Faults::default() };
+        let (first, second) = (Server::with(&store, refuse.clone()), Server::new(&store));
+        let mut live = Live::start(&[&first, &second]);
+        live.until_synced().await;
+        assert_eq!(live.n_services(), 3);
+        let told = format!("({} {})", refusal.0, refusal.1);
+        assert!(live.last_error().contains("https://10.96.0.1 ") && live.last_error().contains(&told));
+        // And the same the other way round, with watches that are under way.
+        first.set(|faults| faults.refuse = None);
+        second.set(|faults| *faults = Faults { breaks_watches: true, ..refuse });
+        store.put(SLICES, slice("s1-x", "s1", &["10.0.0.7"]));
+        live.until("the change", |live| live.backends("s1") == ["10.0.0.7"]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_list_that_would_remove_most_of_what_was_adopted_is_believed_only_when_it_is_repeated() {
+    let adopted = Adopted { service_ports: 40, backends: 40 };
+    for (empty_lists, believed) in [(1, false), (2, true)] {
+        // One list of each kind.
+        let faults = Faults { empty_lists: 2 * empty_lists, ..Faults::default() };
+        let mut live = Live::adopting(&[&Server::with(&cluster(40), faults)], adopted);
+        live.until("the doubt", |live| live.last_error().contains("lacks 40 of 40 entries that the last agent")).await;
+        assert!(!live.is_synced() && !live.model.in_sync());
+        live.until_synced().await;
+        assert_eq!(live.n_services(), if believed { 0 } else { 40 });
+        assert_eq!(live.n_lists(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_lists_after_a_cold_start_and_those_that_account_for_what_was_adopted_are_believed_at_once() {
+    for (n, adopted) in [(0, 0), (3, 0), (40, 40), (40, 70)] {
+        let start = Instant::now();
+        let adopted = Adopted { service_ports: adopted, backends: adopted };
+        let mut live = Live::adopting(&[&Server::new(&cluster(n))], adopted);
+        live.until_synced().await;
+        assert_eq!((live.n_services(), live.last_error()), (n, ""));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,7 +43,7 @@ impl Trouble {
                 "API server {url} does not accept the credentials of {credentials} (401 {said}); renew them. Trying again"
             ),
             Self::Forbidden => format!(
-                "API server {url} refuses to list and watch {resource} (403 {said}); grant get, list and watch on \
+                "API server {url} refuses to list and watch {resource} (403 {said}); grant list and watch on \
                  services and endpointslices.discovery.k8s.io to that user. Trying again"
             ),
             Self::Expired | Self::NoStreamingLists | Self::Failed => {
