@@ -2,6 +2,11 @@
 //!
 //! Decides nothing: that is `lb_common::logic`, which runs on the host, too.
 #![no_std]
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "reaching a field of a kernel struct through its pointer, and the volatile access, rest on one fact: the \
+              pointer is the program's valid context"
+)]
 
 pub mod kernel;
 pub mod maps;
