@@ -1,9 +1,5 @@
 //! The logic's traits (`lb_common::logic::seam`) on kernel helpers, for one run of a sock_addr hook. Thin: each function
 //! is a helper call and a copy.
-#![expect(
-    clippy::multiple_unsafe_ops_per_block,
-    reason = "naming a field of the context and reading it are two operations on one fact: the context is valid"
-)]
 
 use core::ptr;
 

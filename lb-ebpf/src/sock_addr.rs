@@ -2,10 +2,6 @@
 //!
 //! What the kernel lets a program return differs from hook to hook (`check_return_code` in kernel/bpf/verifier.c):
 //! connect and sendmsg may allow or deny, recvmsg and getpeername must allow.
-#![expect(
-    clippy::multiple_unsafe_ops_per_block,
-    reason = "naming a field of the context and reading it are two operations on one fact: the context is valid"
-)]
 
 use core::{mem, ptr};
 
