@@ -109,6 +109,10 @@ fn the_agent_sees_the_nodes_cgroups_and_pins_and_not_its_own_containers() -> Res
     let root = root.and_then(|variable| variable.value.as_deref()).context("a cgroup root")?;
     assert_eq!(mounts(container), BTreeSet::from([root, "/sys/fs/bpf"]));
     assert_ne!(root, "/sys/fs/cgroup", "a container's own cgroup is there");
+    // The self-test makes a cgroup below the root, and pins are made in the other.
+    for mount in container.volume_mounts.iter().flatten() {
+        assert_ne!(mount.read_only, Some(true), "{}", mount.name);
+    }
     assert_eq!(pod(&daemonset)?.host_network, Some(true));
     assert!(help(&["run"])?.contains("[default: /sys/fs/bpf]"));
     Ok(())

@@ -41,12 +41,14 @@ pub struct AgentSpec {
     pub args: Vec<OsString>,
     /// Further environment variables.
     pub env: Vec<(OsString, OsString)>,
+    /// Another path of the node's cgroup.
+    pub cgroup_root: Option<PathBuf>,
 }
 
 impl AgentSpec {
     /// The usual way.
     pub fn new(source: Source) -> Self {
-        Self { source, args: Vec::new(), env: Vec::new() }
+        Self { source, args: Vec::new(), env: Vec::new(), cgroup_root: None }
     }
 }
 
@@ -93,7 +95,11 @@ impl Place {
 
     fn start(&self, spec: &AgentSpec) -> Result<Process> {
         let mut command = self.command()?;
-        command.arg("run").args(["--node-name", &self.node_name]).args(&self.args);
+        let mut args = self.args.clone();
+        if let (Some(root), [_, value, ..]) = (&spec.cgroup_root, &mut args) {
+            *value = root.into();
+        }
+        command.arg("run").args(["--node-name", &self.node_name]).args(args);
         match &spec.source {
             Source::Manifests(directory) => command.arg("--manifests").arg(directory),
             Source::Kubeconfig(file) => command.arg("--kubeconfig").arg(file),

@@ -6,6 +6,7 @@
 //! [`Guest`]. Everything here needs root; nothing here touches what it did not make.
 
 pub mod agent;
+pub mod bind;
 pub mod bpffs;
 pub mod cgroup;
 pub mod components;
@@ -21,6 +22,7 @@ pub mod process;
 pub mod run;
 
 pub use agent::{Agent, AgentSpec, Source};
+pub use bind::BindMount;
 pub use bpffs::Bpffs;
 pub use cgroup::Cgroup;
 pub use control_plane::{ControlPlane, Kubelet};

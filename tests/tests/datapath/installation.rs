@@ -135,11 +135,15 @@ fn a_map_is_not_made_smaller_than_what_is_in_it() {
     let mut options = place.options();
     options.capacity.frontends = 9;
     let error = refusal(&options);
-    assert!(error.to_string().contains("lb_frontends4 has 10 entries"), "{error}");
+    let advice = "lb_frontends4 has 10 entries in use: --max-frontends is 9 and must be at least 10";
+    assert!(error.to_string().contains(advice), "{error}");
     assert_eq!(error.exit_status(), 78);
-    options.capacity = Capacity { slots: 127, ..place.options().capacity };
-    assert!(refusal(&options).to_string().contains("lb_slots4 has 128 entries"), "the last that a frontend names");
-    options.capacity.slots = 128;
+    options.capacity = Capacity { backends: 63, slots: 126, ..place.options().capacity };
+    let error = refusal(&options);
+    // Slots up to the last that a frontend names, and the flag counts backends.
+    let advice = "lb_slots4 has 128 entries in use: --max-backends is 63 and must be at least 64";
+    assert!(error.to_string().contains(advice), "{error}");
+    options.capacity = Capacity { backends: 64, slots: 128, ..options.capacity };
     Datapath::open(&options).map(drop).unwrap();
 }
 
@@ -196,6 +200,69 @@ fn cleanup_leaves_nothing_and_may_be_repeated() {
     assert!(cleanup(place.bpffs.path(), false).unwrap().is_empty());
     let Err(error) = Reader::open(place.bpffs.path()) else { panic!("there is nothing to read") };
     assert_eq!(error.exit_status(), 69, "{error}");
+}
+
+#[test]
+fn cleanup_detaches_the_programs_also_where_somebody_has_their_links_open() {
+    let place = Place::new("detach");
+    drop(place.start());
+    let links = place.bpffs.path().join("lb/links");
+    let open: Vec<_> = names(&links)
+        .iter()
+        .map(|name| aya::programs::links::PinnedLink::from_pin(links.join(name)).unwrap())
+        .collect();
+    assert_eq!(attached(place.cgroup.path()), 8);
+    cleanup(place.bpffs.path(), false).unwrap();
+    assert_eq!(attached(place.cgroup.path()), 0);
+    drop(open);
+}
+
+/// How many programs the kernel runs for a cgroup, as bpftool sees it.
+fn attached(cgroup: &Path) -> usize {
+    let output = std::process::Command::new("bpftool").args(["-j", "cgroup", "show"]).arg(cgroup).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).matches("\"attach_type\"").count()
+}
+
+#[test]
+fn a_self_test_that_finds_no_room_for_its_frontends_takes_them_back() {
+    let place = Place::new("selftestfull");
+    let (mut datapath, _) = place.start();
+    for last in 0..63 {
+        datapath.store_mut().put_frontend(&key4(last), &frontend(0, 0)).unwrap();
+    }
+    for _ in 0..2 {
+        let error = datapath.self_test().unwrap_err();
+        assert!(matches!(error, OpenError::Store(StoreError::Full { .. })), "{error}");
+        assert_eq!(raw_frontends(&place), 63);
+    }
+    datapath.store_mut().delete_frontend(&key4(0)).unwrap();
+    datapath.self_test().expect("there is room now");
+    datapath.self_test().expect("again");
+    assert_eq!(raw_frontends(&place), 62);
+}
+
+/// Entries of the IPv4 frontend map, with the self-test's, which the store does not show.
+fn raw_frontends(place: &Place) -> usize {
+    let map = aya::maps::MapData::from_pin(place.bpffs.path().join("lb/maps/lb_frontends4")).unwrap();
+    let map: aya::maps::HashMap<_, FrontendKey<V4>, Frontend> = aya::maps::Map::HashMap(map).try_into().unwrap();
+    map.keys().map(Result::unwrap).count()
+}
+
+#[test]
+fn the_self_test_works_through_a_second_mount_and_after_an_agent_that_died_in_it() {
+    let place = Place::new("bind");
+    // As in a pod: the node's hierarchy is mounted beside the one that the agent's own paths belong to.
+    let root = BindMount::new(place.cgroup.path()).unwrap();
+    let options = Options { cgroup_root: Some(root.path().to_owned()), ..place.options() };
+    let (mut datapath, _) = Datapath::open(&options).unwrap();
+    datapath.attach().unwrap();
+    let left = place.cgroup.path().join(format!("lb-self-test-{}", std::process::id()));
+    fs::create_dir(&left).unwrap();
+    for _ in 0..2 {
+        datapath.self_test().unwrap();
+        assert!(!left.exists());
+    }
 }
 
 #[test]

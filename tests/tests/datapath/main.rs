@@ -15,7 +15,7 @@ use lb_agent::datapath::{
     bpf::{Datapath, Note, OpenError, Options},
     store::Capacity,
 };
-use lb_tests::{Bpffs, Cgroup};
+use lb_tests::{BindMount, Bpffs, Cgroup};
 
 /// A place for an installation: a bpffs and a cgroup of its own.
 struct Place {

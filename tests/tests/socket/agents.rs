@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, WEB4, at};
-use lb_tests::{Node, guest::Traffic};
+use lb_tests::{AgentSpec, BindMount, Manifests, Node, Source, guest::Traffic};
 
 const PROGRAMS: [&str; 8] = [
     "lb_connect4",
@@ -47,6 +47,17 @@ fn a_second_agent_on_a_node_is_refused_and_names_the_first() -> Result<()> {
     assert_eq!(cluster.agent.healthz()?, Some(200));
     assert_eq!(cluster.client.ask(Traffic::Tcp, at(WEB4))?, "a");
     Ok(())
+}
+
+#[test]
+fn an_agent_knows_that_it_is_below_its_root_by_whatever_path_it_is_given() -> Result<()> {
+    let node = Node::new("bind")?;
+    let manifests = Manifests::new()?;
+    // Read-only, so that it cannot make a cgroup to test its programs in, and has to do it itself.
+    let root = BindMount::read_only(node.cgroup().path())?;
+    let source = Source::Manifests(manifests.path().to_owned());
+    let spec = AgentSpec { cgroup_root: Some(root.path().to_owned()), ..AgentSpec::new(source) };
+    node.start_agent_with(spec)?.wait_ready()
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -1,26 +1,29 @@
 //! Takes an installation down: programs first, then maps, then the directories.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, os::fd::AsFd as _, path::Path};
 
 use super::{
     error::{OpenError, system},
     load::entries,
     lock,
     paths::Paths,
+    sys,
 };
 
 /// Detaches the programs and removes everything below `bpffs/lb`; returns what was removed, for people. Nothing there is
 /// no error. Refused with [`OpenError::Locked`] while an agent runs, unless `force`.
 pub fn cleanup(bpffs: &Path, force: bool) -> Result<Vec<String>, OpenError> {
     let paths = Paths::new(bpffs);
-    if !paths.root.try_exists().map_err(system("look at", &paths.root))? {
-        return Ok(Vec::new());
-    }
     let lock = match lock::acquire(&paths.root) {
-        Ok(lock) => Some(lock),
+        Ok(Some(lock)) => Some(lock),
+        // Another `cleanup` was faster.
+        Ok(None) => return Ok(Vec::new()),
         Err(OpenError::Locked { .. }) if force => None,
         Err(error) => return Err(error),
     };
+    for pin in entries(&paths.links)? {
+        detach(&pin)?;
+    }
     let mut removed = Vec::new();
     for (directory, what) in [(&paths.links, "program"), (&paths.maps, "map"), (&paths.unfinished, "map")] {
         for path in entries(directory)? {
@@ -33,6 +36,15 @@ pub fn cleanup(bpffs: &Path, force: bool) -> Result<Vec<String>, OpenError> {
     remove(fs::remove_dir(&paths.root), &paths.root)?;
     drop(lock);
     Ok(removed)
+}
+
+/// The kernel detaches a program some time after its last pin is gone; here it is done when this returns.
+fn detach(pin: &Path) -> Result<(), OpenError> {
+    match sys::obj_get(pin).and_then(|link| sys::link_detach(link.as_fd())) {
+        // Another `cleanup` may have been faster.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(system("detach", pin)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Another `cleanup` may have been faster.

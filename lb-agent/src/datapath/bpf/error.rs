@@ -87,16 +87,18 @@ pub enum OpenError {
         what: String,
     },
     /// A map is to become smaller than what is in it.
-    #[error("map {map} has {used} entries in use, and {flag} asks for {wanted}: ask for at least {used}")]
+    #[error("map {map} has {used} entries in use: {flag} is {given} and must be at least {needed}")]
     TooSmall {
         /// Map name.
         map: &'static str,
         /// Entries in use.
         used: u32,
-        /// Entries asked for.
-        wanted: u32,
-        /// The flag.
+        /// The flag that sets the map's size; it may count in another unit than the map.
         flag: &'static str,
+        /// What the flag says, in its unit.
+        given: u32,
+        /// The smallest value of the flag with which the entries fit.
+        needed: u32,
     },
     /// The kernel did not take a program.
     #[error("the kernel refused program {program}: {reason}")]

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
 use super::error::{OpenError, system};
 
@@ -18,35 +21,80 @@ use super::error::{OpenError, system};
 /// agent away.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// Takes the lock; it lasts as long as the file is open.
-pub(super) fn acquire(directory: &Path) -> Result<File, OpenError> {
-    let file = open(directory)?;
+/// Takes the lock; it lasts as long as the file is open. `None` where there is no such directory.
+pub(super) fn acquire(directory: &Path) -> Result<Option<File>, OpenError> {
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+    while let Some(file) = open(directory)? {
+        match try_lock(&file, directory)? {
+            Attempt::Locked => return Ok(Some(file)),
+            Attempt::Removed => {}
+            Attempt::Held if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
+            Attempt::Held => {
                 let pid = holder_of(&file).unwrap_or_default();
                 return Err(OpenError::Locked { path: directory.to_owned(), pid });
             }
-            Err(error) => return Err(system("lock", directory)(error.into())),
+        }
+    }
+    Ok(None)
+}
+
+/// As [`acquire`]; creates the directory where it is missing.
+pub(super) fn acquire_or_create(directory: &Path) -> Result<File, OpenError> {
+    loop {
+        fs::create_dir_all(directory).map_err(system("create", directory))?;
+        // None: a `cleanup` removed it meanwhile.
+        if let Some(lock) = acquire(directory)? {
+            return Ok(lock);
         }
     }
 }
 
 /// Whether an agent holds the lock now.
 pub(super) fn is_held(directory: &Path) -> Result<bool, OpenError> {
-    let file = open(directory)?;
+    let Some(file) = open(directory)? else {
+        return Ok(false);
+    };
     match flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(false),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(true),
         Err(error) => Err(system("ask for the lock on", directory)(error.into())),
     }
 }
 
-fn open(directory: &Path) -> Result<File, OpenError> {
-    File::open(directory).map_err(system("open", directory))
+enum Attempt {
+    /// It is ours.
+    Locked,
+    /// Somebody else has it.
+    Held,
+    /// It would be ours, but the directory that was opened is not the one that is there now. `cleanup` holds the lock
+    /// until it has removed the directory; who was waiting then gets a lock that keeps nobody out.
+    Removed,
+}
+
+fn try_lock(file: &File, directory: &Path) -> Result<Attempt, OpenError> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) if is_at(file, directory)? => Ok(Attempt::Locked),
+        Ok(()) => Ok(Attempt::Removed),
+        Err(Errno::WOULDBLOCK) => Ok(Attempt::Held),
+        Err(error) => Err(system("lock", directory)(error.into())),
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> Result<bool, OpenError> {
+    let ours = file.metadata().map_err(system("look at", path))?;
+    let there = some_if_found(fs::metadata(path)).map_err(system("look at", path))?;
+    Ok(there.is_some_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
+}
+
+fn open(directory: &Path) -> Result<Option<File>, OpenError> {
+    some_if_found(File::open(directory)).map_err(system("open", directory))
+}
+
+fn some_if_found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 fn holder_of(file: &File) -> io::Result<Option<u32>> {
@@ -87,13 +135,29 @@ mod tests {
     #[test]
     fn a_second_agent_is_refused_until_the_first_is_gone() {
         let directory = tempfile::tempdir().unwrap();
-        let first = acquire(directory.path()).unwrap();
+        let first = acquire(directory.path()).unwrap().unwrap();
         assert!(is_held(directory.path()).unwrap());
         let refused = acquire(directory.path()).unwrap_err();
         let OpenError::Locked { pid, .. } = &refused else { panic!("{refused}") };
         assert_eq!(*pid, Some(std::process::id()));
         drop(first);
         assert!(!is_held(directory.path()).unwrap());
-        acquire(directory.path()).unwrap();
+        acquire(directory.path()).unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_lock_on_a_directory_that_was_removed_meanwhile_is_none() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("lb");
+        let lock = acquire_or_create(&directory).unwrap();
+        let waiting = open(&directory).unwrap().unwrap();
+        assert!(matches!(try_lock(&waiting, &directory).unwrap(), Attempt::Held));
+        fs::remove_dir(&directory).unwrap();
+        drop(lock);
+        assert!(matches!(try_lock(&waiting, &directory).unwrap(), Attempt::Removed));
+        assert!(acquire(&directory).unwrap().is_none());
+
+        let _next = acquire_or_create(&directory).unwrap();
+        assert!(matches!(try_lock(&waiting, &directory).unwrap(), Attempt::Removed), "two agents would hold a lock");
     }
 }

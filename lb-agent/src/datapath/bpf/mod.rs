@@ -26,7 +26,7 @@ mod store;
 mod sys;
 
 use std::{
-    fs::{self, File},
+    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -43,7 +43,7 @@ pub use self::{
     reader::{Counters, Reader},
     store::KernelStore,
 };
-use self::{error::system, paths::Paths, preflight::Cgroup};
+use self::{paths::Paths, preflight::Cgroup};
 #[cfg(doc)]
 use super::store::MapStore;
 use super::store::{Capacity, FamilyStore, StoreError};
@@ -80,8 +80,7 @@ impl Datapath {
         preflight::bpffs(&options.bpffs)?;
         let cgroup = preflight::cgroup(options.cgroup_root.as_deref())?;
         let paths = Paths::new(&options.bpffs);
-        fs::create_dir_all(&paths.root).map_err(system("create", &paths.root))?;
-        let lock = lock::acquire(&paths.root)?;
+        let lock = lock::acquire_or_create(&paths.root)?;
 
         let adopted = paths.maps.exists();
         let load::Loaded { mut ebpf, mut store, mut notes } = load::load(object, &paths, options.capacity)?;
@@ -105,12 +104,16 @@ impl Datapath {
         links::attach(&mut self.ebpf, &self.paths, &self.cgroup)
     }
 
-    /// Makes connections through the hooks and looks at what comes of them. Takes some milliseconds; blocks.
+    /// Makes connections through the hooks and looks at what comes of them. Takes some milliseconds where they work, and
+    /// up to some seconds where not; blocks. It leaves nothing behind, whatever comes of it, and may be repeated.
     pub fn self_test(&mut self) -> Result<(), OpenError> {
-        self.store.put_canary()?;
-        let result = selftest::run(&self.cgroup.path);
-        self.store.delete_canary()?;
-        result
+        let put = self.store.put_canary().map_err(OpenError::from);
+        let result = put.and_then(|()| selftest::run(&self.cgroup.path));
+        let deleted = self.store.delete_canary();
+        if let (Err(_), Err(error)) = (&result, &deleted) {
+            tracing::warn!(%error, "the self-test's frontends could not be removed");
+        }
+        result.and(deleted.map_err(OpenError::from))
     }
 
     /// What `plan` writes to. `&mut KernelStore` is a [`MapStore`].

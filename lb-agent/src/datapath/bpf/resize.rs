@@ -27,7 +27,8 @@ pub(super) fn refuse_to_cut(directory: &Path, actions: &[(Spec, Action)]) -> Res
         {
             let used = in_use(directory, spec.name)?;
             if used > to {
-                return Err(OpenError::TooSmall { map: spec.name, used, wanted: to, flag: spec.size.flag() });
+                let (flag, given, needed) = (spec.size.flag(), spec.size.asked(to), spec.size.asked(used));
+                return Err(OpenError::TooSmall { map: spec.name, used, flag, given, needed });
             }
         }
     }

@@ -3,14 +3,14 @@
 //! For the time of the test the maps hold a frontend that nobody serves, at an address that is never routed
 //! ([`canary`](super::canary)). A connect and a datagram to it must be refused at once; without the hook they would go
 //! out, and fail otherwise or not at all. The hooks see sockets of processes below the cgroup, by the cgroup of the process at the time of
-//! socket(2). An agent that is not below it (on a host, with `--cgroup-root` of its own) does it in a child process that
-//! is put into a cgroup made for it.
+//! socket(2). An agent that is not below it (on a host, with `--cgroup-root` of its own), or cannot tell (in a pod with a
+//! cgroup namespace), does it in a child process that is put into a cgroup made for it.
 
 use std::{
     fs::{self, File},
     io,
     net::SocketAddr,
-    os::unix::process::CommandExt as _,
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -97,8 +97,28 @@ fn is_inside(cgroup: &Path) -> Result<bool, OpenError> {
     let Some(mount) = preflight::cgroup2_mount()? else {
         return Ok(false);
     };
-    let real = |path: &Path| path.canonicalize().ok();
-    Ok(own_cgroup(&text, &mount).and_then(|own| Some(real(&own)?.starts_with(real(cgroup)?))).unwrap_or(false))
+    let Some(own) = own_cgroup(&text, &mount).filter(|own| holds_this_process(own)) else {
+        return Ok(false);
+    };
+    let root = identity(cgroup).map_err(system("look at", cgroup))?;
+    Ok(below_mount(&own, &mount).any(|ancestor| identity(ancestor).is_ok_and(|found| found == root)))
+}
+
+/// What a cgroup is recognised by: the same hierarchy may be mounted in many places, as in a container.
+fn identity(directory: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(directory).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// A cgroup and those above it, as far as `mount` shows them.
+fn below_mount<'a>(own: &'a Path, mount: &'a Path) -> impl Iterator<Item = &'a Path> {
+    own.ancestors().take_while(move |ancestor| ancestor.starts_with(mount))
+}
+
+/// Whether `directory` really is this process's cgroup: a mount of a part of the hierarchy has other paths than
+/// `/proc/self/cgroup`. A list that cannot be read tells nothing, and a child does the test.
+fn holds_this_process(directory: &Path) -> bool {
+    let pid = std::process::id().to_string();
+    fs::read_to_string(directory.join("cgroup.procs")).is_ok_and(|pids| pids.lines().any(|line| line == pid))
 }
 
 /// By cgroups(7): the line of hierarchy 0 names the place in version 2.
@@ -115,9 +135,15 @@ struct TemporaryCgroup {
 
 impl TemporaryCgroup {
     fn new(parent: &Path) -> Result<Self, OpenError> {
-        let path = parent.join(format!("lb-self-test-{}", std::process::id()));
-        fs::create_dir(&path).map_err(system("create", &path))?;
-        Ok(Self { path })
+        Self::at(parent.join(format!("lb-self-test-{}", std::process::id())))
+    }
+
+    /// One that is there was left by an agent that died in its self-test; in a pod they all have the same process id.
+    fn at(path: PathBuf) -> Result<Self, OpenError> {
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(system("create", &path)(error)),
+            _ => Ok(Self { path }),
+        }
     }
 
     /// [`attempt`] by a process in this cgroup.
@@ -164,6 +190,28 @@ mod tests {
         assert!(judge(Errno::NETUNREACH, v6, SocketType::STREAM).is_err(), "the hook comes before the routes");
         assert!(judge(Errno::AFNOSUPPORT, v6, SocketType::STREAM).is_ok());
         assert!(judge(Errno::AFNOSUPPORT, v4, SocketType::STREAM).is_err());
+    }
+
+    #[test]
+    fn a_cgroup_left_by_an_agent_that_died_is_used_and_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("left");
+        fs::create_dir(&path).unwrap();
+        drop(TemporaryCgroup::at(path.clone()).unwrap());
+        assert!(!path.exists());
+        assert!(TemporaryCgroup::at(path.join("no/parent")).is_err());
+    }
+
+    #[test]
+    fn a_directory_is_the_same_by_another_path_and_ancestors_end_at_the_mount() {
+        let directory = tempfile::tempdir().unwrap();
+        let (real, alias) = (directory.path().join("real"), directory.path().join("alias"));
+        fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &alias).unwrap();
+        assert_eq!(identity(&real).unwrap(), identity(&alias).unwrap());
+        assert_ne!(identity(&real).unwrap(), identity(directory.path()).unwrap());
+        let seen: Vec<_> = below_mount(Path::new("/cg/a/b"), Path::new("/cg")).collect();
+        assert_eq!(seen, [Path::new("/cg/a/b"), Path::new("/cg/a"), Path::new("/cg")]);
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub(super) mod kind {
 const NO_PREALLOC: u32 = 1;
 const MMAPABLE: u32 = 1 << 10;
 
+/// Names that are not a frontend's.
+const OTHER_NAMES: u32 = maps::N_NAMES - maps::N_FRONTENDS;
+
 /// Where a map's number of entries comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Size {
@@ -53,7 +56,16 @@ impl Size {
             Self::Frontends => capacity.frontends,
             Self::Backends => capacity.backends,
             Self::Slots => capacity.slots,
-            Self::Names => capacity.frontends.saturating_add(maps::N_NAMES - maps::N_FRONTENDS),
+            Self::Names => capacity.frontends.saturating_add(OTHER_NAMES),
+        }
+    }
+
+    /// The smallest value of the flag that gives at least so many entries.
+    pub(super) fn asked(self, entries: u32) -> u32 {
+        match self {
+            Self::Fixed(_) | Self::Frontends | Self::Backends => entries,
+            Self::Slots => entries.div_ceil(2),
+            Self::Names => entries.saturating_sub(OTHER_NAMES),
         }
     }
 }
@@ -219,6 +231,17 @@ mod tests {
     #[test]
     fn names_fit_into_what_the_kernel_keeps_of_them() {
         assert!(SPECS.iter().all(|spec| spec.name.len() <= 15), "BPF_OBJ_NAME_LEN is 16 with its NUL");
+    }
+
+    #[test]
+    fn the_flags_value_is_told_from_the_entries_that_it_gives() {
+        for size in [Size::Frontends, Size::Names] {
+            assert_eq!(size.asked(size.entries(CAPACITY)), CAPACITY.frontends);
+        }
+        for size in [Size::Backends, Size::Slots] {
+            assert_eq!(size.asked(size.entries(CAPACITY)), CAPACITY.backends);
+        }
+        assert_eq!(Size::Slots.asked(7), 4, "half a backend is asked for as a whole one");
     }
 
     #[test]

@@ -69,8 +69,8 @@ impl KernelStore {
     }
 
     pub(super) fn delete_canary(&mut self) -> Result<(), StoreError> {
-        self.v4.delete_canary()?;
-        self.v6.delete_canary()
+        // Both, also when the first fails.
+        self.v4.delete_canary().and(self.v6.delete_canary())
     }
 }
 

@@ -1,5 +1,5 @@
-//! The few bpf(2) commands that aya has no interface for: replacing a link's program, a cgroup link's cgroup, and waiting
-//! for running programs where membarrier(2) cannot. Nothing is decided here.
+//! The few bpf(2) commands that aya has no interface for: replacing a link's program, detaching it, a cgroup link's
+//! cgroup, and waiting for running programs where membarrier(2) cannot. Nothing is decided here.
 //!
 //! The structures are the parts of `union bpf_attr` and `struct bpf_link_info` that are used (include/uapi/linux/bpf.h);
 //! the kernel takes and gives as many bytes as it is told.
@@ -20,6 +20,7 @@ const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 
 /// Implemented only by the `repr(C)` structures below, without padding and with valid pointers in them.
@@ -72,6 +73,18 @@ impl Attributes for LinkUpdate {}
 pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = LinkUpdate { link: number(link), program: number(program), flags: 0, old_program: 0 };
     bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
+#[repr(C)]
+struct LinkDetach {
+    link: u32,
+}
+impl Attributes for LinkDetach {}
+
+/// Detaches a link's program at once, whoever else has the link open or pinned (Linux 5.9). A link whose cgroup is gone
+/// is detached already, which is no error.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(BPF_LINK_DETACH, &mut LinkDetach { link: number(link) }).map(drop)
 }
 
 /// `struct bpf_link_info`, as far as it is the same for all links to cgroups.
