@@ -3,11 +3,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use lb_agent::cli::{self, Cli};
 
 fn main() -> ExitCode {
-    match cli::dispatch(Cli::parse()) {
+    match cli::dispatch(Cli::of_process().unwrap_or_else(|error| error.exit())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("lb-agent: {failure}");

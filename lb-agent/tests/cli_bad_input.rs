@@ -45,6 +45,19 @@ fn run_without_a_source_names_the_three_ways() {
 }
 
 #[test]
+fn a_variable_that_is_empty_counts_as_absent() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lb-agent"));
+    command.args(["run", "--manifests", "/nonexistent/manifests"]).env_clear();
+    for name in ["LB_API_SERVERS", "LB_KUBECONFIG", "LB_NODE_NAME", "LB_MAX_BACKENDS", "LB_LOG_FORMAT", "LB_DEVICES"] {
+        command.env(name, "");
+    }
+    let output = command.output().expect("the binary starts");
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(78), "{text}");
+    assert!(text.contains("/nonexistent/manifests"), "{text}");
+}
+
+#[test]
 fn two_sources_are_a_usage_error() {
     fails(&["run", "--kubeconfig", "k", "--manifests", "m"], 2, &["--kubeconfig", "--manifests"]);
 }

@@ -1,9 +1,9 @@
 //! The command line as clap sees it: names, defaults, environment variables, and what can be checked without looking
 //! at the machine. [`crate::config`] makes the agent's configuration of it.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{ffi::OsStr, net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use lb_common::abi::maps;
 
 use crate::config::{Devices, ListenAddress, NodePortAddresses};
@@ -15,6 +15,22 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// This process's command line and environment. A variable that is empty counts as absent: that is what a key of a
+    /// ConfigMap without a value comes to.
+    ///
+    /// # Errors
+    /// What clap says; also when help or the version is asked for.
+    pub fn of_process() -> Result<Self, clap::Error> {
+        let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+        let command = Self::command().mut_subcommands(|command| {
+            command
+                .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(None::<&'static str>) } else { arg })
+        });
+        Self::from_arg_matches(&command.try_get_matches()?)
+    }
 }
 
 /// The commands.

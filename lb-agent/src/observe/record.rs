@@ -3,9 +3,9 @@
 
 use std::time::SystemTime;
 
-use lb_common::abi::{AgentStatus, ERROR_LEN, SOURCE_LEN, VERSION_LEN, source_kind};
+use lb_common::abi::{AgentStatus, ERROR_LEN, FIRST_LEN, SOURCE_LEN, VERSION_LEN, self_test, source_kind};
 
-use super::State;
+use super::{SelfTest, State};
 use crate::{clock, watch::SourceKind};
 
 /// What does not change while the agent runs.
@@ -29,17 +29,35 @@ pub fn agent_status(identity: &Identity, state: &State) -> AgentStatus {
         Some((SourceKind::Manifests, location)) => (source_kind::MANIFESTS, &**location),
         None => (source_kind::NONE, ""),
     };
+    let (test, failure) = match &state.self_test {
+        SelfTest::Pending => (self_test::PENDING, ""),
+        SelfTest::Passed => (self_test::PASSED, ""),
+        SelfTest::Failed(why) => (self_test::FAILED, &**why),
+    };
+    let count = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    let first = |line: Option<&str>| text::<FIRST_LEN>(line.unwrap_or_default());
     let error = state.last_error.as_ref();
     AgentStatus {
         started_ms: clock::ms(identity.started),
         synced_ms: ms(synced),
+        lost_ms: ms(state.source_lost),
         changed_ms: ms(state.updated),
         error_ms: ms(error.map(|error| error.at)),
         pid: identity.pid,
         source_kind: kind,
+        self_test: test,
+        services: count(state.services),
+        failing: count(state.failing),
+        not_fitting: count(state.not_fitting),
+        conflicts: count(state.conflicts),
+        source_problems: count(state.source_problems),
         version: text::<VERSION_LEN>(identity.version),
         source: text::<SOURCE_LEN>(location),
         last_error: text::<ERROR_LEN>(error.map_or("", |error| &error.text)),
+        self_test_failure: text::<FIRST_LEN>(failure),
+        first_not_fitting: first(state.first_not_fitting.as_deref()),
+        first_conflict: first(state.first_conflict.as_deref()),
+        first_source_problem: first(state.first_source_problem.as_deref()),
     }
 }
 

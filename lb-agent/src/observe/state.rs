@@ -49,8 +49,12 @@ pub struct State {
     pub source: Option<(SourceKind, Arc<str>)>,
     /// Since when the source has been in sync; `None` while it is not, also after it has been.
     pub source_synced: Option<SystemTime>,
+    /// Since when it has not been, where it was before.
+    pub source_lost: Option<SystemTime>,
     /// Objects and documents of the source that cannot be used now.
     pub source_problems: usize,
+    /// The first of these.
+    pub first_source_problem: Option<Arc<str>>,
     /// Since when the first full lists have been in the maps.
     pub programmed: Option<SystemTime>,
     /// Since when the oldest change that is not in the maps has been waiting.
@@ -65,10 +69,18 @@ pub struct State {
     pub failing: usize,
     /// Services that keep what they had because a map is full.
     pub not_fitting: usize,
+    /// The first of these, and why.
+    pub first_not_fitting: Option<String>,
+    /// Addresses and ports that Services do not get because other Services hold them.
+    pub conflicts: usize,
+    /// The first of these.
+    pub first_conflict: Option<String>,
     /// Map writes that failed.
     pub write_errors: u64,
     /// The newest error of any part.
     pub last_error: Option<Problem>,
+    /// Whether `ready` was said.
+    pub(super) ready_said: bool,
 }
 
 impl State {
@@ -82,20 +94,51 @@ impl State {
         self.services = report.usage.services;
         self.failing = report.failing;
         self.not_fitting = report.not_fitting;
+        self.first_not_fitting = report.first_not_fitting;
+        self.conflicts = report.conflicts;
+        self.first_conflict = report.first_conflict;
         self.write_errors = report.write_errors;
         if let Some(problem) = report.last_error {
             self.note(problem);
         }
     }
 
-    /// Takes over what the source says.
-    pub fn take_source(&mut self, source: SourceStatus) {
+    /// Takes over what the source says. `now` is when it lost its servers, if it did.
+    pub fn take_source(&mut self, source: SourceStatus, now: SystemTime) {
+        self.source_lost = match (self.source_synced, source.synced_since) {
+            (_, Some(_)) => None,
+            (Some(_), None) => Some(now),
+            (None, None) => self.source_lost,
+        };
         self.source = Some((source.kind, source.location));
         self.source_synced = source.synced_since;
         self.source_problems = source.problems.len();
+        self.first_source_problem = source.problems.into_iter().next();
         if let Some(error) = source.last_error {
             self.note(Problem { at: error.at, text: error.text.to_string() });
         }
+    }
+
+    /// Takes over how the self-test went. Returns whether that is news: a failure that is met again for the same reason
+    /// is none.
+    pub fn take_self_test(&mut self, result: SelfTest, now: SystemTime) -> bool {
+        let is_new = self.self_test != result;
+        if let SelfTest::Failed(text) = &result
+            && is_new
+        {
+            self.note(Problem { at: now, text: text.clone() });
+        }
+        self.self_test = result;
+        is_new
+    }
+
+    /// Whether `ready` is to be said now: the first full lists are in the maps and the programs were seen to work,
+    /// whichever came last. True once.
+    pub fn becomes_ready(&mut self) -> bool {
+        let ready = self.programmed.is_some() && self.self_test == SelfTest::Passed;
+        let first = ready && !self.ready_said;
+        self.ready_said |= ready;
+        first
     }
 
     /// Keeps an error if it is the newest.
@@ -170,5 +213,56 @@ mod tests {
         assert_eq!(state.last_error, Some(problem(10, "map is full")));
         state.note(problem(11, "newer"));
         assert_eq!(state.last_error, Some(problem(11, "newer")));
+    }
+
+    #[test]
+    fn a_source_is_lost_only_after_it_was_in_sync_and_from_its_first_silence_on() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let status = |synced_since| SourceStatus {
+            kind: SourceKind::Kubernetes,
+            location: "https://192.0.2.1".into(),
+            synced_since,
+            last_error: None,
+            problems: vec!["first".into(), "second".into()],
+        };
+        let mut state = State::default();
+        let mut lost = |now, synced| {
+            state.take_source(status(synced), at(now));
+            assert_eq!((state.source_problems, state.first_source_problem.as_deref()), (2, Some("first")));
+            state.source_lost
+        };
+        assert_eq!(lost(1, None), None, "it never was in sync");
+        assert_eq!(lost(2, Some(at(2))), None);
+        assert_eq!(lost(3, None), Some(at(3)));
+        assert_eq!(lost(9, None), Some(at(3)), "still lost");
+        assert_eq!(lost(10, Some(at(10))), None);
+    }
+
+    #[test]
+    fn ready_is_said_once_whichever_condition_comes_last() {
+        let now = SystemTime::UNIX_EPOCH;
+        for test_is_last in [true, false] {
+            let mut state = State::default();
+            assert!(!state.becomes_ready());
+            for step in [!test_is_last, test_is_last] {
+                assert!(!state.becomes_ready());
+                if step {
+                    assert!(state.take_self_test(SelfTest::Passed, now));
+                } else {
+                    state.programmed = Some(now);
+                }
+            }
+            assert_eq!([state.becomes_ready(), state.becomes_ready()], [true, false]);
+        }
+    }
+
+    #[test]
+    fn a_failed_self_test_is_news_once_for_each_reason() {
+        let mut state = State::default();
+        let mut news = |result: SelfTest| state.take_self_test(result, SystemTime::UNIX_EPOCH);
+        let failed = |why: &str| SelfTest::Failed(why.to_owned());
+        let results = [failed("a"), failed("a"), failed("b"), SelfTest::Passed, failed("b")];
+        assert_eq!(results.map(&mut news), [true, false, true, true, true]);
+        assert_eq!(state.last_error.map(|error| error.text), Some("b".to_owned()));
     }
 }

@@ -6,6 +6,7 @@
 //! wanted has been tried.
 
 mod clock;
+mod conflicts;
 mod queue;
 mod report;
 mod retry;
@@ -21,7 +22,7 @@ pub use self::{
     report::{Problem, Report},
     run::{Update, run},
 };
-use self::{queue::Queue, retry::Retry};
+use self::{conflicts::Conflicts, queue::Queue, retry::Retry};
 use crate::{
     datapath::{
         op::{Op, execute},
@@ -58,6 +59,9 @@ pub struct Reconciler<S, C = SystemClock> {
     failed: BTreeMap<ObjectName, Retry>,
     /// Services that do not fit: since when, and why.
     not_fitting: BTreeMap<ObjectName, (Instant, String)>,
+    conflicts: Conflicts,
+    /// Whether events came since the conflicts were last looked at.
+    conflicts_stale: bool,
     /// [`Plan::freed`] when those were last tried.
     freed: u64,
     /// The last removal failed.
@@ -98,6 +102,8 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             queue: Queue::default(),
             failed: BTreeMap::new(),
             not_fitting: BTreeMap::new(),
+            conflicts: Conflicts::default(),
+            conflicts_stale: false,
             freed: 0,
             sweep_failed: None,
             sweep: false,
@@ -115,6 +121,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
     pub fn handle(&mut self, events: impl IntoIterator<Item = Event>) {
         let now = self.clock.now();
         for event in events {
+            self.conflicts_stale = true;
             for service in self.model.apply(event) {
                 self.queue.push(service, now);
             }
@@ -126,6 +133,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
         if !self.model.in_sync() {
             return Step::Idle;
         }
+        self.note_conflicts();
         self.queue_adopted();
         self.queue_retries();
         let mut budget = OPS_PER_STEP;
@@ -139,6 +147,15 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
         }
         let room = self.plan.freed() != self.freed && !self.not_fitting.is_empty();
         if budget == 0 || !self.queue.is_empty() || room { Step::More } else { Step::Idle }
+    }
+
+    /// Only when in sync: while the first lists arrive, who holds an address may change with each event.
+    fn note_conflicts(&mut self) {
+        if std::mem::take(&mut self.conflicts_stale) {
+            for conflict in self.conflicts.update(self.model.conflicts()) {
+                tracing::warn!("{conflict}");
+            }
+        }
     }
 
     /// What an earlier agent left and no source names now is staged as not wanted.
@@ -307,6 +324,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
     pub fn report(&mut self) -> Report {
         let waiting = self.model.in_sync().then(|| self.queue.oldest()).flatten();
         let failing = self.failed.values().map(|retry| retry.since);
+        let first_not_fitting = self.not_fitting.first_key_value();
         Report {
             synced: self.synced,
             updated: self.updated,
@@ -314,6 +332,9 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             usage: self.plan.usage(),
             failing: self.failed.len(),
             not_fitting: self.not_fitting.len(),
+            first_not_fitting: first_not_fitting.map(|(service, (_, why))| format!("Service {service}: {why}")),
+            conflicts: self.conflicts.count(),
+            first_conflict: self.conflicts.first().cloned(),
             write_errors: self.write_errors,
             last_error: self.last_error.clone(),
             latencies: std::mem::take(&mut self.latencies),

@@ -20,6 +20,12 @@ pub struct Report {
     pub failing: usize,
     /// Services that keep what they had because a map is full.
     pub not_fitting: usize,
+    /// The first of these, and why.
+    pub first_not_fitting: Option<String>,
+    /// How many addresses and ports Services do not get because other Services hold them.
+    pub conflicts: usize,
+    /// The first of these: names both Services and the field.
+    pub first_conflict: Option<String>,
     /// How many map writes failed since the start.
     pub write_errors: u64,
     /// The last error, with its object and what to do.

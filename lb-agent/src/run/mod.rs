@@ -9,6 +9,8 @@
 
 mod adopted;
 mod logging;
+mod selftest;
+mod source;
 
 use std::{future::Future, thread::JoinHandle, time::SystemTime};
 
@@ -19,21 +21,23 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+use self::source::Source;
+
 use crate::{
     EBPF_OBJECT, VERSION,
-    cli::{Exit, Failure, RunArgs},
-    config::{self, Devices, NodePortAddresses, SourceConfig, Surroundings},
+    cli::{Failure, RunArgs},
+    config::{self, Devices, NodePortAddresses, Surroundings},
     datapath::{
-        bpf::{Datapath, Note, Options, StatusWriter},
+        bpf::{Datapath, Note, Options, SelfTester, StatusWriter},
         store::Capacity,
     },
     observe::{
-        Identity, Observer, Problem, SelfTest, State, agent_status,
+        Identity, Observer, Problem, State, agent_status,
         http::{health_routes, metrics_routes, serve},
         metrics::{Metrics, ReadCounters},
     },
     reconcile::{self, Reconciler, Update},
-    watch::{Message, kube, manifests},
+    watch::Message,
 };
 
 /// Messages that may wait for the reconcile loop. Only bounds memory: a slower loop makes the source wait.
@@ -51,7 +55,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     announce(&args, &node);
     let runtime = runtime()?;
     // Before the kernel is touched: a wrong path ends the agent with nothing changed.
-    let source = runtime.block_on(open_source(&source))?;
+    let source = runtime.block_on(Source::open(&source))?;
     let mut datapath = open_datapath(&args)?;
     let source = source.adopting(&mut datapath)?;
     let observer = Observer::default();
@@ -59,8 +63,9 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     // `status` must not show the last agent's words as this one's.
     record.write(&observer.state());
     attach(&mut datapath)?;
-    self_test(&mut datapath, &observer);
-    runtime.block_on(operate(&args, source, datapath, observer, record))
+    let failed = selftest::note(&observer, || datapath.self_test()).is_err();
+    let tester = failed.then(|| datapath.self_tester()).transpose()?;
+    runtime.block_on(operate(&args, Parts { source, datapath, tester, observer, record }))
 }
 
 fn announce(args: &RunArgs, node: &str) {
@@ -112,85 +117,38 @@ fn log_notes(notes: &[Note]) {
     }
 }
 
-/// Programs that do not work are said to be so by /healthz and `status`, but the maps are kept up to date all the same:
-/// what already works for somebody must go on.
-fn self_test(datapath: &mut Datapath, observer: &Observer) {
-    let result = match datapath.self_test() {
-        Ok(()) => SelfTest::Passed,
-        Err(error) => {
-            let text = format!("{:#}", anyhow::Error::new(error));
-            error!("{text}");
-            let problem = Problem { at: SystemTime::now(), text: text.clone() };
-            observer.update(|state| state.note(problem));
-            SelfTest::Failed(text)
-        }
-    };
-    observer.update(|state| state.self_test = result);
-}
-
-/// A source that was opened and not started.
-enum Source {
-    Kubernetes(kube::Source),
-    Manifests(Box<manifests::Source>),
-}
-
-async fn open_source(config: &SourceConfig) -> Result<Source, Failure> {
-    match config {
-        SourceConfig::Manifests(directory) => manifests::Source::open(directory)
-            .map(|source| Source::Manifests(Box::new(source)))
-            .map_err(|error| Failure::new(Exit::Config, error)),
-        SourceConfig::Kubernetes(options) => {
-            if options.kubeconfig.is_none() && options.api_servers.is_empty() {
-                warn!(
-                    "no --api-servers: the API server is reached by its Service's address, which on this node only this \
-                     agent provides; after a restart of the node it may be out of reach"
-                );
-            }
-            kube::Source::open(options).await.map(Source::Kubernetes).map_err(|error| Failure::new(Exit::Config, error))
-        }
-    }
-}
-
-impl Source {
-    /// Tells it what the maps hold. A directory of manifests is believed at its word.
-    fn adopting(self, datapath: &mut Datapath) -> Result<Self, Failure> {
-        match self {
-            Self::Kubernetes(source) => adopted::count(datapath.store_mut())
-                .map(|adopted| Self::Kubernetes(source.adopting(adopted)))
-                .map_err(|error| unexpected(error, "counting what the maps hold")),
-            Self::Manifests(_) => Ok(self),
-        }
-    }
-
-    async fn run(self, messages: mpsc::Sender<Message>) {
-        match self {
-            Self::Kubernetes(source) => source.run(messages).await,
-            Self::Manifests(source) => source.run(messages).await,
-        }
-    }
+/// What the start has made ready.
+struct Parts {
+    source: Source,
+    datapath: Datapath,
+    /// Where the self-test has to be repeated.
+    tester: Option<SelfTester>,
+    observer: Observer,
+    record: Record,
 }
 
 /// Everything after the start: source, reconcile loop, HTTP servers, status, until a signal comes.
-async fn operate(
-    args: &RunArgs,
-    source: Source,
-    datapath: Datapath,
-    observer: Observer,
-    record: Record,
-) -> Result<(), Failure> {
+async fn operate(args: &RunArgs, parts: Parts) -> Result<(), Failure> {
+    let Parts { source, datapath, tester, observer, record } = parts;
     let signal = termination()?;
     serve_http(args, &datapath, &observer)?;
     tokio::spawn(record.keep(observer.clone()));
     let (sender, messages) = mpsc::channel(MESSAGES);
+    if let Some(mut tester) = tester {
+        tokio::spawn(selftest::repeat(observer.clone(), move || tester.run()));
+    }
     let mut reconciling = Reconciling::start(datapath, messages, observer)?;
-    tokio::spawn(source.run(sender));
-    tokio::select! {
+    let source = source::ended(tokio::spawn(source.run(sender)));
+    let result = tokio::select! {
         name = signal => {
             info!(signal = name, "stopping; programs and maps stay in place, and traffic goes on with the last state");
+            Ok(())
         }
-        () = reconciling.ended() => {}
-    }
-    reconciling.stop()
+        () = reconciling.ended() => Ok(()),
+        failure = source => Err(failure),
+    };
+    // The source ends also when the loop has: then the loop's own failure is the one to tell.
+    reconciling.stop().and(result)
 }
 
 /// The reconcile loop on its thread.
@@ -303,34 +261,17 @@ fn reconcile_until(
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), Failure> {
     let reconciler = Reconciler::new(datapath.store_mut()).map_err(|error| unexpected(error, "adopting the maps"))?;
-    let mut ready = false;
     let tell = |update| match update {
-        Update::Source(status) => observer.update(|state| state.take_source(status)),
+        Update::Source(status) => observer.update(|state| state.take_source(status, SystemTime::now())),
         Update::Maps(report) => {
             for latency in &report.latencies {
                 observer.latency().observe(*latency);
             }
             observer.update(|state| state.take_report(report));
-            if !ready {
-                ready = say_ready(observer);
-            }
+            selftest::say_ready(observer);
         }
     };
     let shutdown = async { drop(stopped.await) };
     runtime()?.block_on(reconcile::run(reconciler, messages, tell, shutdown));
     Ok(())
-}
-
-/// Says `ready` once the first full lists are in the maps; returns whether they are.
-fn say_ready(observer: &Observer) -> bool {
-    let state = observer.state();
-    if state.programmed.is_none() {
-        return false;
-    }
-    let (services, not_fitting) = (state.services, state.not_fitting);
-    match state.self_test {
-        SelfTest::Passed => info!(target: "lb_agent", services, not_fitting, "ready"),
-        _ => error!(target: "lb_agent", services, "in sync, but not ready: the programs were not seen to work"),
-    }
-    true
 }

@@ -203,6 +203,28 @@ async fn told(updates: &mut mpsc::UnboundedReceiver<Update>, right: impl Fn(&Rep
     sources
 }
 
+#[test]
+fn two_services_with_one_address_are_reported_by_name_until_one_gives_it_up() {
+    let mut agent = Agent::start(ROOMY, Faults::NONE);
+    let twin = |name: &str, address: u16| Service {
+        name: ObjectName::new("default", name),
+        cluster_ips: vec![ip(96, address).into()],
+        ..service(0)
+    };
+    agent.receive([Event::SlicesReset(vec![].into()), Event::ServicesReset(vec![twin("a", 1), twin("b", 1)].into())]);
+    agent.settle();
+    let report = agent.report();
+    let text = report.first_conflict.unwrap();
+    assert_eq!(report.conflicts, 1);
+    for word in ["default/a", "default/b", "spec.clusterIP", "10.96.0.1:80 TCP"] {
+        assert!(text.contains(word), "{word:?} is not in {text:?}");
+    }
+    agent.receive([Event::ServiceApplied(twin("b", 2))]);
+    agent.settle();
+    let report = agent.report();
+    assert_eq!((report.conflicts, report.first_conflict), (0, None));
+}
+
 #[tokio::test]
 async fn the_loop_follows_the_channel_retries_by_itself_and_leaves_the_maps_at_its_end() {
     let store = FaultyStore::new(SimStore::new(1, ROOMY), 10, 3);

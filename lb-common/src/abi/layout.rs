@@ -1,8 +1,8 @@
 //! Compile-time proof that no layout has padding: a key with padding passes the verifier and then misses at random.
 
 use super::{
-    AgentStatus, Backend, ERROR_LEN, Family, Frontend, FrontendKey, N_UDP_PEERS, NAME_LEN, Name, NameKey, SOURCE_LEN,
-    Slot, SockDst, UdpPeer, UdpPeers, V4, V6, VERSION_LEN,
+    AgentStatus, Backend, ERROR_LEN, FIRST_LEN, Family, Frontend, FrontendKey, N_UDP_PEERS, NAME_LEN, Name, NameKey,
+    SOURCE_LEN, Slot, SockDst, UdpPeer, UdpPeers, V4, V6, VERSION_LEN,
 };
 
 const fn check<F: Family>() {
@@ -21,5 +21,5 @@ const _: () = {
     assert!(size_of::<Frontend>() == 6 * 4);
     assert!(size_of::<NameKey>() == 2 * 4);
     assert!(size_of::<Name>() == NAME_LEN);
-    assert!(size_of::<AgentStatus>() == 4 * 8 + 2 * 4 + VERSION_LEN + SOURCE_LEN + ERROR_LEN);
+    assert!(size_of::<AgentStatus>() == 5 * 8 + 8 * 4 + VERSION_LEN + SOURCE_LEN + ERROR_LEN + 4 * FIRST_LEN);
 };

@@ -24,7 +24,7 @@ mod pod;
 mod slot;
 mod sock;
 
-pub use agent::{AgentStatus, ERROR_LEN, SOURCE_LEN, VERSION_LEN, source_kind};
+pub use agent::{AgentStatus, ERROR_LEN, FIRST_LEN, SOURCE_LEN, VERSION_LEN, self_test, source_kind};
 pub use backend::{Backend, backend_state};
 pub use counters::{Counter, N_COUNTERS};
 pub use family::{Family, V4, V6, map_v4, mapped_v4};

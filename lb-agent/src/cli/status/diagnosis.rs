@@ -2,7 +2,7 @@
 
 use lb_common::abi::Counter;
 
-use super::facts::{Facts, MapFacts};
+use super::facts::{AgentFacts, Facts, MapFacts, Several};
 use crate::clock::{ago, utc};
 
 /// From this share of its capacity on a map is a problem: there is still room to raise it in time.
@@ -16,8 +16,10 @@ pub(super) fn problems(facts: &Facts) -> Vec<String> {
     let mut found = Vec::new();
     found.extend(detached(facts));
     found.extend(agent(facts));
+    found.extend(standing(&facts.agent));
     found.extend(facts.maps.iter().filter_map(filling));
-    found.extend(recent_error(facts));
+    let error = recent_error(facts).filter(|_| !found.iter().any(|known| known.contains(&facts.agent.last_error)));
+    found.extend(error);
     found.extend(counters(facts));
     found
 }
@@ -47,14 +49,43 @@ fn agent(facts: &Facts) -> Option<String> {
             )
         });
     }
-    (agent.synced_ms == 0).then(|| {
-        format!(
+    if agent.synced_ms != 0 {
+        return None;
+    }
+    Some(match agent.lost_ms {
+        0 => format!(
             "not in sync: {} has not delivered its full lists since the agent started {} ago; traffic goes on with \
              the last state",
             agent.source,
             ago(facts.now_ms, agent.started_ms)
-        )
+        ),
+        lost => format!(
+            "lost {} ago: {}; traffic goes on with the last state, and what changed since is missing",
+            ago(facts.now_ms, lost),
+            agent.source
+        ),
     })
+}
+
+/// What the agent knows to be wrong, however long ago that began. A dead agent's was true when it died, and nobody has
+/// mended it since.
+fn standing(agent: &AgentFacts) -> Vec<String> {
+    let mut found = Vec::new();
+    if !agent.self_test_failure.is_empty() {
+        found.push(format!("the programs do not work: {}", agent.self_test_failure));
+    }
+    if agent.failing > 0 {
+        found.push(format!("Services that could not be written to the maps, tried again: {}", agent.failing));
+    }
+    let mut several = |what: &str, several: &Several| {
+        if several.count > 0 {
+            found.push(format!("{what}: {}; the first: {}", several.count, several.first));
+        }
+    };
+    several("Services that do not fit", &agent.not_fitting);
+    several("addresses claimed twice", &agent.conflicts);
+    several("problems in the source", &agent.source_problems);
+    found
 }
 
 fn filling(map: &MapFacts) -> Option<String> {
@@ -102,7 +133,7 @@ fn counters(facts: &Facts) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::facts::{AgentFacts, CounterFacts, ProgramFacts},
+        super::facts::{CounterFacts, ProgramFacts},
         *,
     };
 
@@ -151,6 +182,43 @@ mod tests {
     fn an_agent_out_of_sync_is_named_with_its_source() {
         let found = after(|facts| facts.agent.synced_ms = 0);
         assert!(found[0].starts_with("not in sync: kubernetes https://192.0.2.1:6443 "), "{found:?}");
+    }
+
+    #[test]
+    fn a_lost_source_is_not_one_that_never_delivered() {
+        let found = after(|facts| {
+            facts.agent.synced_ms = 0;
+            facts.agent.lost_ms = NOW - 30_000;
+        });
+        assert_eq!(
+            found,
+            ["lost 30s ago: kubernetes https://192.0.2.1:6443; traffic goes on with the last state, and what changed \
+              since is missing"]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_now_is_a_problem_however_old_and_is_told_once() {
+        let several = |count, first: &str| Several { count, first: first.to_owned() };
+        let found = after(|facts| {
+            facts.agent.self_test_failure = "a connection was let through".to_owned();
+            facts.agent.failing = 3;
+            facts.agent.not_fitting = several(2, "Service default/a: map is full");
+            facts.agent.conflicts = several(1, "Service default/b: held by Service default/a");
+            facts.agent.source_problems = several(1, "web.yaml: no");
+            facts.agent.error_ms = NOW - 1_000;
+            facts.agent.last_error = "web.yaml: no".to_owned();
+        });
+        assert_eq!(
+            found,
+            [
+                "the programs do not work: a connection was let through",
+                "Services that could not be written to the maps, tried again: 3",
+                "Services that do not fit: 2; the first: Service default/a: map is full",
+                "addresses claimed twice: 1; the first: Service default/b: held by Service default/a",
+                "problems in the source: 1; the first: web.yaml: no",
+            ]
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What `status` reads, decoded.
 
-use lb_common::abi::{AgentStatus, source_kind};
+use lb_common::abi::{AgentStatus, self_test, source_kind};
 use serde::Serialize;
 
 /// Everything `status` knows.
@@ -31,6 +31,8 @@ pub(in crate::cli) struct AgentFacts {
     pub started_ms: u64,
     /// Since when it has been in sync; 0 while it is not.
     pub synced_ms: u64,
+    /// Since when the source has been lost that was in sync before; 0 if it is not.
+    pub lost_ms: u64,
     /// When the maps were last changed.
     pub changed_ms: u64,
     /// When the last error happened.
@@ -41,6 +43,27 @@ pub(in crate::cli) struct AgentFacts {
     pub source: String,
     /// The last error.
     pub last_error: String,
+    /// Why the programs were not seen to work; empty where they were, or were not tried yet.
+    pub self_test_failure: String,
+    /// Services that are served.
+    pub services: u32,
+    /// Services whose last map write failed and is tried again.
+    pub failing: u32,
+    /// Services that are not up to date because a map is full.
+    pub not_fitting: Several,
+    /// Addresses and ports that a Service does not get because another Service holds them.
+    pub conflicts: Several,
+    /// What is wrong with single objects or documents of the source.
+    pub source_problems: Several,
+}
+
+/// Things of one kind that are wrong now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(in crate::cli) struct Several {
+    /// How many.
+    pub count: u32,
+    /// The first, in words.
+    pub first: String,
 }
 
 impl AgentFacts {
@@ -51,16 +74,25 @@ impl AgentFacts {
             source_kind::MANIFESTS => "manifests ",
             _ => "",
         };
+        let several = |count, first: &[u8]| Several { count, first: text(first) };
+        let failed = status.self_test == self_test::FAILED;
         Self {
             running,
             pid: status.pid,
             started_ms: status.started_ms,
             synced_ms: status.synced_ms,
+            lost_ms: status.lost_ms,
             changed_ms: status.changed_ms,
             error_ms: status.error_ms,
             version: text(&status.version),
             source: format!("{kind}{}", text(&status.source)),
             last_error: text(&status.last_error),
+            self_test_failure: if failed { text(&status.self_test_failure) } else { String::new() },
+            services: status.services,
+            failing: status.failing,
+            not_fitting: several(status.not_fitting, &status.first_not_fitting),
+            conflicts: several(status.conflicts, &status.first_conflict),
+            source_problems: several(status.source_problems, &status.first_source_problem),
         }
     }
 }

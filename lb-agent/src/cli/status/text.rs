@@ -23,8 +23,20 @@ pub(super) fn render(facts: &Facts, problems: &[String]) -> String {
 }
 
 fn agent(facts: &Facts) -> String {
-    let AgentFacts { running, pid, started_ms, synced_ms, changed_ms, error_ms, version, source, last_error } =
-        &facts.agent;
+    // What is wrong among the rest is on the page as problems.
+    let AgentFacts {
+        running,
+        pid,
+        started_ms,
+        synced_ms,
+        changed_ms,
+        error_ms,
+        version,
+        source,
+        last_error,
+        services,
+        ..
+    } = &facts.agent;
     let since = |ms: u64| match ms {
         0 => "never".to_owned(),
         ms => format!("{} ({} ago)", utc(ms), ago(facts.now_ms, ms)),
@@ -35,6 +47,7 @@ fn agent(facts: &Facts) -> String {
         ("version", version.clone()),
         ("source", source.clone()),
         ("in sync since", if *synced_ms == 0 { "not in sync".to_owned() } else { since(*synced_ms) }),
+        ("services", services.to_string()),
         ("last change", since(*changed_ms)),
         ("last error", if *error_ms == 0 { "none".to_owned() } else { format!("{}: {last_error}", since(*error_ms)) }),
         ("pins", facts.pins.clone()),
@@ -89,10 +102,10 @@ mod tests {
                 started_ms: 1_792_000_000_000,
                 synced_ms: 1_792_000_001_000,
                 changed_ms: 1_792_000_059_000,
-                error_ms: 0,
                 version: "0.1.0 (abc)".to_owned(),
                 source: "manifests /etc/lb".to_owned(),
-                last_error: String::new(),
+                services: 2,
+                ..AgentFacts::default()
             },
             maps: vec![MapFacts { name: "lb_frontends4", entries: 3, capacity: 65536, flag: "--max-frontends" }],
             programs: vec![
@@ -122,6 +135,7 @@ started        2026-10-14T17:46:40Z (1m0s ago)
 version        0.1.0 (abc)
 source         manifests /etc/lb
 in sync since  2026-10-14T17:46:41Z (59s ago)
+services       2
 last change    2026-10-14T17:47:39Z (1s ago)
 last error     none
 pins           /sys/fs/bpf/lb

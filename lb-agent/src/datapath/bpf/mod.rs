@@ -107,13 +107,17 @@ impl Datapath {
     /// Makes connections through the hooks and looks at what comes of them. Takes some milliseconds where they work, and
     /// up to some seconds where not; blocks. It leaves nothing behind, whatever comes of it, and may be repeated.
     pub fn self_test(&mut self) -> Result<(), OpenError> {
-        let put = self.store.put_canary().map_err(OpenError::from);
-        let result = put.and_then(|()| selftest::run(&self.cgroup.path));
-        let deleted = self.store.delete_canary();
-        if let (Err(_), Err(error)) = (&result, &deleted) {
-            tracing::warn!(%error, "the self-test's frontends could not be removed");
-        }
-        result.and(deleted.map_err(OpenError::from))
+        self_test(&mut self.store, &self.cgroup.path)
+    }
+
+    /// What repeats [`Self::self_test`] while the store is on loan; it may be sent to another thread.
+    pub fn self_tester(&self) -> Result<SelfTester, OpenError> {
+        let pinned = load::pinned(&self.paths.maps)?;
+        let store = KernelStore::new(slots::Access::Read, |name| {
+            let entries = pinned.get(name).map_or(0, |found| found.entries);
+            Ok((load::open_pinned(&self.paths.maps, name)?, entries))
+        })?;
+        Ok(SelfTester { store, cgroup: self.cgroup.path.clone() })
     }
 
     /// What `plan` writes to. `&mut KernelStore` is a [`MapStore`].
@@ -135,6 +139,30 @@ impl Datapath {
     /// A reader of the programs' counters, for metrics; it may be sent to another thread.
     pub fn counters(&self) -> Result<Counters, OpenError> {
         Counters::open(&self.paths)
+    }
+}
+
+fn self_test(store: &mut KernelStore, cgroup: &Path) -> Result<(), OpenError> {
+    let put = store.put_canary().map_err(OpenError::from);
+    let result = put.and_then(|()| selftest::run(cgroup));
+    let deleted = store.delete_canary();
+    if let (Err(_), Err(error)) = (&result, &deleted) {
+        tracing::warn!(%error, "the self-test's frontends could not be removed");
+    }
+    result.and(deleted.map_err(OpenError::from))
+}
+
+/// Tests the programs as [`Datapath::self_test`], by maps opened anew: nobody waits for it.
+pub struct SelfTester {
+    /// Only its frontends are written to, at keys that no Service can have.
+    store: KernelStore,
+    cgroup: PathBuf,
+}
+
+impl SelfTester {
+    /// See [`Datapath::self_test`].
+    pub fn run(&mut self) -> Result<(), OpenError> {
+        self_test(&mut self.store, &self.cgroup)
     }
 }
 

@@ -20,7 +20,10 @@ mod trouble;
 
 use std::{sync::Arc, time::SystemTime};
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinSet},
+};
 
 pub use self::{
     brake::Adopted,
@@ -71,42 +74,57 @@ impl Source {
 
     /// Sends what the API servers say, and every change, until the receiver is closed.
     pub async fn run(self, tx: mpsc::Sender<Message>) {
-        let (out, mut reports) = mpsc::channel(REPORTS);
+        let (out, reports) = mpsc::channel(REPORTS);
         // Dropped with this future, which ends the followers.
         let mut followers = JoinSet::new();
         followers.spawn(self.follower::<EndpointSlice>(out.clone()).run());
         followers.spawn(self.follower::<Service>(out).run());
         let urls: Vec<Arc<str>> = self.servers.urls().cloned().collect();
-        let mut tracker = Tracker::new([Service::RESOURCE, EndpointSlice::RESOURCE], &urls);
-        let mut sent = tracker.status().clone();
-        if tx.send(Message::Status(sent.clone())).await.is_err() {
-            return;
-        }
-        loop {
-            let reported = tokio::select! {
-                reported = reports.recv() => reported,
-                () = tx.closed() => None,
-            };
-            let Some(reported) = reported else { return };
-            tracker.take(&reported, SystemTime::now()).iter().for_each(log);
-            let Reported { report, .. } = reported;
-            if let Report::Event(event) = report
-                && tx.send(Message::Event(event)).await.is_err()
-            {
-                return;
-            }
-            if *tracker.status() != sent {
-                sent = tracker.status().clone();
-                if tx.send(Message::Status(sent.clone())).await.is_err() {
-                    return;
-                }
-            }
-        }
+        let tracker = Tracker::new([Service::RESOURCE, EndpointSlice::RESOURCE], &urls);
+        pass_on(followers, reports, tracker, tx).await;
     }
 
     fn follower<W: Watched>(&self, out: mpsc::Sender<Reported>) -> Follower<W> {
         let brake = Brake::adopting(W::adopted(self.adopted));
         Follower::new(Line::new(self.servers.clone()), self.credentials.clone(), out, brake)
+    }
+}
+
+/// Sends on what the followers report, until the receiver is closed or one of the followers has ended: half a source would
+/// look like a whole one in which nothing changes. A follower's panic goes on here.
+async fn pass_on(
+    mut followers: JoinSet<()>,
+    mut reports: mpsc::Receiver<Reported>,
+    mut tracker: Tracker,
+    tx: mpsc::Sender<Message>,
+) {
+    let mut sent = tracker.status().clone();
+    if tx.send(Message::Status(sent.clone())).await.is_err() {
+        return;
+    }
+    loop {
+        let reported = tokio::select! {
+            reported = reports.recv() => reported,
+            () = tx.closed() => None,
+            Some(ended) = followers.join_next() => match ended.map_err(JoinError::try_into_panic) {
+                Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                Ok(()) | Err(Err(_)) => None,
+            },
+        };
+        let Some(reported) = reported else { return };
+        tracker.take(&reported, SystemTime::now()).iter().for_each(log);
+        let Reported { report, .. } = reported;
+        if let Report::Event(event) = report
+            && tx.send(Message::Event(event)).await.is_err()
+        {
+            return;
+        }
+        if *tracker.status() != sent {
+            sent = tracker.status().clone();
+            if tx.send(Message::Status(sent.clone())).await.is_err() {
+                return;
+            }
+        }
     }
 }
 

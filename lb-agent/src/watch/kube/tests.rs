@@ -5,12 +5,15 @@ use std::{sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use tokio::{
     sync::mpsc,
+    task::JoinSet,
     time::{Instant, timeout},
 };
 
 use super::{
     Adopted, Options, Source,
     fake::{Faults, SERVICES, SLICES, Server, Store},
+    pass_on,
+    status::Tracker,
 };
 use crate::{
     event::{Event, ObjectName},
@@ -462,4 +465,20 @@ async fn a_kubeconfig_that_cannot_be_used_is_an_error_that_names_it() {
     let missing = Options { kubeconfig: Some("/nonexistent/kubeconfig".into()), api_servers: Vec::new() };
     let error = Source::open(&missing).await.map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/kubeconfig") && error.contains("No such file"), "{error}");
+}
+
+#[tokio::test]
+async fn a_follower_that_panics_ends_the_whole_source() {
+    let (out, reports) = mpsc::channel(1);
+    let mut followers = JoinSet::new();
+    followers.spawn(async { panic!("no such slice") });
+    followers.spawn(async move {
+        std::future::pending::<()>().await;
+        drop(out);
+    });
+    let (tx, _messages) = mpsc::channel(4);
+    let tracker = Tracker::new(["services", "endpointslices"], &[]);
+    let source = tokio::spawn(pass_on(followers, reports, tracker, tx));
+    let ended = timeout(Duration::from_secs(10), source).await.expect("the other follower does not keep it");
+    assert!(ended.unwrap_err().to_string().contains("no such slice"));
 }
