@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, bail};
 
 /// How long things that happen at once on an idle machine may take on a busy one.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks `probe` until it gives a value; an error of the probe ends the waiting. After `patience` the error names
 /// `what` did not come.

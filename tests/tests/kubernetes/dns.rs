@@ -145,15 +145,15 @@ impl<'a> Resolver<'a> {
     fn wait_for(&self, name: &str, expected: &BTreeSet<IpAddr>) -> Result<()> {
         let mut last = String::new();
         let result = eventually(&format!("{name} to be {expected:?} by {:?}", self.protocol), PATIENCE, || {
-            let found = self.resolve(name)?;
-            last = format!("{found:?}");
+            let (found, complaints) = self.resolve(name)?;
+            last = format!("{found:?} {complaints}");
             Ok((found == *expected).then_some(()))
         });
         result.with_context(|| format!("{name} resolved to {last} in the end"))
     }
 
-    /// What getaddrinfo gives for both families; nothing where it fails.
-    fn resolve(&self, name: &str) -> Result<BTreeSet<IpAddr>> {
+    /// What getaddrinfo gives for both families, nothing where it fails; and what was said on stderr.
+    fn resolve(&self, name: &str) -> Result<(BTreeSet<IpAddr>, String)> {
         let script = "mount --bind \"$1\" /etc/resolv.conf && { getent ahostsv4 \"$2\"; getent ahostsv6 \"$2\"; }";
         let mut command = Command::new("unshare");
         // The pod has its own resolv.conf by a mount namespace, as in a container.
@@ -165,6 +165,7 @@ impl<'a> Resolver<'a> {
         let text = String::from_utf8(output.stdout)?;
         // `getent ahostsv6` gives IPv4 addresses as ::ffff:a.b.c.d where there are no others.
         let addresses = text.lines().filter_map(|line| line.split_whitespace().next()?.parse::<IpAddr>().ok());
-        Ok(addresses.map(|address| address.to_canonical()).collect())
+        let addresses = addresses.map(|address| address.to_canonical()).collect();
+        Ok((addresses, String::from_utf8_lossy(&output.stderr).into_owned()))
     }
 }
