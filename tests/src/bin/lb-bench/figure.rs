@@ -29,6 +29,11 @@ impl Figure {
         Self::UdpFreshConnected,
     ];
 
+    /// Whether it goes to the Services that have a UDP port.
+    pub(crate) fn is_udp(self) -> bool {
+        matches!(self, Self::UdpUnconnected | Self::UdpFreshConnected)
+    }
+
     /// Operations in one block: some tens of milliseconds.
     pub(crate) fn ops(self) -> usize {
         match self {

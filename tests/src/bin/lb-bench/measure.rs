@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     Args,
     figure::Figure,
-    objects::{self, ENDPOINT_PORTS},
+    objects::{self, ENDPOINT_PORTS, N_UDP},
     protocol::{Reply, Request, now_ns},
     rig::{Kind, Rig, Target},
     usage::{Usage, as_f64},
@@ -83,7 +83,8 @@ fn take_turns(targets: &mut [Target], measured: &mut BTreeMap<Kind, TargetMeasur
             let n = targets.len();
             let target = &mut targets[(turn + round) % n];
             // Another Service is first in each round: the place in a rule set must not decide.
-            let request = Request::Block { figure, ops: figure.ops(), first: round * 997 };
+            let among = if figure.is_udp() && target.kind.has_proxy() { N_UDP } else { usize::MAX };
+            let request = Request::Block { figure, ops: figure.ops(), first: round * 997, among };
             let Reply::Block { median_ns } = target.client.call(&request)? else {
                 bail!("the measuring client of {} did not answer with a block", target.kind);
             };

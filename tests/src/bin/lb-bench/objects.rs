@@ -19,6 +19,10 @@ pub(crate) const SERVICE_PORT: u16 = 80;
 /// The two ports that each endpoint listens on. A change moves a Service from one to the other.
 pub(crate) const ENDPOINT_PORTS: [u16; 2] = [8080, 8081];
 
+/// So many Services, the first ones, have a UDP port as well. Not all of them, which would double every rule set to no
+/// purpose.
+pub(crate) const N_UDP: usize = 10;
+
 /// Requests to the API server at once.
 const PARALLEL: usize = 16;
 
@@ -50,7 +54,7 @@ pub(crate) fn create(admin: &Admin, from: usize, to: usize, endpoints: &[IpAddr]
 
 /// Moves Service `index` to another port of its endpoints.
 pub(crate) fn set_endpoint_port(admin: &Admin, index: usize, port: u16) -> Result<()> {
-    let patch = json!({"ports": slice_ports(port)});
+    let patch = json!({"ports": ports(index, port)});
     let name = name(index);
     admin.call(|client| async move {
         let slices: Api<EndpointSlice> = Api::default_namespaced(client);
@@ -64,12 +68,11 @@ fn name(index: usize) -> String {
 }
 
 fn service(index: usize) -> Result<Value> {
-    let port = |name: &str, proto: &str| json!({"name": name, "port": SERVICE_PORT, "protocol": proto});
     Ok(json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": name(index)},
-        "spec": {"clusterIP": cluster_ip(index)?, "ports": [port("tcp", "TCP"), port("udp", "UDP")]},
+        "spec": {"clusterIP": cluster_ip(index)?, "ports": ports(index, SERVICE_PORT)},
     }))
 }
 
@@ -80,11 +83,16 @@ fn slice(index: usize, endpoints: &[IpAddr]) -> Value {
         "kind": "EndpointSlice",
         "metadata": {"name": name(index), "labels": {"kubernetes.io/service-name": name(index)}},
         "addressType": "IPv4",
-        "ports": slice_ports(ENDPOINT_PORTS[0]),
+        "ports": ports(index, ENDPOINT_PORTS[0]),
         "endpoints": endpoints.collect::<Vec<_>>(),
     })
 }
 
-fn slice_ports(port: u16) -> Value {
-    json!([{"name": "tcp", "port": port, "protocol": "TCP"}, {"name": "udp", "port": port, "protocol": "UDP"}])
+/// The ports of a Service or of its slice, which have the same form.
+fn ports(index: usize, port: u16) -> Value {
+    let protocols: &[&str] = if index < N_UDP { &["TCP", "UDP"] } else { &["TCP"] };
+    protocols
+        .iter()
+        .map(|protocol| json!({"name": protocol.to_lowercase(), "port": port, "protocol": protocol}))
+        .collect()
 }

@@ -21,6 +21,8 @@ pub(crate) enum Request {
         ops: usize,
         /// Which address to begin with.
         first: usize,
+        /// Only so many of the addresses, the first ones, or all if there are fewer.
+        among: usize,
     },
     /// Wait until every address has answered once: [`Reply::At`].
     WaitForAll,
