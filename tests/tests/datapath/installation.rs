@@ -36,7 +36,7 @@ fn programs_and_maps_stay_when_their_agent_is_gone_and_the_next_one_takes_them_o
     assert!(before.iter().all(|program| program.cgroup.as_deref() == Some(place.cgroup.path())), "{before:?}");
     first.store_mut().put_frontend(&key4(1), &frontend(0, 1)).unwrap();
     first.store_mut().put_frontend(&key6(1), &frontend(0, 0)).unwrap();
-    drop(first);
+    place.end(first);
 
     let reader = Reader::open(place.bpffs.path()).unwrap();
     assert!(!reader.agent_alive().unwrap());
@@ -109,7 +109,7 @@ fn maps_are_copied_into_others_of_another_size() {
     let (mut datapath, _) = place.start();
     FamilyStore::<V4>::write_slots(datapath.store_mut(), 5, &[slot(1), slot(2)]).unwrap();
     datapath.store_mut().put_frontend(&key4(1), &frontend(5, 2)).unwrap();
-    drop(datapath);
+    place.end(datapath);
 
     let mut options = place.options();
     options.capacity = Capacity { frontends: 32, backends: 1024, slots: 2048 };
@@ -131,7 +131,7 @@ fn a_map_is_not_made_smaller_than_what_is_in_it() {
     for last in 0..10 {
         datapath.store_mut().put_frontend(&key4(last), &frontend(100, 28)).unwrap();
     }
-    drop(datapath);
+    place.end(datapath);
     let mut options = place.options();
     options.capacity.frontends = 9;
     let error = refusal(&options);
@@ -150,12 +150,13 @@ fn a_map_is_not_made_smaller_than_what_is_in_it() {
 #[test]
 fn programs_on_another_cgroup_or_a_dead_one_are_moved() {
     let mut place = Place::new("move");
-    drop(place.start());
+    place.end(place.start().0);
     let old = std::mem::replace(&mut place.cgroup, Cgroup::new("move2").unwrap());
     let (datapath, notes) = place.start();
     let moved = |notes: &[Note]| notes.iter().filter(|note| matches!(note, Note::Moved { .. })).count();
     assert_eq!(moved(&notes), 8, "{notes:?}");
-    drop((datapath, old));
+    drop(old);
+    place.end(datapath);
 
     drop(std::mem::replace(&mut place.cgroup, Cgroup::new("move3").unwrap()));
     let (datapath, notes) = place.start();
@@ -168,7 +169,7 @@ fn programs_on_another_cgroup_or_a_dead_one_are_moved() {
 #[test]
 fn maps_of_another_version_are_refused_and_nothing_is_touched() {
     let place = Place::new("version");
-    drop(place.start());
+    place.end(place.start().0);
     let maps = place.bpffs.path().join("lb/maps");
     let before = names(&maps);
     set_version(&maps, 99);
@@ -193,7 +194,7 @@ fn cleanup_leaves_nothing_and_may_be_repeated() {
     let (datapath, _) = place.start();
     let error = cleanup(place.bpffs.path(), false).unwrap_err();
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
-    drop(datapath);
+    place.end(datapath);
     let removed = cleanup(place.bpffs.path(), false).unwrap();
     assert_eq!(removed.len(), 8 + 14, "{removed:?}");
     assert!(!place.bpffs.path().join("lb").exists());
@@ -205,7 +206,7 @@ fn cleanup_leaves_nothing_and_may_be_repeated() {
 #[test]
 fn cleanup_detaches_the_programs_also_where_somebody_has_their_links_open() {
     let place = Place::new("detach");
-    drop(place.start());
+    place.end(place.start().0);
     let links = place.bpffs.path().join("lb/links");
     let open: Vec<_> = names(&links)
         .iter()

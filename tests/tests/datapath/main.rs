@@ -12,10 +12,10 @@ use std::{
 };
 
 use lb_agent::datapath::{
-    bpf::{Datapath, Note, OpenError, Options},
+    bpf::{Datapath, Note, OpenError, Options, Reader},
     store::Capacity,
 };
-use lb_tests::{BindMount, Bpffs, Cgroup};
+use lb_tests::{BindMount, Bpffs, Cgroup, eventually, poll::PATIENCE};
 
 /// A place for an installation: a bpffs and a cgroup of its own.
 struct Place {
@@ -47,6 +47,14 @@ impl Place {
         notes.extend(datapath.attach().unwrap());
         datapath.self_test().unwrap();
         (datapath, notes)
+    }
+
+    /// The agent ends. Its lock may outlive it by a moment: a process that another test has just forked holds a copy of
+    /// every descriptor of this one until it executes its program.
+    fn end(&self, datapath: Datapath) {
+        drop(datapath);
+        let reader = Reader::open(self.bpffs.path()).unwrap();
+        eventually("the lock to be free", PATIENCE, || Ok((!reader.agent_alive()?).then_some(()))).unwrap();
     }
 }
 
