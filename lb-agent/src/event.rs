@@ -3,8 +3,9 @@
 //! Produced by `watch`, consumed by `model`. No Kubernetes client type appears here, and no policy: objects are
 //! translated, validated field by field, and otherwise passed on as they are.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
 use lb_common::abi::Proto;
 
 /// `namespace/name` of an object.
@@ -45,6 +46,12 @@ pub enum Event {
     SliceDeleted(ObjectName),
     /// All EndpointSlices there are. Also the sign that this kind is in sync.
     SlicesReset(FullList<EndpointSlice>),
+    /// This node's Node object was added or changed. Other nodes' are never sent.
+    NodeApplied(Node),
+    /// This node's Node object is gone.
+    NodeDeleted,
+    /// The addresses on the interfaces of this node's own network namespace, all of them, loopback included.
+    AddressesChanged(BTreeSet<IpAddr>),
 }
 
 /// Every object of one kind that exists. What is in neither list is gone.
@@ -77,6 +84,52 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.ports`.
     pub ports: Vec<ServicePort>,
+    /// `spec.externalIPs`, parsed; without what no Service may take (loopback and the like), of which the source warned.
+    pub external_ips: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress[].ip`, as above, without those of `ipMode: Proxy` (KEP-1860), which the nodes must
+    /// leave to the load balancer.
+    pub ingress_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`; empty means everybody.
+    pub source_ranges: Vec<IpNet>,
+    /// `spec.internalTrafficPolicy`.
+    pub internal_policy: TrafficPolicy,
+    /// `spec.externalTrafficPolicy`.
+    pub external_policy: TrafficPolicy,
+    /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` (10800 where absent) if `spec.sessionAffinity` is `ClientIP`;
+    /// 0 means no affinity.
+    pub affinity_s: u32,
+    /// `spec.healthCheckNodePort`, where the Service has one and needs it (type LoadBalancer, external policy Local).
+    pub health_check_port: Option<u16>,
+}
+
+impl Service {
+    /// A Service of that name as it is before any field is filled in.
+    pub fn named(name: ObjectName) -> Self {
+        Self {
+            name,
+            created_s: 0,
+            kind: ServiceKind::ClusterIp,
+            cluster_ips: Vec::new(),
+            ports: Vec::new(),
+            external_ips: Vec::new(),
+            ingress_ips: Vec::new(),
+            source_ranges: Vec::new(),
+            internal_policy: TrafficPolicy::Cluster,
+            external_policy: TrafficPolicy::Cluster,
+            affinity_s: 0,
+            health_check_port: None,
+        }
+    }
+}
+
+/// `spec.internalTrafficPolicy` and `spec.externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// All endpoints.
+    #[default]
+    Cluster,
+    /// Endpoints on this node only.
+    Local,
 }
 
 /// `spec.type`, with what makes a Service none of our business set apart.
@@ -101,6 +154,8 @@ pub struct ServicePort {
     pub proto: Proto,
     /// 1..=65535.
     pub port: u16,
+    /// `nodePort`.
+    pub node_port: Option<u16>,
 }
 
 /// An EndpointSlice (or the equivalent of an Endpoints object), as far as it is read. Its addresses are checked like
@@ -143,4 +198,27 @@ pub struct Endpoint {
     pub node: Option<Arc<str>>,
     /// `zone`.
     pub zone: Option<Arc<str>>,
+    /// `hints`; `None` where there are none, which costs a pointer for each of many endpoints.
+    pub hints: Option<Box<Hints>>,
+}
+
+/// `hints` of an endpoint: for whom the control plane meant it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// `forZones[].name`.
+    pub zones: Vec<Arc<str>>,
+    /// `forNodes[].name`.
+    pub nodes: Vec<Arc<str>>,
+}
+
+/// This node, as far as its Node object is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// The label `topology.kubernetes.io/zone`.
+    pub zone: Option<Arc<str>>,
+    /// The node's primary addresses, at most one of each family: the first `InternalIP` of `status.addresses`, else the
+    /// first `ExternalIP`, as kube-proxy's `GetNodeHostIPs` takes them.
+    pub addresses: Vec<IpAddr>,
+    /// `metadata.deletionTimestamp` is set, or the taint `ToBeDeletedByClusterAutoscaler` is there.
+    pub going_away: bool,
 }

@@ -127,7 +127,7 @@ fn shuffle<F: Family>(dice: &Dice, maps: &mut SimMaps<F>) {
             let addr = F::from_ip(ip(v6, 244, pod)).unwrap();
             maps.slots.insert(slot, Slot { addr, backend, port: 5353, reserved: 0 });
             let state = dice.pick(&[backend_state::READY, backend_state::READY, backend_state::TERMINATING, 3]);
-            let value = Backend { addr, port: 5353, proto: 17, state, service: u32::from(service), node: 0 };
+            let value = Backend { addr, port: 5353, proto: 17, state, service: u32::from(service), node: 0, sets: 1 };
             maps.backends.insert(backend, value);
         }
         for proto in [Proto::Tcp, Proto::Udp] {

@@ -1,7 +1,12 @@
 //! The model's answer: what one Service should be in the maps of this node.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
+use ipnet::IpNet;
 use lb_common::abi::Proto;
 
 use crate::event::ObjectName;
@@ -13,6 +18,20 @@ pub struct DesiredService {
     pub name: ObjectName,
     /// In the order of `spec.ports`.
     pub ports: Vec<DesiredPort>,
+    /// ClusterIPs that refuse clients on every port that no Service has there. Already free of those that another
+    /// Service guards, and of the node's own addresses.
+    pub guards: BTreeSet<IpAddr>,
+    /// What a load balancer's health checks are told, if the Service asks for it.
+    pub health_check: Option<HealthCheck>,
+}
+
+/// `spec.healthCheckNodePort` and what it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The port, on the node's NodePort addresses.
+    pub port: u16,
+    /// Ready endpoints on this node, each counted once however many ports it serves.
+    pub local_endpoints: usize,
 }
 
 /// One port of a Service.
@@ -22,12 +41,35 @@ pub struct DesiredPort {
     pub port_name: Arc<str>,
     /// TCP or UDP.
     pub proto: Proto,
-    /// Every address and port that clients may use for it, of both families. Already free of those that another
-    /// Service holds.
-    pub frontends: BTreeSet<FrontendAddr>,
+    /// Every address and port that clients may use for it, of both families, and who answers there. Already free of
+    /// those that another Service holds.
+    pub frontends: BTreeMap<FrontendAddr, Answer>,
+    /// Session affinity timeout in seconds, 0 for none.
+    pub affinity_s: u32,
+    /// Who may use the frontends that are [`Answer::restricted`].
+    pub sources: Vec<IpNet>,
     /// Everybody who serves it, of both families, sorted by address and port, without duplicates. A frontend is
     /// answered by the backends of its own family.
     pub backends: Vec<DesiredBackend>,
+}
+
+/// Who answers at a frontend, and whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Answer {
+    /// By whom.
+    pub set: EndpointSet,
+    /// Only clients in [`DesiredPort::sources`].
+    pub restricted: bool,
+}
+
+/// A choice of a Service port's endpoints. One that is empty refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndpointSet {
+    /// Those with [`DesiredBackend::in_cluster`].
+    #[default]
+    Cluster,
+    /// Those with [`DesiredBackend::in_local`].
+    Local,
 }
 
 /// An address and port that clients connect to.
@@ -50,8 +92,10 @@ pub struct DesiredBackend {
     pub port: u16,
     /// See [`lb_common::abi::backend_state`].
     pub state: u8,
-    /// Whether new connections may be given to it.
-    pub takes_new: bool,
+    /// Whether new connections may be given to it under the traffic policy Cluster.
+    pub in_cluster: bool,
+    /// Whether new connections may be given to it under the traffic policy Local.
+    pub in_local: bool,
     /// The node it runs on, where known.
     pub node: Option<Arc<str>>,
 }

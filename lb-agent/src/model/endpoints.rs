@@ -1,14 +1,10 @@
 //! Which endpoints serve a Service port, and which of them take new connections.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use lb_common::abi::backend_state;
 
-use super::{DesiredBackend, FrontendAddr};
+use super::{Answer, DesiredBackend, FrontendAddr};
 use crate::event::{Endpoint, EndpointSlice, ServicePort};
 
 /// The address families in which a Service port has frontends: endpoints of the other family could never be reached.
@@ -19,8 +15,8 @@ pub(super) struct Families {
 }
 
 impl Families {
-    pub(super) fn of(frontends: &BTreeSet<FrontendAddr>) -> Self {
-        Self { v4: frontends.iter().any(|f| f.ip.is_ipv4()), v6: frontends.iter().any(|f| f.ip.is_ipv6()) }
+    pub(super) fn of(frontends: &BTreeMap<FrontendAddr, Answer>) -> Self {
+        Self { v4: frontends.keys().any(|f| f.ip.is_ipv4()), v6: frontends.keys().any(|f| f.ip.is_ipv6()) }
     }
 
     fn contain(self, ip: IpAddr) -> bool {
@@ -76,7 +72,8 @@ pub(super) fn categorise(endpoints: Vec<Merged<'_>>) -> Vec<DesiredBackend> {
         ip: endpoint.ip,
         port: endpoint.port,
         state: endpoint.state,
-        takes_new: endpoint.state == backend_state::READY,
+        in_cluster: endpoint.state == backend_state::READY,
+        in_local: false,
         node: endpoint.node.clone(),
     };
     endpoints.into_iter().map(backend).collect()

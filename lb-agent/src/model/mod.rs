@@ -22,7 +22,7 @@ use std::{
 use self::claims::{Claimant, Claims};
 pub use self::{
     claims::Conflict,
-    desired::{DesiredBackend, DesiredPort, DesiredService, FrontendAddr},
+    desired::{Answer, DesiredBackend, DesiredPort, DesiredService, EndpointSet, FrontendAddr, HealthCheck},
 };
 use crate::event::{EndpointSlice, Event, FullList, ObjectName, Service, ServicePort};
 
@@ -65,6 +65,7 @@ impl Model {
             Event::SliceApplied(slice) => self.put_slice(slice, &mut dirty),
             Event::SliceDeleted(name) => self.remove_slice(&name, &mut dirty),
             Event::SlicesReset(list) => self.reset_slices(list, &mut dirty),
+            Event::NodeApplied(_) | Event::NodeDeleted | Event::AddressesChanged(_) => {}
         }
         dirty
     }
@@ -87,7 +88,8 @@ impl Model {
         let ports = entry.and_then(|entry| Some((entry, entry.service.as_ref()?))).map(|(entry, service)| {
             service.ports.iter().filter_map(|port| self.desired_port(service, port, entry)).collect()
         });
-        DesiredService { name: name.clone(), ports: ports.unwrap_or_default() }
+        let ports = ports.unwrap_or_default();
+        DesiredService { name: name.clone(), ports, guards: BTreeSet::new(), health_check: None }
     }
 
     /// Services that want an address and port which an older Service holds.
@@ -96,9 +98,9 @@ impl Model {
     }
 
     fn desired_port(&self, service: &Service, port: &ServicePort, entry: &Entry) -> Option<DesiredPort> {
-        let frontends: BTreeSet<FrontendAddr> = frontends::of_port(service, port)
+        let frontends: BTreeMap<FrontendAddr, Answer> = frontends::of_port(service, port)
             .filter(|claim| self.claims.is_held_by(claim, &service.name))
-            .map(|claim| claim.frontend)
+            .map(|claim| (claim.frontend, Answer::default()))
             .collect();
         if frontends.is_empty() {
             return None;
@@ -108,6 +110,8 @@ impl Model {
             port_name: port.name.clone(),
             proto: port.proto,
             frontends,
+            affinity_s: service.affinity_s,
+            sources: service.source_ranges.clone(),
             backends: endpoints::categorise(merged),
         })
     }

@@ -10,7 +10,7 @@ use std::{
 
 use lb_common::abi::{backend_state, scope};
 
-use super::{DesiredBackend, DesiredPort, DesiredService, FrontendAddr};
+use super::{Answer, DesiredBackend, DesiredPort, DesiredService, FrontendAddr};
 use crate::event::{EndpointSlice, Event, FullList, ObjectName, Service, ServiceKind, ServicePort};
 
 #[derive(Debug, Default)]
@@ -28,6 +28,7 @@ impl Oracle {
             Event::SliceApplied(slice) => drop(self.slices.insert(slice.name.clone(), slice)),
             Event::SliceDeleted(name) => drop(self.slices.remove(&name)),
             Event::SlicesReset(list) => reset(&mut self.slices, list, |slice| &slice.name),
+            Event::NodeApplied(_) | Event::NodeDeleted | Event::AddressesChanged(_) => {}
         }
     }
 
@@ -42,14 +43,25 @@ impl Oracle {
             for port in &service.ports {
                 let addresses =
                     service.cluster_ips.iter().map(|&ip| FrontendAddr { ip, port: port.port, scope: scope::INTERNAL });
-                let frontends: BTreeSet<_> = addresses.filter(|addr| taken.insert((*addr, port.proto))).collect();
+                let free = addresses.filter(|addr| taken.insert((*addr, port.proto)));
+                let frontends: BTreeMap<_, _> = free.map(|addr| (addr, Answer::default())).collect();
                 if !frontends.is_empty() {
                     let backends = self.backends(service, port, &frontends);
-                    ports.push(DesiredPort { port_name: port.name.clone(), proto: port.proto, frontends, backends });
+                    ports.push(DesiredPort {
+                        port_name: port.name.clone(),
+                        proto: port.proto,
+                        frontends,
+                        affinity_s: service.affinity_s,
+                        sources: service.source_ranges.clone(),
+                        backends,
+                    });
                 }
             }
             if !ports.is_empty() {
-                desired.insert(service.name.clone(), DesiredService { name: service.name.clone(), ports });
+                desired.insert(
+                    service.name.clone(),
+                    DesiredService { name: service.name.clone(), ports, guards: BTreeSet::new(), health_check: None },
+                );
             }
         }
         desired
@@ -59,7 +71,7 @@ impl Oracle {
         &self,
         service: &Service,
         port: &ServicePort,
-        frontends: &BTreeSet<FrontendAddr>,
+        frontends: &BTreeMap<FrontendAddr, Answer>,
     ) -> Vec<DesiredBackend> {
         let mut backends = Vec::new();
         for slice in self.slices.values() {
@@ -73,13 +85,14 @@ impl Oracle {
                         (false, true, true) => backend_state::TERMINATING,
                         _ => backend_state::NOT_READY,
                     };
-                    let reachable = frontends.iter().any(|f| f.ip.is_ipv4() == endpoint.address.is_ipv4());
+                    let reachable = frontends.keys().any(|f| f.ip.is_ipv4() == endpoint.address.is_ipv4());
                     if let (Some(number), true) = (slice_port.port, reachable) {
                         backends.push(DesiredBackend {
                             ip: endpoint.address,
                             port: number,
                             state,
-                            takes_new: endpoint.ready,
+                            in_cluster: endpoint.ready,
+                            in_local: false,
                             node: endpoint.node.clone(),
                         });
                     }

@@ -21,17 +21,15 @@ fn ip(text: &str) -> IpAddr {
 /// A ClusterIP Service; a port is written `name=80/tcp`, or `80/tcp` without a name.
 fn service(service: &str, ips: &[&str], ports: &[&str]) -> Service {
     Service {
-        name: name(service),
-        created_s: 0,
-        kind: ServiceKind::ClusterIp,
         cluster_ips: ips.iter().map(|text| ip(text)).collect(),
         ports: ports
             .iter()
             .map(|text| {
                 let (name, proto, port) = port(text);
-                ServicePort { name: name.into(), proto, port: port.unwrap() }
+                ServicePort { name: name.into(), proto, port: port.unwrap(), node_port: None }
             })
             .collect(),
+        ..Service::named(name(service))
     }
 }
 
@@ -70,7 +68,7 @@ fn endpoint(text: &str) -> Endpoint {
         "serving-only" => (false, true, false),
         other => panic!("unknown condition {other}"),
     };
-    Endpoint { address: ip(address), ready, serving, terminating, node: None, zone: None }
+    Endpoint { address: ip(address), ready, serving, terminating, node: None, zone: None, hints: None }
 }
 
 fn model(services: Vec<Service>, slices: Vec<EndpointSlice>) -> Model {
@@ -84,7 +82,7 @@ fn model(services: Vec<Service>, slices: Vec<EndpointSlice>) -> Model {
 fn table(model: &Model, service: &str) -> Vec<String> {
     let line = |port: &super::DesiredPort| {
         let proto = if port.proto == Proto::Udp { "udp" } else { "tcp" };
-        let frontends: Vec<_> = port.frontends.iter().map(|f| format!("{}:{}", f.ip, f.port)).collect();
+        let frontends: Vec<_> = port.frontends.keys().map(|f| format!("{}:{}", f.ip, f.port)).collect();
         let backends: Vec<_> = port
             .backends
             .iter()
@@ -95,7 +93,7 @@ fn table(model: &Model, service: &str) -> Vec<String> {
                     _ => " not-ready",
                 };
                 let text = format!("{}:{}{state}", b.ip, b.port);
-                if b.takes_new { text } else { format!("[{text}]") }
+                if b.in_cluster { text } else { format!("[{text}]") }
             })
             .collect();
         format!("{}/{proto} {} -> {}", port.port_name, frontends.join(","), backends.join(","))
@@ -345,21 +343,21 @@ fn any_service() -> impl Strategy<Value = Service> {
     // The name comes from the number, so that neither appears twice with one protocol, as the source ensures.
     let ports = prop::collection::btree_set((any_proto(), 1..4_u16), 0..4);
     (any_name(), 0..3_i64, kind, ips, ports).prop_map(|(name, created_s, kind, ips, ports)| Service {
-        name,
         created_s,
         kind,
         cluster_ips: ips.into_iter().collect(),
         ports: ports
             .into_iter()
-            .map(|(proto, port)| ServicePort { name: format!("p{port}").into(), proto, port })
+            .map(|(proto, port)| ServicePort { name: format!("p{port}").into(), proto, port, node_port: None })
             .collect(),
+        ..Service::named(name)
     })
 }
 
 fn any_endpoint() -> impl Strategy<Value = Endpoint> {
     let node = prop::option::of(prop_oneof![Just("n1"), Just("n2")]);
     (any_address("10.0.0"), any::<[bool; 3]>(), node).prop_map(|(address, [ready, serving, terminating], node)| {
-        Endpoint { address, ready, serving, terminating, node: node.map(Into::into), zone: None }
+        Endpoint { address, ready, serving, terminating, node: node.map(Into::into), zone: None, hints: None }
     })
 }
 

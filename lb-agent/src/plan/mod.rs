@@ -249,14 +249,14 @@ fn port_name(port: &DesiredPort) -> PortName {
 fn want<F: Family>(port: &DesiredPort, names: &mut Names, ops: &mut Vec<Op>) -> Want<F> {
     let proto = port.proto.number();
     let key = |addr, port, scope| FrontendKey { addr, port, proto, scope };
-    let of_family = port.frontends.iter().filter_map(|at| Some(key(F::from_ip(at.ip)?, at.port, at.scope)));
+    let of_family = port.frontends.keys().filter_map(|at| Some(key(F::from_ip(at.ip)?, at.port, at.scope)));
     let frontends: BTreeSet<FrontendKey<F>> = of_family.collect();
     let mut backends = BTreeMap::new();
     if !frontends.is_empty() {
         for backend in &port.backends {
             let Some(addr) = F::from_ip(backend.ip) else { continue };
             let node = backend.node.as_ref().map_or(0, |node| names.node_id(node, ops));
-            let want = WantBackend { state: backend.state, takes_new: backend.takes_new, node };
+            let want = WantBackend { state: backend.state, takes_new: backend.in_cluster, node };
             backends.insert(Endpoint { addr, port: backend.port }, want);
         }
     }

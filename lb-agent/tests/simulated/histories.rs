@@ -59,14 +59,14 @@ fn service() -> impl Strategy<Value = Service> {
     let kind = prop_oneof![6 => Just(ServiceKind::ClusterIp), 1 => Just(ServiceKind::Headless)];
     (0..4_u8, 0..2_i64, kind, proptest::collection::btree_set(service_ip(), 0..3), ports()).prop_map(
         |(index, created_s, kind, ips, ports)| Service {
-            name: name("s", index),
             created_s,
             kind,
             cluster_ips: ips.into_iter().collect(),
             ports: ports
                 .into_iter()
-                .map(|(name, proto, port)| ServicePort { name: name.into(), proto, port })
+                .map(|(name, proto, port)| ServicePort { name: name.into(), proto, port, node_port: None })
                 .collect(),
+            ..Service::named(name("s", index))
         },
     )
 }
@@ -82,6 +82,7 @@ fn endpoint(v6: bool) -> impl Strategy<Value = Endpoint> {
         terminating: condition >= 3,
         node: (node > 0).then(|| format!("n{node}").into()),
         zone: None,
+        hints: None,
     })
 }
 
@@ -167,9 +168,9 @@ impl World {
     fn leads(&self) -> BTreeMap<FrontendName, BTreeSet<SocketAddr>> {
         let mut leads = BTreeMap::new();
         for port in self.services.keys().flat_map(|name| self.model.desired(name).ports) {
-            for frontend in &port.frontends {
+            for frontend in port.frontends.keys() {
                 let usable = |ip: IpAddr| ip.is_ipv4() == frontend.ip.is_ipv4();
-                let backends = port.backends.iter().filter(|backend| backend.takes_new && usable(backend.ip));
+                let backends = port.backends.iter().filter(|backend| backend.in_cluster && usable(backend.ip));
                 let backends = backends.map(|backend| SocketAddr::new(backend.ip, backend.port)).collect();
                 leads.insert((SocketAddr::new(frontend.ip, frontend.port), port.proto.number()), backends);
             }

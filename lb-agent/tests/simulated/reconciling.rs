@@ -27,11 +27,9 @@ fn ip(kind: u8, index: u16) -> Ipv4Addr {
 
 fn service(index: u16) -> Service {
     Service {
-        name: ObjectName::new("default", format!("s{index}")),
-        created_s: 0,
-        kind: ServiceKind::ClusterIp,
         cluster_ips: vec![ip(96, index).into()],
-        ports: vec![ServicePort { name: "".into(), proto: Proto::Tcp, port: 80 }],
+        ports: vec![ServicePort { name: "".into(), proto: Proto::Tcp, port: 80, node_port: None }],
+        ..Service::named(ObjectName::new("default", format!("s{index}")))
     }
 }
 
@@ -44,6 +42,7 @@ fn slice(index: u16, endpoints: impl IntoIterator<Item = u16>) -> EndpointSlice 
         terminating: false,
         node: Some("n1".into()),
         zone: None,
+        hints: None,
     };
     EndpointSlice {
         name: ObjectName::new("default", format!("s{index}-1")),

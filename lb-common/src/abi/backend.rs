@@ -12,6 +12,14 @@ pub mod backend_state {
     pub const NOT_READY: u8 = 3;
 }
 
+/// Bits of [`Backend::sets`]: which clients' new connections may be given to this backend.
+pub mod endpoint_sets {
+    /// In the slots for the traffic policy `Cluster` (all usable endpoints, or those that topology hints leave).
+    pub const CLUSTER: u32 = 1;
+    /// In the slots for the traffic policy `Local` (usable endpoints on this node).
+    pub const LOCAL: u32 = 2;
+}
+
 /// Value of `lb_backends4/6`, keyed by backend id (`u32`, never 0). An id belongs to one endpoint of one Service port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
@@ -28,4 +36,6 @@ pub struct Backend<F: Family> {
     pub service: u32,
     /// Id of the node's name in `lb_names`; 0 where the node is not known.
     pub node: u32,
+    /// See [`endpoint_sets`].
+    pub sets: u32,
 }

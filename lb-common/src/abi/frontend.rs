@@ -9,15 +9,28 @@ pub mod scope {
     pub const INTERNAL: u8 = 0;
     /// Clients outside the cluster; what the packet layer looks up for NodePort, LoadBalancer and external addresses.
     pub const EXTERNAL: u8 = 1;
+    /// Processes in the node's own network namespace only: NodePorts of loopback addresses. A pod's loopback is its own.
+    pub const HOST: u8 = 2;
+    /// Ports that a process in the node's own network namespace may not bind, because NodePorts have them. The address
+    /// is the unspecified one.
+    pub const BIND: u8 = 3;
 }
 
-/// Bits of [`Frontend::flags`]. None is defined yet at this ABI version: readers must ignore bits they do not know.
+/// Bits of [`Frontend::flags`]. Readers must ignore bits they do not know.
 pub mod frontend_flags {
     /// No flag.
     pub const NONE: u32 = 0;
+    /// Only endpoints on this node answer (a traffic policy `Local`): a remembered backend must be in
+    /// [`crate::abi::endpoint_sets::LOCAL`], not in [`crate::abi::endpoint_sets::CLUSTER`].
+    pub const LOCAL: u32 = 1;
+    /// `spec.loadBalancerSourceRanges`: only clients in `lb_sources4/6` under the Service-port id.
+    pub const SOURCES: u32 = 2;
 }
 
-/// Key of `lb_frontends4/6`. Aligned for the sake of the programs: BPF moves an address of alignment 1 byte by byte.
+/// Key of `lb_frontends4/6`.
+///
+/// With port 0 and protocol 0 it stands for every port of a ClusterIP that no Service has: its value has no slots, so
+/// clients are refused. The programs look there only for addresses in [`super::ClusterIps`]. Aligned for the sake of the programs: BPF moves an address of alignment 1 byte by byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C, align(4))]
 pub struct FrontendKey<F: Family> {
@@ -49,7 +62,7 @@ pub struct Frontend {
     pub n_slots: u32,
     /// See [`frontend_flags`].
     pub flags: u32,
-    /// Session affinity timeout in seconds; 0 means no affinity. Not yet acted upon at this ABI version.
+    /// Session affinity timeout in seconds; 0 means no affinity. See [`super::AffinityKey`].
     pub affinity_s: u32,
     /// Checksum of key and value, see [`Frontend::sealed`].
     pub check: u32,

@@ -1,17 +1,21 @@
 //! Compile-time proof that no layout has padding: a key with padding passes the verifier and then misses at random.
 
 use super::{
-    AgentStatus, Backend, ERROR_LEN, FIRST_LEN, Family, Frontend, FrontendKey, N_UDP_PEERS, NAME_LEN, Name, NameKey,
-    SOURCE_LEN, Slot, SockDst, UdpPeer, UdpPeers, V4, V6, VERSION_LEN,
+    Affinity, AffinityKey, AgentStatus, Backend, ClientAddr, ClusterIps, ERROR_LEN, FIRST_LEN, Family, Frontend,
+    FrontendKey, N_UDP_PEERS, NAME_LEN, Name, NameKey, SOURCE_LEN, Slot, SockDst, SourceKey, UdpPeer, UdpPeers, V4, V6,
+    VERSION_LEN,
 };
 
 const fn check<F: Family>() {
     let addr = size_of::<F::Addr>();
     assert!(size_of::<FrontendKey<F>>() == addr + 2 + 1 + 1);
     assert!(size_of::<Slot<F>>() == addr + 4 + 2 + 2);
-    assert!(size_of::<Backend<F>>() == addr + 2 + 1 + 1 + 4 + 4);
+    assert!(size_of::<Backend<F>>() == addr + 2 + 1 + 1 + 4 + 4 + 4);
     assert!(size_of::<SockDst<F>>() == 2 * addr + 2 + 2 + 4 + 4);
     assert!(size_of::<UdpPeer<F>>() == 2 * addr + 2 + 2 + 4 + 4 + 4);
+    assert!(size_of::<ClusterIps<F>>() == 2 * addr);
+    assert!(size_of::<ClientAddr<F>>() == addr);
+    assert!(size_of::<SourceKey<F>>() == 4 + addr);
     assert!(size_of::<UdpPeers<F>>() == N_UDP_PEERS * size_of::<UdpPeer<F>>());
 }
 
@@ -19,6 +23,8 @@ const _: () = {
     check::<V4>();
     check::<V6>();
     assert!(size_of::<Frontend>() == 6 * 4);
+    assert!(size_of::<AffinityKey>() == 4 + 2 + 2 + 16);
+    assert!(size_of::<Affinity>() == 4 + 4);
     assert!(size_of::<NameKey>() == 2 * 4);
     assert!(size_of::<Name>() == NAME_LEN);
     assert!(size_of::<AgentStatus>() == 5 * 8 + 8 * 4 + VERSION_LEN + SOURCE_LEN + ERROR_LEN + 4 * FIRST_LEN);

@@ -16,6 +16,20 @@ pub const SLOTS6: &str = "lb_slots6";
 pub const BACKENDS4: &str = "lb_backends4";
 /// As [`BACKENDS4`], IPv6.
 pub const BACKENDS6: &str = "lb_backends6";
+/// Hash, [`super::AffinityKey`] to [`super::Affinity`].
+pub const AFFINITY: &str = "lb_affinity";
+/// Array of one [`super::ClusterIps`].
+pub const CLUSTERIPS4: &str = "lb_clusterips4";
+/// As [`CLUSTERIPS4`], IPv6.
+pub const CLUSTERIPS6: &str = "lb_clusterips6";
+/// Hash, network namespace cookie to [`super::ClientAddr`].
+pub const CLIENTS4: &str = "lb_clients4";
+/// As [`CLIENTS4`], IPv6.
+pub const CLIENTS6: &str = "lb_clients6";
+/// LPM trie, [`super::SourceKey`] to `u32`.
+pub const SOURCES4: &str = "lb_sources4";
+/// As [`SOURCES4`], IPv6.
+pub const SOURCES6: &str = "lb_sources6";
 /// Hash, [`super::NameKey`] to [`super::Name`].
 pub const NAMES: &str = "lb_names";
 /// Socket storage, [`super::SockDst`].
@@ -38,3 +52,9 @@ pub const N_BACKENDS: u32 = 262_144;
 pub const N_SLOTS: u32 = 2 * N_BACKENDS;
 /// Default capacity of `lb_names`: a name for each Service port and each node.
 pub const N_NAMES: u32 = N_FRONTENDS + 16_384;
+/// Default capacity of `lb_affinity`: a client of a Service with session affinity. When full, new clients go without.
+pub const N_AFFINITIES: u32 = 65_536;
+/// Default capacity of `lb_clients4/6`: network namespaces on a node.
+pub const N_CLIENTS: u32 = 4_096;
+/// Default capacity of `lb_sources4/6`: ranges of all Services with `loadBalancerSourceRanges`.
+pub const N_SOURCES: u32 = 16_384;

@@ -9,8 +9,10 @@
 //!
 //! Changing a layout bumps [`ABI_VERSION`]: the agent refuses pinned maps of another version instead of misreading them.
 
+mod affinity;
 mod agent;
 mod backend;
+mod clients;
 mod counters;
 mod family;
 mod frontend;
@@ -24,8 +26,10 @@ mod pod;
 mod slot;
 mod sock;
 
+pub use affinity::{Affinity, AffinityKey, client_kind};
 pub use agent::{AgentStatus, ERROR_LEN, FIRST_LEN, SOURCE_LEN, VERSION_LEN, self_test, source_kind};
-pub use backend::{Backend, backend_state};
+pub use backend::{Backend, backend_state, endpoint_sets};
+pub use clients::{ClientAddr, ClusterIps, SourceKey};
 pub use counters::{Counter, N_COUNTERS};
 pub use family::{Family, V4, V6, map_v4, mapped_v4};
 pub use frontend::{Frontend, FrontendKey, frontend_flags, scope};
@@ -35,4 +39,4 @@ pub use slot::Slot;
 pub use sock::{N_UDP_PEERS, SockDst, UdpPeer, UdpPeers};
 
 /// Version of every layout in this module, recorded in the map `lb_abi` of a running installation.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

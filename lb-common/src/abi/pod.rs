@@ -1,6 +1,9 @@
 //! Marks the layouts as plain data for bytemuck and aya.
 
-use super::{AgentStatus, Backend, Family, Frontend, FrontendKey, Name, NameKey, Slot, SockDst, UdpPeer, UdpPeers};
+use super::{
+    Affinity, AffinityKey, AgentStatus, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendKey, Name, NameKey,
+    Slot, SockDst, SourceKey, UdpPeer, UdpPeers,
+};
 
 macro_rules! plain {
     ($($ty:ident),+) => {$(
@@ -24,8 +27,8 @@ macro_rules! plain_per_family {
     )+};
 }
 
-plain!(AgentStatus, Frontend, Name, NameKey);
-plain_per_family!(Backend, FrontendKey, Slot, SockDst, UdpPeer, UdpPeers);
+plain!(Affinity, AffinityKey, AgentStatus, Frontend, Name, NameKey);
+plain_per_family!(Backend, ClientAddr, ClusterIps, FrontendKey, Slot, SockDst, SourceKey, UdpPeer, UdpPeers);
 
 #[cfg(feature = "probe")]
 // SAFETY: repr(C) of 32-bit integers, byte arrays in multiples of four, and the types above: no padding, and every bit

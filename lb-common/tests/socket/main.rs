@@ -92,7 +92,7 @@ fn serve<F: Family>(
         let slot = first_slot + u32::try_from(index).unwrap();
         maps.slots.insert(slot, Slot { addr, backend, port, reserved: 0 });
         let state = backend_state::READY;
-        let value = Backend { addr, port, proto: proto.number(), state, service: id, node: 0 };
+        let value = Backend { addr, port, proto: proto.number(), state, service: id, node: 0, sets: 1 };
         maps.backends.insert(backend, value);
     }
     let key = FrontendKey { addr, port, proto: proto.number(), scope: scope::INTERNAL };

@@ -56,7 +56,7 @@ fn what_is_written_is_read_back_in_both_families() {
     let place = Place::new("store");
     let (mut datapath, _) = place.open();
     let store = datapath.store_mut();
-    let backend = Backend::<V4> { addr: [10, 244, 0, 1], port: 8080, proto: 6, state: 1, service: 1, node: 0 };
+    let backend = Backend::<V4> { addr: [10, 244, 0, 1], port: 8080, proto: 6, state: 1, service: 1, node: 0, sets: 1 };
     store.put_backend(1, &backend).unwrap();
     FamilyStore::<V4>::write_slots(store, 250, &[slot(1), slot(2), slot(3)]).unwrap();
     store.put_frontend(&key4(1), &frontend(250, 3)).unwrap();

@@ -17,7 +17,7 @@ fn put(store: &mut SimStore, key: &Key, frontend: Frontend) -> Result<(), StoreE
 }
 
 fn backend(service: u32, last: u8) -> Backend<V4> {
-    Backend { addr: [10, 244, 0, last], port: 8080, proto: 6, state: backend_state::READY, service, node: 0 }
+    Backend { addr: [10, 244, 0, last], port: 8080, proto: 6, state: backend_state::READY, service, node: 0, sets: 1 }
 }
 
 fn slot(id: u32, last: u8) -> Slot<V4> {

@@ -1,6 +1,6 @@
 //! From what is wanted of a Service port to the operations that are missing.
 
-use lb_common::abi::{Backend, Family, Frontend, FrontendKey, Slot, frontend_flags};
+use lb_common::abi::{Backend, Family, Frontend, FrontendKey, Slot, endpoint_sets, frontend_flags};
 
 use super::{Port, Refused, Table, Want, WantBackend, len};
 use crate::datapath::{
@@ -71,7 +71,8 @@ impl<F: Family> Table<F> {
         let port = self.ports.get(&service);
         let mut slots = Vec::with_capacity(want.backends.len());
         for (at, WantBackend { state, takes_new, node }) in &want.backends {
-            let value = Backend { addr: at.addr, port: at.port, proto, state: *state, service, node: *node };
+            let sets = if *takes_new { endpoint_sets::CLUSTER } else { 0 };
+            let value = Backend { addr: at.addr, port: at.port, proto, state: *state, service, node: *node, sets };
             let known = port.and_then(|port| port.backends.get(at));
             let id = match known {
                 Some(known) => known.id,

@@ -54,6 +54,7 @@ fn addresses(
             terminating: false,
             node: shared(entry.node_name.as_deref(), names),
             zone: None,
+            hints: None,
         })
     };
     list.iter().enumerate().map(convert).collect()

@@ -29,7 +29,8 @@ pub(in crate::watch) fn service(object: &api::Service, names: &mut Interner) -> 
         }
         ServiceKind::Headless | ServiceKind::ExternalName | ServiceKind::OtherProxy => (Vec::new(), Vec::new()),
     };
-    Ok(Converted { object: Service { name: key.name, created_s, kind, cluster_ips, ports }, warnings })
+    let service = Service { created_s, kind, cluster_ips, ports, ..Service::named(key.name) };
+    Ok(Converted { object: service, warnings })
 }
 
 fn kind(object: &api::Service, key: &Key) -> Result<ServiceKind, Problem> {
@@ -110,7 +111,7 @@ fn ports(
         if !seen_ports.insert((number, proto)) {
             return Err(key.problem(field("port"), format!("{number} appears twice with the same protocol")));
         }
-        ports.push(ServicePort { name: names.get(name), proto, port: number });
+        ports.push(ServicePort { name: names.get(name), proto, port: number, node_port: None });
     }
     Ok(ports)
 }

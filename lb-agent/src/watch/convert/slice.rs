@@ -82,6 +82,7 @@ fn endpoint(
         terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
         node: shared(endpoint.node_name.as_deref(), names),
         zone: shared(endpoint.zone.as_deref(), names),
+        hints: None,
     })
 }
 

@@ -152,7 +152,12 @@ fn note_own_addresses(
         Event::ServiceApplied(service) => note(service),
         Event::ServicesReset(list) => list.objects.iter().for_each(note),
         Event::ServiceDeleted(name) => drop(own.remove(name)),
-        Event::SliceApplied(_) | Event::SliceDeleted(_) | Event::SlicesReset(_) => {}
+        Event::SliceApplied(_)
+        | Event::SliceDeleted(_)
+        | Event::SlicesReset(_)
+        | Event::NodeApplied(_)
+        | Event::NodeDeleted
+        | Event::AddressesChanged(_) => {}
     }
 }
 
