@@ -8,7 +8,7 @@ use crate::datapath::{sim::SimStore, store::Capacity};
 /// Inserts a backend of Service port 1 on node 7.
 fn put_backend<F: Family>(store: &mut impl FamilyStore<F>, id: u32, ip: &str, state: u8) -> Slot<F> {
     let addr = F::from_ip(ip.parse().unwrap()).unwrap();
-    let backend = Backend::<F> { addr, port: 8080, proto: Proto::Tcp.number(), state, service: 1, node: 7 };
+    let backend = Backend::<F> { addr, port: 8080, proto: Proto::Tcp.number(), state, service: 1, node: 7, sets: 1 };
     store.put_backend(id, &backend).unwrap();
     Slot { addr, backend: id, port: 8080, reserved: 0 }
 }

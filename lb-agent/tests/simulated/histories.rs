@@ -146,7 +146,7 @@ impl World {
             Event::ServiceDeleted(name) => drop(self.services.remove(&name)),
             Event::SliceApplied(slice) => drop(self.slices.insert(slice.name.clone(), slice)),
             Event::SliceDeleted(name) => drop(self.slices.remove(&name)),
-            Event::ServicesReset(_) | Event::SlicesReset(_) => {}
+            _ => {}
         }
         self.model.apply(event);
         let now = self.leads();

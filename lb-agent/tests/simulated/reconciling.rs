@@ -8,7 +8,7 @@ use std::{
 
 use lb_agent::{
     datapath::{faulty::FaultyStore, sim::SimStore, store::Capacity},
-    event::{Endpoint, EndpointSlice, Event, ObjectName, Service, ServiceKind, ServicePort, SlicePort},
+    event::{Endpoint, EndpointSlice, Event, ObjectName, Service, ServicePort, SlicePort},
     reconcile::{Reconciler, Report, Step, Update, run},
     watch::{Message, SourceKind, SourceStatus},
 };

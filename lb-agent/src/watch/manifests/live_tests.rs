@@ -45,7 +45,7 @@ impl Live {
 
     fn addresses(&self) -> Vec<String> {
         let desired = self.model.services().map(|name| self.model.desired(name));
-        let addresses = desired.flat_map(|s| s.ports.into_iter().flat_map(|port| port.frontends));
+        let addresses = desired.flat_map(|s| s.ports.into_iter().flat_map(|port| port.frontends.into_keys()));
         addresses.map(|frontend| frontend.ip.to_string()).collect()
     }
 

@@ -42,6 +42,9 @@ fn short(events: &[Event]) -> Vec<String> {
             format!("+slice {} of {}: {}", s.name, s.service, endpoints.join(","))
         }
         Event::SliceDeleted(name) => format!("-slice {name}"),
+        Event::NodeApplied(node) => format!("+node {node:?}"),
+        Event::NodeDeleted => "-node".to_owned(),
+        Event::AddressesChanged(addresses) => format!("addresses {addresses:?}"),
         Event::ServicesReset(_) | Event::SlicesReset(_) => panic!("no change is a full list"),
     };
     events.iter().map(one).collect()
