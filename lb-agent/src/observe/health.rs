@@ -1,11 +1,16 @@
 //! What /healthz and /livez answer, in the form of kube-proxy 1.36 (`pkg/proxy/healthcheck/proxy_health.go`). Pure.
 //!
 //! /healthz tells load balancers whether to send traffic to this node; /livez tells kubelet whether a restart of the
-//! agent would help. Both fail when changes have been waiting too long. Unlike kube-proxy's, /healthz also fails until
-//! the first full lists are in the maps and the hooks were seen to work: before that, nobody knows whether a Service
-//! can be reached from this node. Losing the API server later fails neither: traffic goes on with the last state.
+//! agent would help. Both fail when changes have been waiting too long. Only /healthz fails when the node is about to go
+//! (KEP-3836): load balancers then move their connections elsewhere, while the agent must go on for those that stay.
+//! Unlike kube-proxy's, /healthz also fails until the first full lists are in the maps and the hooks were seen to work:
+//! before that, nobody knows whether a Service can be reached from this node. Losing the API server later fails neither:
+//! traffic goes on with the last state.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime},
+};
 
 use serde::Serialize;
 
@@ -22,12 +27,22 @@ pub struct Answer {
     last_updated: String,
     #[serde(rename = "currentTime")]
     current_time: String,
-    /// Always true so far: whether the node is about to be deleted is not watched yet.
+    /// Of /healthz only.
     #[serde(rename = "nodeEligible", skip_serializing_if = "Option::is_none")]
     node_eligible: Option<bool>,
+    healthy: bool,
+    /// By IP family. One agent serves both, so they say the same.
+    status: BTreeMap<&'static str, FamilyStatus>,
     /// Why the answer is 503; not in kube-proxy's form.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct FamilyStatus {
+    #[serde(rename = "lastUpdated")]
+    last_updated: String,
+    healthy: bool,
 }
 
 impl Answer {
@@ -39,13 +54,22 @@ impl Answer {
 
 /// `/healthz`.
 pub fn healthz(state: &State, now: Instant, wall: SystemTime) -> Answer {
-    let problem = not_serving(state).or_else(|| stuck(state, now));
-    answer(state, problem, Some(true), wall)
+    let mut answer = answer(state, problem(state, now), wall);
+    answer.node_eligible = Some(!state.node_going_away);
+    if answer.problem.is_none() && state.node_going_away {
+        answer.problem = Some("the node is about to be deleted: load balancers should leave it".to_owned());
+    }
+    answer
+}
+
+/// What load balancers must not send traffic for, apart from the node's own fate.
+pub(super) fn problem(state: &State, now: Instant) -> Option<String> {
+    not_serving(state).or_else(|| stuck(state, now))
 }
 
 /// `/livez`.
 pub fn livez(state: &State, now: Instant, wall: SystemTime) -> Answer {
-    answer(state, stuck(state, now), None, wall)
+    answer(state, stuck(state, now), wall)
 }
 
 fn not_serving(state: &State) -> Option<String> {
@@ -65,17 +89,18 @@ fn stuck(state: &State, now: Instant) -> Option<String> {
         .then(|| format!("changes have been waiting for {} s to be written to the maps", waiting.as_secs()))
 }
 
-fn answer(state: &State, problem: Option<String>, node_eligible: Option<bool>, wall: SystemTime) -> Answer {
-    let last_updated = if problem.is_none() { Some(wall) } else { state.updated };
-    Answer { last_updated: go_time(last_updated), current_time: go_time(Some(wall)), node_eligible, problem }
+fn answer(state: &State, problem: Option<String>, wall: SystemTime) -> Answer {
+    let healthy = problem.is_none();
+    let family = FamilyStatus { last_updated: json_time(state.updated), healthy };
+    let last_updated = json_time(if healthy { Some(wall) } else { state.updated });
+    let status = [("IPv4", family.clone()), ("IPv6", family)].into();
+    Answer { last_updated, current_time: json_time(Some(wall)), node_eligible: None, healthy, status, problem }
 }
 
-/// As Go prints a time, which is what kube-proxy's answers carry; Go's zero time for "never".
-fn go_time(time: Option<SystemTime>) -> String {
-    time.and_then(|time| jiff::Timestamp::try_from(time).ok()).map_or_else(
-        || "0001-01-01 00:00:00 +0000 UTC".to_owned(),
-        |time| time.strftime("%Y-%m-%d %H:%M:%S%.f +0000 UTC").to_string(),
-    )
+/// RFC 3339 in UTC, as Go's JSON has it; Go's zero time for "never".
+fn json_time(time: Option<SystemTime>) -> String {
+    let time = time.and_then(|time| jiff::Timestamp::try_from(time).ok());
+    time.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |time| time.to_string())
 }
 
 #[cfg(test)]
@@ -110,6 +135,14 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_is_about_to_go_is_left_by_load_balancers_but_not_restarted_by_kubelet() {
+        let leaving = State { node_going_away: true, ..serving() };
+        assert_eq!(check(&leaving), (false, true));
+        let body = serde_json::to_value(healthz(&leaving, Instant::now(), wall())).unwrap();
+        assert_eq!((&body["nodeEligible"], &body["healthy"]), (&false.into(), &true.into()));
+    }
+
+    #[test]
     fn a_change_that_waits_for_a_minute_makes_both_unhealthy() {
         let now = Instant::now();
         let waiting = |seconds| State { pending_since: Some(now), ..serving() }.pending(now, seconds);
@@ -131,14 +164,14 @@ mod tests {
         let now = Instant::now();
         assert_eq!(
             json(&healthz(&serving(), now, wall())),
-            r#"{"lastUpdated":"2026-10-14 17:46:40.25 +0000 UTC","currentTime":"2026-10-14 17:46:40.25 +0000 UTC","nodeEligible":true}"#
+            r#"{"lastUpdated":"2026-10-14T17:46:40.25Z","currentTime":"2026-10-14T17:46:40.25Z","nodeEligible":true,"healthy":true,"status":{"IPv4":{"lastUpdated":"2026-10-14T17:46:40.25Z","healthy":true},"IPv6":{"lastUpdated":"2026-10-14T17:46:40.25Z","healthy":true}}}"#
         );
         assert_eq!(
             json(&livez(&serving(), now, wall())),
-            r#"{"lastUpdated":"2026-10-14 17:46:40.25 +0000 UTC","currentTime":"2026-10-14 17:46:40.25 +0000 UTC"}"#
+            r#"{"lastUpdated":"2026-10-14T17:46:40.25Z","currentTime":"2026-10-14T17:46:40.25Z","healthy":true,"status":{"IPv4":{"lastUpdated":"2026-10-14T17:46:40.25Z","healthy":true},"IPv6":{"lastUpdated":"2026-10-14T17:46:40.25Z","healthy":true}}}"#
         );
         let starting = json(&healthz(&State::default(), now, wall()));
-        assert!(starting.starts_with(r#"{"lastUpdated":"0001-01-01 00:00:00 +0000 UTC""#), "{starting}");
+        assert!(starting.starts_with(r#"{"lastUpdated":"0001-01-01T00:00:00Z""#), "{starting}");
         assert!(starting.contains(r#""problem":"starting: "#), "{starting}");
     }
 }

@@ -4,18 +4,20 @@
 //! kube-proxy that this agent replaces is still ending, say). It is tried again, and logged when the reason changes.
 
 use std::{
-    future::Future,
+    convert::Infallible,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use anyhow::Context as _;
 use axum::{
     Router,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
+use serde::Serialize;
 use tokio::net::TcpListener;
 
 use super::{
@@ -42,8 +44,13 @@ pub fn health_routes(observer: &Observer) -> Router {
 }
 
 fn reply(answer: &Answer) -> Response {
-    let status = if answer.is_healthy() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    match serde_json::to_string(answer) {
+    json(answer.is_healthy(), answer)
+}
+
+/// 200 or 503 with a JSON body, and the headers that kube-proxy's answers have.
+pub(super) fn json(is_healthy: bool, body: &impl Serialize) -> Response {
+    let status = if is_healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    match serde_json::to_string(body) {
         Ok(body) => {
             let headers = [(header::CONTENT_TYPE, "application/json"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
             (status, headers, body).into_response()
@@ -66,12 +73,12 @@ pub fn metrics_routes(metrics: Arc<Metrics>) -> Router {
     )
 }
 
-/// Serves until the process ends. `flag` is the one that set the address, `report` is called with each new reason why
-/// it cannot be listened on.
-pub async fn serve(flag: &'static str, address: SocketAddr, routes: Router, report: impl Fn(&anyhow::Error)) {
+/// Serves until the process ends. `advice` is what to do where the address is taken, `report` is called with each new
+/// reason why it cannot be listened on.
+pub async fn serve(advice: String, address: SocketAddr, routes: Router, report: impl Fn(&anyhow::Error)) {
     let mut last = String::new();
     loop {
-        let Err(error) = listen_and_serve(flag, address, routes.clone()).await;
+        let Err(error) = listen_and_serve(&advice, address, routes.clone()).await;
         let reason = format!("{error:#}");
         if reason != last {
             report(&error);
@@ -81,20 +88,11 @@ pub async fn serve(flag: &'static str, address: SocketAddr, routes: Router, repo
     }
 }
 
-fn listen_and_serve(
-    flag: &'static str,
-    address: SocketAddr,
-    routes: Router,
-) -> impl Future<Output = Result<std::convert::Infallible, anyhow::Error>> {
-    use anyhow::Context;
-    async move {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}: free that port or set another with {flag}"))?;
-        tracing::debug!(%address, flag, "listening");
-        axum::serve(listener, routes).await.with_context(|| format!("serving on {address} ({flag})"))?;
-        anyhow::bail!("serving on {address} ({flag}) ended")
-    }
+async fn listen_and_serve(advice: &str, address: SocketAddr, routes: Router) -> Result<Infallible, anyhow::Error> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}: {advice}"))?;
+    tracing::debug!(%address, "listening");
+    axum::serve(listener, routes).await.with_context(|| format!("serving on {address}"))?;
+    anyhow::bail!("serving on {address} ended")
 }
 
 #[cfg(test)]
@@ -157,7 +155,8 @@ mod tests {
         let address = other.local_addr().unwrap();
         let (said, mut heard) = mpsc::unbounded_channel();
         let report = move |error: &anyhow::Error| said.send(format!("{error:#}")).expect("somebody hears");
-        tokio::spawn(serve("--healthz-address", address, health_routes(&Observer::default()), report));
+        let advice = "set another with --healthz-address".to_owned();
+        tokio::spawn(serve(advice, address, health_routes(&Observer::default()), report));
         let text = heard.recv().await.unwrap();
         assert!(text.contains("--healthz-address") && text.contains(&address.to_string()), "{text}");
         tokio::time::sleep(10 * RETRY).await;

@@ -9,6 +9,7 @@ pub mod http;
 pub mod metrics;
 mod process;
 mod record;
+pub mod service_health;
 mod state;
 
 pub use record::{Identity, agent_status};

@@ -63,6 +63,8 @@ pub struct State {
     pub updated: Option<SystemTime>,
     /// How full the maps are.
     pub maps: Vec<MapUse>,
+    /// The node is being deleted, or about to be.
+    pub node_going_away: bool,
     /// Services that are served.
     pub services: usize,
     /// Services whose last write failed and is tried again.
@@ -91,6 +93,7 @@ impl State {
         self.updated = report.updated;
         self.maps = map_use(&report.usage.v4, [maps::FRONTENDS4, maps::BACKENDS4, maps::SLOTS4]);
         self.maps.extend(map_use(&report.usage.v6, [maps::FRONTENDS6, maps::BACKENDS6, maps::SLOTS6]));
+        self.node_going_away = report.node_going_away;
         self.services = report.usage.services;
         self.failing = report.failing;
         self.not_fitting = report.not_fitting;

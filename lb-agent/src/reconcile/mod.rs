@@ -75,6 +75,28 @@ pub struct Reconciler<S, C = SystemClock> {
     write_errors: u64,
     last_error: Option<Problem>,
     latencies: Vec<Duration>,
+    node: NodeFate,
+}
+
+/// What the Node object says of this node's future.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum NodeFate {
+    /// No Node object was seen: a directory of manifests may have none.
+    #[default]
+    Unknown,
+    Stays,
+    GoesAway,
+}
+
+impl NodeFate {
+    fn after(self, event: &Event) -> Self {
+        match event {
+            Event::NodeApplied(node) if node.going_away => Self::GoesAway,
+            Event::NodeApplied(_) => Self::Stays,
+            Event::NodeDeleted if self != Self::Unknown => Self::GoesAway,
+            _ => self,
+        }
+    }
 }
 
 impl<S: MapStore> Reconciler<S> {
@@ -114,6 +136,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             write_errors: 0,
             last_error: None,
             latencies: Vec::new(),
+            node: NodeFate::default(),
         })
     }
 
@@ -122,6 +145,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
         let now = self.clock.now();
         for event in events {
             self.conflicts_stale = true;
+            self.node = self.node.after(&event);
             for service in self.model.apply(event) {
                 self.queue.push(service, now);
             }
@@ -329,6 +353,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             synced: self.synced,
             updated: self.updated,
             pending_since: failing.chain(waiting).min(),
+            node_going_away: self.node == NodeFate::GoesAway,
             usage: self.plan.usage(),
             failing: self.failed.len(),
             not_fitting: self.not_fitting.len(),

@@ -14,6 +14,8 @@ pub struct Report {
     /// Since when the oldest change that could be in the maps is not. Changes that wait for the first full lists and
     /// Services that do not fit do not count: waiting longer or starting again would not help them.
     pub pending_since: Option<Instant>,
+    /// This node is being deleted, or about to be: its Node object says so, or is gone after it was there.
+    pub node_going_away: bool,
     /// What the maps hold.
     pub usage: Usage,
     /// Services whose last write failed and that will be tried again by themselves.

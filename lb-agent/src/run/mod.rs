@@ -197,6 +197,10 @@ fn termination() -> Result<impl Future<Output = &'static str>, Failure> {
     })
 }
 
+fn another(flag: &str) -> String {
+    format!("free that port or set another with {flag}")
+}
+
 fn serve_http(args: &RunArgs, datapath: &Datapath, observer: &Observer) -> Result<(), Failure> {
     let report = {
         let observer = observer.clone();
@@ -207,13 +211,13 @@ fn serve_http(args: &RunArgs, datapath: &Datapath, observer: &Observer) -> Resul
         }
     };
     if let Some(address) = args.healthz_address.socket() {
-        tokio::spawn(serve("--healthz-address", address, health_routes(observer), report.clone()));
+        tokio::spawn(serve(another("--healthz-address"), address, health_routes(observer), report.clone()));
     }
     if let Some(address) = args.metrics_address.socket() {
         let reader = datapath.counters()?;
         let counters: ReadCounters = Box::new(move || Ok(reader.read()?));
         let metrics = std::sync::Arc::new(Metrics::new(observer, VERSION, counters));
-        tokio::spawn(serve("--metrics-address", address, metrics_routes(metrics), report));
+        tokio::spawn(serve(another("--metrics-address"), address, metrics_routes(metrics), report));
     }
     Ok(())
 }

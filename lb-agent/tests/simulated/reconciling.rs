@@ -8,7 +8,7 @@ use std::{
 
 use lb_agent::{
     datapath::{faulty::FaultyStore, sim::SimStore, store::Capacity},
-    event::{Endpoint, EndpointSlice, Event, ObjectName, Service, ServicePort, SlicePort},
+    event::{Endpoint, EndpointSlice, Event, Node, ObjectName, Service, ServicePort, SlicePort},
     reconcile::{Reconciler, Report, Step, Update, run},
     watch::{Message, SourceKind, SourceStatus},
 };
@@ -222,6 +222,21 @@ fn two_services_with_one_address_are_reported_by_name_until_one_gives_it_up() {
     agent.settle();
     let report = agent.report();
     assert_eq!((report.conflicts, report.first_conflict), (0, None));
+}
+
+#[test]
+fn a_node_is_going_away_when_its_object_says_so_or_is_gone_after_it_was_there() {
+    let mut agent = Agent::start(ROOMY, Faults::NONE);
+    let node = |going_away| Event::NodeApplied(Node { going_away, ..Node::default() });
+    let mut after = |event: Event| {
+        agent.receive([event]);
+        agent.report().node_going_away
+    };
+    assert!(!after(Event::NodeDeleted), "there never was one, as with manifests");
+    assert!(!after(node(false)));
+    assert!(after(node(true)));
+    assert!(!after(node(false)), "the taint was taken away again");
+    assert!(after(Event::NodeDeleted));
 }
 
 #[tokio::test]
