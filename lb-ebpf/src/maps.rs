@@ -3,14 +3,14 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, HashMap, PerCpuArray, SkStorage},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage},
     macros::btf_map,
 };
 use lb_common::{
     abi::{
-        AgentStatus, Backend, Family, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, Slot, SockDst, UdpPeers, V4,
-        V6,
-        maps::{N_BACKENDS, N_FRONTENDS, N_NAMES, N_SLOTS},
+        Affinity, AffinityKey, AgentStatus, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendKey, N_COUNTERS,
+        Name, NameKey, Slot, SockDst, SourceKey, UdpPeers, V4, V6,
+        maps::{N_AFFINITIES, N_BACKENDS, N_CLIENTS, N_FRONTENDS, N_NAMES, N_SLOTS, N_SOURCES},
     },
     logic::seam::Maps,
 };
@@ -27,6 +27,10 @@ pub type Frontends<F> = HashMap<FrontendKey<F>, Frontend, { N_FRONTENDS as usize
 pub type Slots<F> = Array<Slot<F>, { N_SLOTS as usize }, MMAPABLE>;
 /// `lb_backends4/6`.
 pub type Backends<F> = HashMap<u32, Backend<F>, { N_BACKENDS as usize }, NO_PREALLOC>;
+/// `lb_clients4/6`.
+pub type Clients<F> = HashMap<u64, ClientAddr<F>, { N_CLIENTS as usize }, NO_PREALLOC>;
+/// `lb_sources4/6`.
+pub type Sources<F> = LpmTrie<SourceKey<F>, u32, { N_SOURCES as usize }, NO_PREALLOC>;
 
 #[btf_map(name = "lb_frontends4")]
 static FRONTENDS4: Frontends<V4> = Frontends::new();
@@ -40,6 +44,18 @@ static SLOTS6: Slots<V6> = Slots::new();
 static BACKENDS4: Backends<V4> = Backends::new();
 #[btf_map(name = "lb_backends6")]
 static BACKENDS6: Backends<V6> = Backends::new();
+#[btf_map(name = "lb_clusterips4")]
+static CLUSTERIPS4: Array<ClusterIps<V4>, 1> = Array::new();
+#[btf_map(name = "lb_clusterips6")]
+static CLUSTERIPS6: Array<ClusterIps<V6>, 1> = Array::new();
+#[btf_map(name = "lb_clients4")]
+static CLIENTS4: Clients<V4> = Clients::new();
+#[btf_map(name = "lb_clients6")]
+static CLIENTS6: Clients<V6> = Clients::new();
+#[btf_map(name = "lb_sources4")]
+static SOURCES4: Sources<V4> = Sources::new();
+#[btf_map(name = "lb_sources6")]
+static SOURCES6: Sources<V6> = Sources::new();
 #[btf_map(name = "lb_sock4")]
 static SOCK4: SkStorage<SockDst<V4>> = SkStorage::new();
 #[btf_map(name = "lb_sock6")]
@@ -49,6 +65,9 @@ static SOCKUDP4: SkStorage<UdpPeers<V4>> = SkStorage::new();
 #[btf_map(name = "lb_sockudp6")]
 static SOCKUDP6: SkStorage<UdpPeers<V6>> = SkStorage::new();
 
+/// `lb_affinity`.
+#[btf_map(name = "lb_affinity")]
+pub static AFFINITY: HashMap<AffinityKey, Affinity, { N_AFFINITIES as usize }, NO_PREALLOC> = HashMap::new();
 /// `lb_stats`.
 #[btf_map(name = "lb_stats")]
 pub static STATS: PerCpuArray<u64, { N_COUNTERS as usize }> = PerCpuArray::new();
@@ -74,6 +93,12 @@ pub trait Pinned: Family {
     fn slots() -> &'static Slots<Self>;
     /// `lb_backends4/6`.
     fn backends() -> &'static Backends<Self>;
+    /// `lb_clusterips4/6`.
+    fn cluster_ips() -> &'static Array<ClusterIps<Self>, 1>;
+    /// `lb_clients4/6`.
+    fn clients() -> &'static Clients<Self>;
+    /// `lb_sources4/6`.
+    fn sources() -> &'static Sources<Self>;
     /// `lb_sock4/6`.
     fn sock() -> &'static SkStorage<SockDst<Self>>;
     /// `lb_sockudp4/6`.
@@ -81,7 +106,12 @@ pub trait Pinned: Family {
 }
 
 macro_rules! pinned {
-    ($family:ty, $other:ty, $frontends:ident, $slots:ident, $backends:ident, $sock:ident, $sockudp:ident) => {
+    (
+        $family:ty,
+        $other:ty,
+        [$frontends:ident, $slots:ident, $backends:ident, $cluster_ips:ident, $clients:ident, $sources:ident],
+        [$sock:ident, $sockudp:ident]
+    ) => {
         impl Pinned for $family {
             type Other = $other;
 
@@ -101,6 +131,21 @@ macro_rules! pinned {
             }
 
             #[inline(always)]
+            fn cluster_ips() -> &'static Array<ClusterIps<Self>, 1> {
+                &$cluster_ips
+            }
+
+            #[inline(always)]
+            fn clients() -> &'static Clients<Self> {
+                &$clients
+            }
+
+            #[inline(always)]
+            fn sources() -> &'static Sources<Self> {
+                &$sources
+            }
+
+            #[inline(always)]
             fn sock() -> &'static SkStorage<SockDst<Self>> {
                 &$sock
             }
@@ -113,8 +158,8 @@ macro_rules! pinned {
     };
 }
 
-pinned!(V4, V6, FRONTENDS4, SLOTS4, BACKENDS4, SOCK4, SOCKUDP4);
-pinned!(V6, V4, FRONTENDS6, SLOTS6, BACKENDS6, SOCK6, SOCKUDP6);
+pinned!(V4, V6, [FRONTENDS4, SLOTS4, BACKENDS4, CLUSTERIPS4, CLIENTS4, SOURCES4], [SOCK4, SOCKUDP4]);
+pinned!(V6, V4, [FRONTENDS6, SLOTS6, BACKENDS6, CLUSTERIPS6, CLIENTS6, SOURCES6], [SOCK6, SOCKUDP6]);
 
 /// The maps of both families, for the logic.
 #[derive(Clone, Copy)]

@@ -2,7 +2,9 @@
 //! two writes.
 
 use lb_common::{
-    abi::{Backend, Family, Frontend, FrontendKey, NameKey, Slot, V4, V6},
+    abi::{
+        Affinity, AffinityKey, Backend, ClusterIps, Family, Frontend, FrontendKey, NameKey, Slot, SourceKey, V4, V6,
+    },
     logic::seam::Environment,
     sim::SimEnvironment,
 };
@@ -120,6 +122,26 @@ impl<F: Family, S: FamilyStore<F>> FamilyStore<F> for FaultyStore<S> {
         self.inner.slots(first, n)
     }
 
+    fn put_cluster_ips(&mut self, value: &ClusterIps<F>) -> Result<(), StoreError> {
+        self.attempt("update of the ClusterIPs' prefix", |store| store.put_cluster_ips(value))
+    }
+
+    fn cluster_ips(&self) -> Result<ClusterIps<F>, StoreError> {
+        self.inner.cluster_ips()
+    }
+
+    fn put_source(&mut self, key: &SourceKey<F>, prefix_len: u32) -> Result<(), StoreError> {
+        self.attempt("update of a source range", |store| store.put_source(key, prefix_len))
+    }
+
+    fn delete_source(&mut self, key: &SourceKey<F>, prefix_len: u32) -> Result<(), StoreError> {
+        self.attempt("delete of a source range", |store| store.delete_source(key, prefix_len))
+    }
+
+    fn sources(&self) -> Result<Vec<(SourceKey<F>, u32)>, StoreError> {
+        self.inner.sources()
+    }
+
     fn capacity(&self) -> Capacity {
         FamilyStore::<F>::capacity(&self.inner)
     }
@@ -139,6 +161,14 @@ where
 
     fn names(&self) -> Result<Vec<(NameKey, String)>, StoreError> {
         self.inner.names()
+    }
+
+    fn affinities(&self) -> Result<Vec<(AffinityKey, Affinity)>, StoreError> {
+        self.inner.affinities()
+    }
+
+    fn delete_affinity(&mut self, key: &AffinityKey) -> Result<(), StoreError> {
+        self.attempt("delete of an affinity", |store| store.delete_affinity(key))
     }
 
     fn wait_for_readers(&mut self) -> Result<(), StoreError> {

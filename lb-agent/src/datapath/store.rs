@@ -2,7 +2,10 @@
 //!
 //! Three implementations: the kernel's maps, a simulation on the host, and a wrapper that fails a share of all writes.
 
-use lb_common::abi::{Backend, Family, Frontend, FrontendKey, NameKey, Slot, V4, V6, maps};
+use lb_common::abi::{
+    Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendKey, NameKey, Slot, SourceKey,
+    V4, V6, maps,
+};
 
 /// A map operation that failed. The caller keeps its own state as it was before and tries again later.
 #[derive(Debug, thiserror::Error)]
@@ -39,14 +42,30 @@ pub struct MapNames {
     pub backends: &'static str,
     /// `lb_slots`.
     pub slots: &'static str,
+    /// `lb_clusterips`.
+    pub cluster_ips: &'static str,
+    /// `lb_sources`.
+    pub sources: &'static str,
 }
 
 /// The names of the maps of family `F`.
 pub fn map_names<F: Family>() -> MapNames {
     if F::VERSION == V4::VERSION {
-        MapNames { frontends: maps::FRONTENDS4, backends: maps::BACKENDS4, slots: maps::SLOTS4 }
+        MapNames {
+            frontends: maps::FRONTENDS4,
+            backends: maps::BACKENDS4,
+            slots: maps::SLOTS4,
+            cluster_ips: maps::CLUSTERIPS4,
+            sources: maps::SOURCES4,
+        }
     } else {
-        MapNames { frontends: maps::FRONTENDS6, backends: maps::BACKENDS6, slots: maps::SLOTS6 }
+        MapNames {
+            frontends: maps::FRONTENDS6,
+            backends: maps::BACKENDS6,
+            slots: maps::SLOTS6,
+            cluster_ips: maps::CLUSTERIPS6,
+            sources: maps::SOURCES6,
+        }
     }
 }
 
@@ -80,8 +99,29 @@ pub trait FamilyStore<F: Family> {
     fn backends(&self) -> Result<Vec<(u32, Backend<F>)>, StoreError>;
     /// A range of slots.
     fn slots(&self, first: u32, n: u32) -> Result<Vec<Slot<F>>, StoreError>;
+    /// Replaces the prefix of the ClusterIPs.
+    fn put_cluster_ips(&mut self, value: &ClusterIps<F>) -> Result<(), StoreError>;
+    /// The prefix of the ClusterIPs.
+    fn cluster_ips(&self) -> Result<ClusterIps<F>, StoreError>;
+    /// Adds a range to those that a Service port lets in. `prefix_len` counts bits of the whole key: 32 for the Service
+    /// port, then those of the address.
+    fn put_source(&mut self, key: &SourceKey<F>, prefix_len: u32) -> Result<(), StoreError>;
+    /// Removes exactly this range; an absent one is no error.
+    fn delete_source(&mut self, key: &SourceKey<F>, prefix_len: u32) -> Result<(), StoreError>;
+    /// All ranges with their prefix lengths, in no order.
+    fn sources(&self) -> Result<Vec<(SourceKey<F>, u32)>, StoreError>;
     /// What fits.
     fn capacity(&self) -> Capacity;
+}
+
+/// `lb_clients` of a family. Apart from the rest, because it changes with the node's pods and not with Services.
+pub trait ClientStore<F: Family> {
+    /// Inserts or replaces the address of a network namespace, by its cookie.
+    fn put_client(&mut self, cookie: u64, client: &ClientAddr<F>) -> Result<(), StoreError>;
+    /// Removes; an absent cookie is no error.
+    fn delete_client(&mut self, cookie: u64) -> Result<(), StoreError>;
+    /// All clients, in no order.
+    fn clients(&self) -> Result<Vec<(u64, ClientAddr<F>)>, StoreError>;
 }
 
 /// All maps that the agent writes for the programs.
@@ -92,6 +132,11 @@ pub trait MapStore: FamilyStore<V4> + FamilyStore<V6> {
     fn delete_name(&mut self, key: NameKey) -> Result<(), StoreError>;
     /// All names, in no order.
     fn names(&self) -> Result<Vec<(NameKey, String)>, StoreError>;
+    /// All remembered choices, in no order. The programs change them meanwhile.
+    fn affinities(&self) -> Result<Vec<(AffinityKey, Affinity)>, StoreError>;
+    /// Removes; an absent key is no error. What a program remembered between reading and removing is lost, and that
+    /// client is given a backend anew: remove only what is over for long.
+    fn delete_affinity(&mut self, key: &AffinityKey) -> Result<(), StoreError>;
     /// Returns when every program that was running at the call has ended: slots that no frontend names any more can
     /// then be written again. Costs tens of milliseconds; called only when resting ranges are wanted back.
     fn wait_for_readers(&mut self) -> Result<(), StoreError>;
@@ -131,6 +176,26 @@ impl<F: Family, S: FamilyStore<F>> FamilyStore<F> for &mut S {
         (**self).slots(first, n)
     }
 
+    fn put_cluster_ips(&mut self, value: &ClusterIps<F>) -> Result<(), StoreError> {
+        (**self).put_cluster_ips(value)
+    }
+
+    fn cluster_ips(&self) -> Result<ClusterIps<F>, StoreError> {
+        (**self).cluster_ips()
+    }
+
+    fn put_source(&mut self, key: &SourceKey<F>, prefix_len: u32) -> Result<(), StoreError> {
+        (**self).put_source(key, prefix_len)
+    }
+
+    fn delete_source(&mut self, key: &SourceKey<F>, prefix_len: u32) -> Result<(), StoreError> {
+        (**self).delete_source(key, prefix_len)
+    }
+
+    fn sources(&self) -> Result<Vec<(SourceKey<F>, u32)>, StoreError> {
+        (**self).sources()
+    }
+
     fn capacity(&self) -> Capacity {
         FamilyStore::<F>::capacity(&**self)
     }
@@ -148,6 +213,14 @@ impl<S: MapStore> MapStore for &mut S {
 
     fn names(&self) -> Result<Vec<(NameKey, String)>, StoreError> {
         (**self).names()
+    }
+
+    fn affinities(&self) -> Result<Vec<(AffinityKey, Affinity)>, StoreError> {
+        (**self).affinities()
+    }
+
+    fn delete_affinity(&mut self, key: &AffinityKey) -> Result<(), StoreError> {
+        (**self).delete_affinity(key)
     }
 
     fn wait_for_readers(&mut self) -> Result<(), StoreError> {

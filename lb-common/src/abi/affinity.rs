@@ -10,7 +10,7 @@ pub mod client_kind {
 }
 
 /// Key of `lb_affinity`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct AffinityKey {
     /// Service-port id. Shared by all frontends of the port, as in kube-proxy.

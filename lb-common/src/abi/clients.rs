@@ -25,7 +25,7 @@ pub struct ClientAddr<F: Family> {
 
 /// Key data of `lb_sources4/6`, an LPM trie, after the prefix length, which counts from the first bit of `service`. The
 /// value is a `u32` that says nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C, align(4))]
 pub struct SourceKey<F: Family> {
     /// Service-port id, native order: always compared whole.

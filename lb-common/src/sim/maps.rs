@@ -1,10 +1,16 @@
 //! The maps of a simulated node. Their contents are public: `plan`'s simulated store writes them, tests compare them.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{SimEnvironment, SimKernel, SimSocket};
 use crate::{
-    abi::{Backend, Family, Frontend, FrontendKey, Slot, V4, V6, maps},
+    abi::{
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendKey, Slot, SourceKey, V4, V6,
+        maps,
+    },
     logic::seam::Maps,
 };
 
@@ -19,11 +25,25 @@ pub struct SimMaps<F: Family> {
     pub n_slots: u32,
     /// `lb_backends4/6`.
     pub backends: BTreeMap<u32, Backend<F>>,
+    /// `lb_clusterips4/6`.
+    pub cluster_ips: ClusterIps<F>,
+    /// `lb_clients4/6`, by network namespace cookie.
+    pub clients: BTreeMap<u64, ClientAddr<F>>,
+    /// `lb_sources4/6`: prefix length and key.
+    pub sources: BTreeSet<(u32, SourceKey<F>)>,
 }
 
 impl<F: Family> Default for SimMaps<F> {
     fn default() -> Self {
-        Self { frontends: BTreeMap::new(), slots: BTreeMap::new(), n_slots: maps::N_SLOTS, backends: BTreeMap::new() }
+        Self {
+            frontends: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            n_slots: maps::N_SLOTS,
+            backends: BTreeMap::new(),
+            cluster_ips: ClusterIps::default(),
+            clients: BTreeMap::new(),
+            sources: BTreeSet::new(),
+        }
     }
 }
 
@@ -42,20 +62,36 @@ impl<F: Family> Maps<F> for SimMaps<F> {
 }
 
 /// A node: the maps of both families and what surrounds them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SimNode {
     /// IPv4.
     pub v4: SimMaps<V4>,
     /// IPv6.
     pub v6: SimMaps<V6>,
+    /// `lb_affinity`. The programs write it, too.
+    pub affinities: RefCell<BTreeMap<AffinityKey, Affinity>>,
+    /// Entries that fit into `lb_affinity`.
+    pub n_affinities: u32,
     /// Clock, randomness, counters.
     pub environment: SimEnvironment,
+}
+
+impl Default for SimNode {
+    fn default() -> Self {
+        Self::new(1)
+    }
 }
 
 impl SimNode {
     /// An empty node whose choices depend on `seed` alone.
     pub fn new(seed: u64) -> Self {
-        Self { environment: SimEnvironment::new(seed), ..Self::default() }
+        Self {
+            v4: SimMaps::default(),
+            v6: SimMaps::default(),
+            affinities: RefCell::default(),
+            n_affinities: maps::N_AFFINITIES,
+            environment: SimEnvironment::new(seed),
+        }
     }
 
     /// What a hook that runs for `socket` sees.

@@ -196,7 +196,7 @@ fn cleanup_leaves_nothing_and_may_be_repeated() {
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
     place.end(datapath);
     let removed = cleanup(place.bpffs.path(), false).unwrap();
-    assert_eq!(removed.len(), 8 + 14, "{removed:?}");
+    assert_eq!(removed.len(), 8 + 21, "{removed:?}");
     assert!(!place.bpffs.path().join("lb").exists());
     assert!(cleanup(place.bpffs.path(), false).unwrap().is_empty());
     let Err(error) = Reader::open(place.bpffs.path()) else { panic!("there is nothing to read") };

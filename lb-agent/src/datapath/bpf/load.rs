@@ -148,7 +148,7 @@ fn not_in_object(map: &'static str) -> StoreError {
 /// Takes a map out of the object; its programs must be loaded.
 pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, StoreError> {
     match ebpf.take_map(name) {
-        Some(Map::HashMap(data) | Map::Array(data) | Map::PerCpuArray(data)) => Ok(data),
+        Some(Map::HashMap(data) | Map::Array(data) | Map::LpmTrie(data) | Map::PerCpuArray(data)) => Ok(data),
         _ => Err(not_in_object(name)),
     }
 }
@@ -156,7 +156,7 @@ pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, Store
 /// A map of the object, which goes on with its programs.
 pub(super) fn new_map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapData, StoreError> {
     match ebpf.map(name) {
-        Some(Map::HashMap(data) | Map::Array(data) | Map::PerCpuArray(data)) => Ok(data),
+        Some(Map::HashMap(data) | Map::Array(data) | Map::LpmTrie(data) | Map::PerCpuArray(data)) => Ok(data),
         _ => Err(not_in_object(name)),
     }
 }
@@ -192,7 +192,13 @@ fn load_object(
 fn check_object(ebpf: &Ebpf) -> Result<(), OpenError> {
     for spec in spec::SPECS {
         let data = match ebpf.map(spec.name) {
-            Some(Map::HashMap(data) | Map::Array(data) | Map::PerCpuArray(data) | Map::SkStorage(data)) => data,
+            Some(
+                Map::HashMap(data)
+                | Map::Array(data)
+                | Map::LpmTrie(data)
+                | Map::PerCpuArray(data)
+                | Map::SkStorage(data),
+            ) => data,
             _ => return Err(not_in_object(spec.name).into()),
         };
         let info = data.info().map_err(failed(spec.name, "read the description of"))?;

@@ -8,6 +8,7 @@
 //!
 //! Nothing here knows what a Service is; what to write is decided by `plan`.
 
+mod addresses;
 mod canary;
 mod cleanup;
 mod error;
@@ -37,6 +38,7 @@ use aya::{
 use lb_common::abi::{AgentStatus, Family, V4, V6, maps};
 
 pub use self::{
+    addresses::KernelClients,
     cleanup::cleanup,
     error::{EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, Note, OpenError},
     load::PROGRAMS,
@@ -129,6 +131,11 @@ impl Datapath {
     /// it may be sent to another thread.
     pub fn status_writer(&self) -> Result<StatusWriter, OpenError> {
         StatusWriter::open(&self.paths)
+    }
+
+    /// What writes `lb_clients4/6`; as separate as [`Self::status_writer`].
+    pub fn clients(&self) -> Result<KernelClients, OpenError> {
+        Ok(KernelClients::open(&self.paths)?)
     }
 
     /// Where the programs are attached; for metrics and `status`.

@@ -13,9 +13,9 @@ use super::{
     preflight,
     slots::Access,
     spec,
-    store::{KernelStore, MapNames, NAMES4, NAMES6, failed},
+    store::{KernelStore, failed},
 };
-use crate::datapath::store::{FamilyStore, MapStore, StoreError};
+use crate::datapath::store::{FamilyStore, MapStore, StoreError, map_names};
 
 /// Reads an installation. Never writes.
 pub struct Reader {
@@ -67,8 +67,10 @@ impl Reader {
     pub fn map_use(&self) -> Result<Vec<MapUse>, OpenError> {
         let names = self.store.names()?.len();
         let mut all = vec![map_use(maps::NAMES, names, self.store.name_capacity())];
-        all.extend(family_use::<V4>(&self.store, &NAMES4)?);
-        all.extend(family_use::<V6>(&self.store, &NAMES6)?);
+        let affinities = self.store.affinities()?.len();
+        all.push(map_use(maps::AFFINITY, affinities, self.store.affinity_capacity()));
+        all.extend(family_use::<V4>(&self.store)?);
+        all.extend(family_use::<V6>(&self.store)?);
         Ok(all)
     }
 
@@ -104,7 +106,8 @@ impl Counters {
     }
 }
 
-fn family_use<F: Family>(store: &impl FamilyStore<F>, names: &MapNames) -> Result<[MapUse; 3], StoreError> {
+fn family_use<F: Family>(store: &impl FamilyStore<F>) -> Result<[MapUse; 3], StoreError> {
+    let names = map_names::<F>();
     let (frontends, backends, capacity) = (store.frontends()?, store.backends()?, store.capacity());
     let slots = frontends.iter().map(|(_, frontend)| frontend.n_slots as usize).sum();
     Ok([

@@ -1,13 +1,16 @@
 //! Copies a map into one of another size. Only the agent writes these maps, and it holds the lock, so nothing changes
-//! meanwhile.
+//! meanwhile; except for `lb_affinity`, which the programs write: a client that comes during the copy may be given another
+//! backend once.
 
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, Map, MapData},
+    maps::{HashMap, LpmTrie, Map, MapData},
 };
-use lb_common::abi::{Backend, Family, Frontend, FrontendKey, Name, NameKey, V4, V6, maps};
+use lb_common::abi::{
+    Affinity, AffinityKey, Backend, Family, Frontend, FrontendKey, Name, NameKey, SourceKey, V4, V6, maps,
+};
 
 use super::{
     error::{Note, OpenError, system},
@@ -44,6 +47,9 @@ fn in_use(directory: &Path, map: &'static str) -> Result<u32, StoreError> {
         maps::FRONTENDS6 => count::<FrontendKey<V6>, Frontend>(directory, map),
         maps::BACKENDS4 => count::<u32, Backend<V4>>(directory, map),
         maps::BACKENDS6 => count::<u32, Backend<V6>>(directory, map),
+        maps::AFFINITY => count::<AffinityKey, Affinity>(directory, map),
+        maps::SOURCES4 => count_sources::<V4>(directory, map),
+        maps::SOURCES6 => count_sources::<V6>(directory, map),
         _ => count::<NameKey, Name>(directory, map),
     }
 }
@@ -55,6 +61,18 @@ fn open<K: Pod, V: Pod>(directory: &Path, map: &'static str) -> Result<HashMap<M
 fn count<K: Pod, V: Pod>(directory: &Path, map: &'static str) -> Result<u32, StoreError> {
     let keys = open::<K, V>(directory, map)?;
     keys.keys().try_fold(0, |n, key| key.map(|_| n + 1)).map_err(failed(map, "read"))
+}
+
+fn open_sources<F: Family>(
+    directory: &Path,
+    map: &'static str,
+) -> Result<LpmTrie<MapData, SourceKey<F>, u32>, StoreError> {
+    Map::LpmTrie(open_pinned(directory, map)?).try_into().map_err(failed(map, "open"))
+}
+
+fn count_sources<F: Family>(directory: &Path, map: &'static str) -> Result<u32, StoreError> {
+    let trie = open_sources::<F>(directory, map)?;
+    trie.keys().try_fold(0, |n, key| key.map(|_| n + 1)).map_err(failed(map, "read"))
 }
 
 fn last_slot<F: Family>(directory: &Path, frontends: &'static str) -> Result<u32, StoreError> {
@@ -80,6 +98,9 @@ pub(super) fn copy(ebpf: &mut Ebpf, paths: &Paths, actions: &[(Spec, Action)]) -
             maps::FRONTENDS6 => copy_hash::<FrontendKey<V6>, Frontend>(&paths.maps, map, new)?,
             maps::BACKENDS4 => copy_hash::<u32, Backend<V4>>(&paths.maps, map, new)?,
             maps::BACKENDS6 => copy_hash::<u32, Backend<V6>>(&paths.maps, map, new)?,
+            maps::AFFINITY => copy_hash::<AffinityKey, Affinity>(&paths.maps, map, new)?,
+            maps::SOURCES4 => copy_sources::<V4>(&paths.maps, map, new)?,
+            maps::SOURCES6 => copy_sources::<V6>(&paths.maps, map, new)?,
             _ => copy_hash::<NameKey, Name>(&paths.maps, map, new)?,
         }
         pin_over(ebpf, paths, map)?;
@@ -101,6 +122,16 @@ fn copy_hash<K: Pod, V: Pod>(directory: &Path, map: &'static str, new: MapData) 
     for entry in old.iter() {
         let (key, value) = entry.map_err(failed(map, "read"))?;
         new.insert(key, value, 0).map_err(failed(map, "copy"))?;
+    }
+    Ok(())
+}
+
+fn copy_sources<F: Family>(directory: &Path, map: &'static str, new: MapData) -> Result<(), StoreError> {
+    let old = open_sources::<F>(directory, map)?;
+    let mut new: LpmTrie<_, SourceKey<F>, u32> = Map::LpmTrie(new).try_into().map_err(failed(map, "open"))?;
+    for entry in old.iter() {
+        let (key, value) = entry.map_err(failed(map, "read"))?;
+        new.insert(&key, value, 0).map_err(failed(map, "copy"))?;
     }
     Ok(())
 }

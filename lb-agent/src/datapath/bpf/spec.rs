@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use aya::maps::lpm_trie;
 use lb_common::abi::{
-    ABI_VERSION, AgentStatus, Backend, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, Slot, SockDst, UdpPeers, V4,
-    V6, maps,
+    ABI_VERSION, Affinity, AffinityKey, AgentStatus, Backend, ClientAddr, ClusterIps, Frontend, FrontendKey,
+    N_COUNTERS, Name, NameKey, Slot, SockDst, SourceKey, UdpPeers, V4, V6, maps,
 };
 
 use crate::datapath::store::Capacity;
@@ -15,6 +16,7 @@ pub(super) mod kind {
     pub(in super::super) const HASH: u32 = 1;
     pub(in super::super) const ARRAY: u32 = 2;
     pub(in super::super) const PERCPU_ARRAY: u32 = 6;
+    pub(in super::super) const LPM_TRIE: u32 = 11;
     pub(in super::super) const SK_STORAGE: u32 = 24;
 }
 
@@ -23,6 +25,7 @@ const MMAPABLE: u32 = 1 << 10;
 
 /// Names that are not a frontend's.
 const OTHER_NAMES: u32 = maps::N_NAMES - maps::N_FRONTENDS;
+const FRONTENDS_PER_SOURCE: u32 = maps::N_FRONTENDS / maps::N_SOURCES;
 
 /// Where a map's number of entries comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +40,15 @@ pub(super) enum Size {
     Slots,
     /// A name for each frontend, and for nodes.
     Names,
+    /// One range for each four frontends.
+    Sources,
 }
 
 impl Size {
     /// The flag that sets it.
     pub(super) fn flag(self) -> &'static str {
         match self {
-            Self::Frontends | Self::Names => "--max-frontends",
+            Self::Frontends | Self::Names | Self::Sources => "--max-frontends",
             Self::Backends | Self::Slots => "--max-backends",
             Self::Fixed(_) => "(none)",
         }
@@ -57,6 +62,7 @@ impl Size {
             Self::Backends => capacity.backends,
             Self::Slots => capacity.slots,
             Self::Names => capacity.frontends.saturating_add(OTHER_NAMES),
+            Self::Sources => capacity.frontends.div_ceil(FRONTENDS_PER_SOURCE),
         }
     }
 
@@ -66,6 +72,7 @@ impl Size {
             Self::Fixed(_) | Self::Frontends | Self::Backends => entries,
             Self::Slots => entries.div_ceil(2),
             Self::Names => entries.saturating_sub(OTHER_NAMES),
+            Self::Sources => entries.saturating_mul(FRONTENDS_PER_SOURCE),
         }
     }
 }
@@ -97,13 +104,17 @@ const fn hash<K, V>(name: &'static str, size: Size) -> Spec {
     spec::<K, V>(name, kind::HASH, NO_PREALLOC, size)
 }
 
+const fn trie<D, V>(name: &'static str, size: Size) -> Spec {
+    spec::<lpm_trie::Key<D>, V>(name, kind::LPM_TRIE, NO_PREALLOC, size)
+}
+
 const fn storage<V>(name: &'static str) -> Spec {
     spec::<i32, V>(name, kind::SK_STORAGE, NO_PREALLOC, Size::Fixed(0))
 }
 
 /// Every pinned map. The object's own maps are these by construction (`lb-ebpf/src/maps.rs` uses the same types), which a
 /// test with a real kernel holds.
-pub(super) const SPECS: [Spec; 14] = [
+pub(super) const SPECS: [Spec; 21] = [
     spec::<u32, u32>(maps::ABI, kind::ARRAY, 0, Size::Fixed(1)),
     spec::<u32, AgentStatus>(maps::AGENT, kind::ARRAY, 0, Size::Fixed(1)),
     spec::<u32, u64>(maps::STATS, kind::PERCPU_ARRAY, 0, Size::Fixed(N_COUNTERS)),
@@ -114,6 +125,13 @@ pub(super) const SPECS: [Spec; 14] = [
     spec::<u32, Slot<V6>>(maps::SLOTS6, kind::ARRAY, MMAPABLE, Size::Slots),
     hash::<u32, Backend<V4>>(maps::BACKENDS4, Size::Backends),
     hash::<u32, Backend<V6>>(maps::BACKENDS6, Size::Backends),
+    hash::<AffinityKey, Affinity>(maps::AFFINITY, Size::Frontends),
+    spec::<u32, ClusterIps<V4>>(maps::CLUSTERIPS4, kind::ARRAY, 0, Size::Fixed(1)),
+    spec::<u32, ClusterIps<V6>>(maps::CLUSTERIPS6, kind::ARRAY, 0, Size::Fixed(1)),
+    hash::<u64, ClientAddr<V4>>(maps::CLIENTS4, Size::Fixed(maps::N_CLIENTS)),
+    hash::<u64, ClientAddr<V6>>(maps::CLIENTS6, Size::Fixed(maps::N_CLIENTS)),
+    trie::<SourceKey<V4>, u32>(maps::SOURCES4, Size::Sources),
+    trie::<SourceKey<V6>, u32>(maps::SOURCES6, Size::Sources),
     storage::<SockDst<V4>>(maps::SOCK4),
     storage::<SockDst<V6>>(maps::SOCK6),
     storage::<UdpPeers<V4>>(maps::SOCKUDP4),
@@ -235,7 +253,7 @@ mod tests {
 
     #[test]
     fn the_flags_value_is_told_from_the_entries_that_it_gives() {
-        for size in [Size::Frontends, Size::Names] {
+        for size in [Size::Frontends, Size::Names, Size::Sources] {
             assert_eq!(size.asked(size.entries(CAPACITY)), CAPACITY.frontends);
         }
         for size in [Size::Backends, Size::Slots] {

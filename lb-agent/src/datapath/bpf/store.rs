@@ -3,14 +3,18 @@
 use std::io;
 
 use aya::maps::{HashMap, Map, MapData, MapError};
-use lb_common::abi::{Backend, Family, Frontend, FrontendKey, NAME_LEN, Name, NameKey, Slot, V4, V6, maps};
+use lb_common::abi::{
+    Affinity, AffinityKey, Backend, ClusterIps, Family, Frontend, FrontendKey, NAME_LEN, Name, NameKey, Slot,
+    SourceKey, V4, V6, maps,
+};
 
 use super::{
+    addresses::Addresses,
     canary,
     slots::{Access, SlotArray},
     sys,
 };
-use crate::datapath::store::{Capacity, FamilyStore, MapStore, StoreError};
+use crate::datapath::store::{Capacity, FamilyStore, MapNames, MapStore, StoreError, map_names};
 
 /// Linux errno values that a map update answers a full map with: hash maps E2BIG, some others ENOSPC.
 const FULL: [i32; 2] = [libc::E2BIG, libc::ENOSPC];
@@ -21,27 +25,16 @@ pub struct KernelStore {
     v6: FamilyMaps<V6>,
     names: HashMap<MapData, NameKey, Name>,
     n_names: u32,
+    affinities: HashMap<MapData, AffinityKey, Affinity>,
+    n_affinities: u32,
 }
 
-/// What the maps of a family are called.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct MapNames {
-    pub(super) frontends: &'static str,
-    pub(super) slots: &'static str,
-    pub(super) backends: &'static str,
-}
-
-pub(super) const NAMES4: MapNames =
-    MapNames { frontends: maps::FRONTENDS4, slots: maps::SLOTS4, backends: maps::BACKENDS4 };
-pub(super) const NAMES6: MapNames =
-    MapNames { frontends: maps::FRONTENDS6, slots: maps::SLOTS6, backends: maps::BACKENDS6 };
-
-#[derive(Debug)]
 struct FamilyMaps<F: Family> {
     names: MapNames,
     frontends: HashMap<MapData, FrontendKey<F>, Frontend>,
     slots: SlotArray<F>,
     backends: HashMap<MapData, u32, Backend<F>>,
+    addresses: Addresses<F>,
     capacity: Capacity,
 }
 
@@ -51,16 +44,23 @@ impl KernelStore {
         access: Access,
         mut take: impl FnMut(&'static str) -> Result<(MapData, u32), StoreError>,
     ) -> Result<Self, StoreError> {
-        let v4 = FamilyMaps::new(NAMES4, access, &mut take)?;
-        let v6 = FamilyMaps::new(NAMES6, access, &mut take)?;
+        let v4 = FamilyMaps::new(access, &mut take)?;
+        let v6 = FamilyMaps::new(access, &mut take)?;
         let (names, n_names) = take(maps::NAMES)?;
         let names = Map::HashMap(names).try_into().map_err(failed(maps::NAMES, "open"))?;
-        Ok(Self { v4, v6, names, n_names })
+        let (affinities, n_affinities) = take(maps::AFFINITY)?;
+        let affinities = Map::HashMap(affinities).try_into().map_err(failed(maps::AFFINITY, "open"))?;
+        Ok(Self { v4, v6, names, n_names, affinities, n_affinities })
     }
 
     /// Entries of `lb_names`.
     pub(super) fn name_capacity(&self) -> u32 {
         self.n_names
+    }
+
+    /// Entries of `lb_affinity`.
+    pub(super) fn affinity_capacity(&self) -> u32 {
+        self.n_affinities
     }
 
     pub(super) fn put_canary(&mut self) -> Result<(), StoreError> {
@@ -76,10 +76,10 @@ impl KernelStore {
 
 impl<F: Family> FamilyMaps<F> {
     fn new(
-        names: MapNames,
         access: Access,
         take: &mut impl FnMut(&'static str) -> Result<(MapData, u32), StoreError>,
     ) -> Result<Self, StoreError> {
+        let names = map_names::<F>();
         let (frontends, n_frontends) = take(names.frontends)?;
         let (backends, n_backends) = take(names.backends)?;
         let (slots, n_slots) = take(names.slots)?;
@@ -93,6 +93,7 @@ impl<F: Family> FamilyMaps<F> {
             frontends: Map::HashMap(frontends).try_into().map_err(failed(names.frontends, "open"))?,
             slots,
             backends: Map::HashMap(backends).try_into().map_err(failed(names.backends, "open"))?,
+            addresses: Addresses::new(take)?,
             capacity: Capacity { frontends: n_frontends, backends: n_backends, slots: n_slots },
         })
     }
@@ -153,6 +154,26 @@ impl<F: Family> FamilyStore<F> for FamilyMaps<F> {
         (first..last).map(|index| self.slots.get(index)).collect::<Result<_, _>>().map_err(read)
     }
 
+    fn put_cluster_ips(&mut self, value: &ClusterIps<F>) -> Result<(), StoreError> {
+        self.addresses.put_cluster_ips(value)
+    }
+
+    fn cluster_ips(&self) -> Result<ClusterIps<F>, StoreError> {
+        self.addresses.cluster_ips()
+    }
+
+    fn put_source(&mut self, key: &SourceKey<F>, prefix_len: u32) -> Result<(), StoreError> {
+        self.addresses.put_source(key, prefix_len)
+    }
+
+    fn delete_source(&mut self, key: &SourceKey<F>, prefix_len: u32) -> Result<(), StoreError> {
+        self.addresses.delete_source(key, prefix_len)
+    }
+
+    fn sources(&self) -> Result<Vec<(SourceKey<F>, u32)>, StoreError> {
+        self.addresses.sources()
+    }
+
     fn capacity(&self) -> Capacity {
         self.capacity
     }
@@ -193,6 +214,26 @@ macro_rules! delegate {
                 self.$field.slots(first, n)
             }
 
+            fn put_cluster_ips(&mut self, value: &ClusterIps<$family>) -> Result<(), StoreError> {
+                self.$field.put_cluster_ips(value)
+            }
+
+            fn cluster_ips(&self) -> Result<ClusterIps<$family>, StoreError> {
+                self.$field.cluster_ips()
+            }
+
+            fn put_source(&mut self, key: &SourceKey<$family>, prefix_len: u32) -> Result<(), StoreError> {
+                self.$field.put_source(key, prefix_len)
+            }
+
+            fn delete_source(&mut self, key: &SourceKey<$family>, prefix_len: u32) -> Result<(), StoreError> {
+                self.$field.delete_source(key, prefix_len)
+            }
+
+            fn sources(&self) -> Result<Vec<(SourceKey<$family>, u32)>, StoreError> {
+                self.$field.sources()
+            }
+
             fn capacity(&self) -> Capacity {
                 self.$field.capacity
             }
@@ -217,6 +258,14 @@ impl MapStore for KernelStore {
     fn names(&self) -> Result<Vec<(NameKey, String)>, StoreError> {
         let name = |entry: Result<(NameKey, Name), MapError>| entry.map(|(key, name)| (key, text(&name.text)));
         self.names.iter().map(name).collect::<Result<_, _>>().map_err(failed(maps::NAMES, "read"))
+    }
+
+    fn affinities(&self) -> Result<Vec<(AffinityKey, Affinity)>, StoreError> {
+        self.affinities.iter().collect::<Result<_, _>>().map_err(failed(maps::AFFINITY, "read"))
+    }
+
+    fn delete_affinity(&mut self, key: &AffinityKey) -> Result<(), StoreError> {
+        deleted(self.affinities.remove(key)).map_err(failed(maps::AFFINITY, "delete"))
     }
 
     /// By MEMBARRIER_CMD_GLOBAL, which is `synchronize_rcu()` (kernel/sched/membarrier.c), and programs run in an RCU
@@ -253,7 +302,7 @@ pub(super) fn text(bytes: &[u8]) -> String {
 }
 
 /// An absent key is no error.
-fn deleted(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn deleted(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(error) if system_error(&error).and_then(io::Error::raw_os_error) == Some(libc::ENOENT) => Ok(()),
         other => other,
@@ -280,7 +329,10 @@ pub(super) fn failed(map: &'static str, operation: &'static str) -> impl FnOnce(
 
 /// As [`failed`], and a full map is told apart from a kernel without memory (ENOMEM), which raising a capacity does not
 /// help.
-fn update_failed(map: &'static str, (capacity, flag): (u32, &'static str)) -> impl FnOnce(MapError) -> StoreError {
+pub(super) fn update_failed(
+    map: &'static str,
+    (capacity, flag): (u32, &'static str),
+) -> impl FnOnce(MapError) -> StoreError {
     move |error| match system_error(&error).and_then(io::Error::raw_os_error) {
         Some(errno) if FULL.contains(&errno) => StoreError::Full { map, capacity, flag },
         _ => failed(map, "update")(error),

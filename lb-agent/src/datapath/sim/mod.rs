@@ -11,13 +11,16 @@ mod tests;
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{
-    abi::{Backend, Family, Frontend, FrontendKey, NAME_LEN, NameKey, Slot, V4, V6, maps},
+    abi::{
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendKey, NAME_LEN, NameKey, Slot,
+        SourceKey, V4, V6, maps,
+    },
     sim::{SimMaps, SimNode},
 };
 
 pub use self::reader::Moment;
 use self::reader::Readers;
-use super::store::{Capacity, FamilyStore, MapStore, StoreError, map_names};
+use super::store::{Capacity, ClientStore, FamilyStore, MapStore, StoreError, map_names};
 
 /// The maps of a simulated node.
 #[derive(Debug, Default)]
@@ -181,8 +184,50 @@ macro_rules! family_store {
                 Ok(range.by_ref().map(|index| maps.slots.get(&index).copied().unwrap_or_default()).collect())
             }
 
+            fn put_cluster_ips(&mut self, value: &ClusterIps<$family>) -> Result<(), StoreError> {
+                self.node.$maps.cluster_ips = *value;
+                self.see(None);
+                Ok(())
+            }
+
+            fn cluster_ips(&self) -> Result<ClusterIps<$family>, StoreError> {
+                Ok(self.node.$maps.cluster_ips)
+            }
+
+            fn put_source(&mut self, key: &SourceKey<$family>, prefix_len: u32) -> Result<(), StoreError> {
+                self.node.$maps.sources.insert((prefix_len, *key));
+                self.see(None);
+                Ok(())
+            }
+
+            fn delete_source(&mut self, key: &SourceKey<$family>, prefix_len: u32) -> Result<(), StoreError> {
+                self.node.$maps.sources.remove(&(prefix_len, *key));
+                self.see(None);
+                Ok(())
+            }
+
+            fn sources(&self) -> Result<Vec<(SourceKey<$family>, u32)>, StoreError> {
+                Ok(self.node.$maps.sources.iter().map(|(prefix_len, key)| (*key, *prefix_len)).collect())
+            }
+
             fn capacity(&self) -> Capacity {
                 self.capacity
+            }
+        }
+
+        impl ClientStore<$family> for SimStore {
+            fn put_client(&mut self, cookie: u64, client: &ClientAddr<$family>) -> Result<(), StoreError> {
+                self.node.$maps.clients.insert(cookie, *client);
+                Ok(())
+            }
+
+            fn delete_client(&mut self, cookie: u64) -> Result<(), StoreError> {
+                self.node.$maps.clients.remove(&cookie);
+                Ok(())
+            }
+
+            fn clients(&self) -> Result<Vec<(u64, ClientAddr<$family>)>, StoreError> {
+                Ok(self.node.$maps.clients.iter().map(|(cookie, client)| (*cookie, *client)).collect())
             }
         }
     };
@@ -208,6 +253,16 @@ impl MapStore for SimStore {
 
     fn names(&self) -> Result<Vec<(NameKey, String)>, StoreError> {
         Ok(self.names.iter().map(|(&(kind, id), name)| (NameKey { kind, id }, name.clone())).collect())
+    }
+
+    fn affinities(&self) -> Result<Vec<(AffinityKey, Affinity)>, StoreError> {
+        Ok(self.node.affinities.borrow().iter().map(|(key, value)| (*key, *value)).collect())
+    }
+
+    fn delete_affinity(&mut self, key: &AffinityKey) -> Result<(), StoreError> {
+        self.node.affinities.get_mut().remove(key);
+        self.see(None);
+        Ok(())
     }
 
     fn wait_for_readers(&mut self) -> Result<(), StoreError> {
