@@ -1,6 +1,6 @@
 //! One map operation as data: what `plan` decides and [`execute`] does. Decides nothing.
 
-use lb_common::abi::{Backend, Family, Frontend, FrontendKey, NameKey, Slot, V4, V6};
+use lb_common::abi::{Backend, ClusterIps, Family, Frontend, FrontendKey, NameKey, Slot, SourceKey, V4, V6};
 
 use super::store::{FamilyStore, MapStore, StoreError};
 
@@ -18,10 +18,17 @@ pub enum FamilyOp<F: Family> {
         /// The content.
         slots: Vec<Slot<F>>,
     },
+    /// Replaces the prefix outside of which no guard is looked for.
+    PutClusterIps(ClusterIps<F>),
+    /// Lets the clients of a range use the restricted frontends of a Service port. The prefix length counts from the
+    /// first bit of the key.
+    PutSource(SourceKey<F>, u32),
     /// Inserts or replaces a frontend: the moment at which a Service changes.
     PutFrontend(FrontendKey<F>, Frontend),
     /// Removes a frontend.
     DeleteFrontend(FrontendKey<F>),
+    /// Removes a range of clients, see [`FamilyOp::PutSource`].
+    DeleteSource(SourceKey<F>, u32),
     /// Removes a backend that no slot of a frontend holds any more. What it was is for the plan's record.
     DeleteBackend(u32, Backend<F>),
 }
@@ -51,11 +58,13 @@ pub enum Phase {
     Backends,
     /// New ranges.
     Slots,
+    /// Further conditions of frontends: ranges of clients, the prefix of the guards.
+    Conditions,
     /// Frontends: the moment of the change.
     Frontends,
     /// Frontends that are gone.
     OldFrontends,
-    /// Backends that are gone.
+    /// Backends and ranges of clients that are gone.
     OldBackends,
     /// Names of what is gone.
     OldNames,
@@ -68,9 +77,10 @@ impl<F: Family> FamilyOp<F> {
         match self {
             Self::PutBackend(..) => Phase::Backends,
             Self::WriteSlots { .. } => Phase::Slots,
+            Self::PutClusterIps(_) | Self::PutSource(..) => Phase::Conditions,
             Self::PutFrontend(..) => Phase::Frontends,
             Self::DeleteFrontend(_) => Phase::OldFrontends,
-            Self::DeleteBackend(..) => Phase::OldBackends,
+            Self::DeleteBackend(..) | Self::DeleteSource(..) => Phase::OldBackends,
         }
     }
 }
@@ -115,6 +125,9 @@ fn execute_in<F: Family, S: FamilyStore<F>>(store: &mut S, op: &FamilyOp<F>) -> 
     match op {
         FamilyOp::PutBackend(id, backend) => store.put_backend(*id, backend),
         FamilyOp::WriteSlots { first, slots, .. } => store.write_slots(*first, slots),
+        FamilyOp::PutClusterIps(prefix) => store.put_cluster_ips(prefix),
+        FamilyOp::PutSource(key, prefix_len) => store.put_source(key, *prefix_len),
+        FamilyOp::DeleteSource(key, prefix_len) => store.delete_source(key, *prefix_len),
         FamilyOp::PutFrontend(key, frontend) => store.put_frontend(key, frontend),
         FamilyOp::DeleteFrontend(key) => store.delete_frontend(key),
         FamilyOp::DeleteBackend(id, _) => store.delete_backend(*id),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::abi::{Backend, Family, Frontend, FrontendKey, NameKey, Slot, V4, V6};
+use lb_common::abi::{Backend, ClusterIps, Family, Frontend, FrontendKey, NameKey, Slot, SourceKey, V4, V6};
 
 use super::store::{Capacity, FamilyStore, MapStore, StoreError};
 
@@ -16,6 +16,10 @@ pub struct FamilySnapshot<F: Family> {
     /// The slots of every range that a frontend names, by first slot and number of slots. A range that does not lie
     /// within the array is left out.
     pub ranges: BTreeMap<(u32, u32), Vec<Slot<F>>>,
+    /// Ranges of clients with their prefix lengths, in no order.
+    pub sources: Vec<(SourceKey<F>, u32)>,
+    /// The prefix outside of which no guard is looked for.
+    pub cluster_ips: ClusterIps<F>,
     /// What fits.
     pub capacity: Capacity,
 }
@@ -36,7 +40,8 @@ impl<F: Family> FamilySnapshot<F> {
                 ranges.insert((first, n), store.slots(first, n)?);
             }
         }
-        Ok(Self { frontends, backends: store.backends()?, ranges, capacity })
+        let (sources, cluster_ips) = (store.sources()?, store.cluster_ips()?);
+        Ok(Self { frontends, backends: store.backends()?, ranges, sources, cluster_ips, capacity })
     }
 
     /// The slots that a frontend names; `None` where the frontend is damaged.

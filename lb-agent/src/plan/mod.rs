@@ -6,15 +6,18 @@
 //! missing.
 //!
 //! Make before break. The phases of a batch of Services:
-//! 1. [`Plan::stage`] of each: names; new and changed backends; the slots of a new range; then the frontends, replaced
-//!    one by one. Each replacement is the atomic moment for its address: what it names is complete, and what it named
-//!    stays untouched.
-//! 2. [`Plan::sweep`] once all are done: frontends that nobody took over, then backends that no frontend leads to, then
-//!    names. Until here an address that goes from one Service of the batch to another has always led somewhere.
+//! 1. [`Plan::stage`] of each: names; new and changed backends; the slots of new ranges; what frontends presuppose
+//!    besides (ranges of clients, the prefix of the guards); then the frontends, replaced one by one. Each replacement
+//!    is the atomic moment for its address: what it names is complete, and what it named stays untouched.
+//! 2. [`Plan::sweep`] once all are done: frontends that nobody took over, then backends and ranges of clients that no
+//!    frontend needs, then names. Until here an address that goes from one Service of the batch to another has always
+//!    led somewhere.
 //! 3. Ranges that no frontend names rest. They are given out again only after [`Op::WaitForReaders`], which is asked for
 //!    when no other range fits.
 //!
-//! A Service port has one id for both families, and one range for each family, shared by all its frontends.
+//! A Service port has one id for both families. In each family it has a range of slots for each [`crate::model::EndpointSet`] that any of
+//! its frontends is answered by; where both sets are the same backends, one range serves both. The guards of a Service
+//! are frontends of a port of their own, without name and protocol.
 
 mod ids;
 mod names;
@@ -23,11 +26,11 @@ mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{Endpoint, Family, FrontendKey, NameKey, V4, V6, name_kind};
+use lb_common::abi::{Endpoint, Family, FrontendKey, NameKey, V4, V6, endpoint_sets, name_kind};
 
 use self::{
     names::{Names, PortName},
-    table::{Refused, Table, Want, WantBackend},
+    table::{Refused, Source, Table, Want, WantBackend, guard},
 };
 use crate::{
     datapath::{
@@ -36,7 +39,7 @@ use crate::{
         store::{Capacity, StoreError},
     },
     event::ObjectName,
-    model::{DesiredPort, DesiredService},
+    model::{Answer, DesiredBackend, DesiredPort, DesiredService, FrontendAddr},
 };
 
 /// What the maps of one family hold, against what fits.
@@ -110,14 +113,17 @@ impl Plan {
         self.names.begin_staging();
         let mut ops = Vec::new();
         let mut staged = Staged { ops: Vec::new(), full: None, wants_readers_gone: false };
-        let ports: Vec<PortName> = desired.ports.iter().map(port_name).collect();
+        let mut ports: Vec<PortName> = desired.ports.iter().map(port_name).collect();
         for (port, name) in desired.ports.iter().zip(&ports) {
             let id = self.names.service_id(&desired.name, name, &mut ops);
             let v4 = want(port, &mut self.names, &mut ops);
-            staged.add(self.v4.stage(id, name.proto, &v4));
             let v6 = want(port, &mut self.names, &mut ops);
-            staged.add(self.v6.stage(id, name.proto, &v6));
-            self.note_garbage(id);
+            self.stage_port(id, name.proto, (&v4, &v6), &mut staged);
+        }
+        if !desired.guards.is_empty() {
+            let id = self.names.service_id(&desired.name, &guards_name(), &mut ops);
+            self.stage_port(id, NO_PROTO, (&guards(desired), &guards(desired)), &mut staged);
+            ports.push(guards_name());
         }
         for id in self.names.retire_others(&desired.name, &ports) {
             self.retire(id);
@@ -127,6 +133,12 @@ impl Plan {
         ops.sort_by_key(Op::phase);
         staged.ops = ops;
         staged
+    }
+
+    fn stage_port(&mut self, id: u32, proto: u8, (v4, v6): (&Want<V4>, &Want<V6>), staged: &mut Staged) {
+        staged.add(self.v4.stage(id, proto, v4));
+        staged.add(self.v6.stage(id, proto, v6));
+        self.note_garbage(id);
     }
 
     fn note_garbage(&mut self, id: u32) {
@@ -202,9 +214,13 @@ impl Plan {
         ops
     }
 
-    /// Names to remove that nothing refers to.
-    pub fn sweep_names(&self) -> Vec<Op> {
-        self.names.sweep()
+    /// What to do when all Service ports are swept: names that nothing refers to go, and the prefix of the guards becomes
+    /// as small as it can be.
+    pub fn sweep_rest(&self) -> Vec<Op> {
+        let mut ops = self.names.sweep();
+        ops.extend(self.v4.sweep_prefix().map(Op::from));
+        ops.extend(self.v6.sweep_prefix().map(Op::from));
+        ops
     }
 
     /// The Services that have an entry.
@@ -241,24 +257,47 @@ impl Staged {
     }
 }
 
+/// The protocol of guards: they stand for all.
+const NO_PROTO: u8 = 0;
+
 fn port_name(port: &DesiredPort) -> PortName {
     PortName { name: port.port_name.clone(), proto: port.proto.number() }
+}
+
+/// The port that the guards of a Service belong to. No other port has this protocol.
+fn guards_name() -> PortName {
+    PortName { name: "".into(), proto: NO_PROTO }
+}
+
+/// The guards of one family: they refuse everybody.
+fn guards<F: Family>(desired: &DesiredService) -> Want<F> {
+    let addresses = desired.guards.iter().filter_map(|ip| F::from_ip(*ip));
+    Want { frontends: addresses.map(|addr| (guard(addr), Answer::default())).collect(), ..Want::default() }
 }
 
 /// The part of a port that concerns one family.
 fn want<F: Family>(port: &DesiredPort, names: &mut Names, ops: &mut Vec<Op>) -> Want<F> {
     let proto = port.proto.number();
     let key = |addr, port, scope| FrontendKey { addr, port, proto, scope };
-    let of_family = port.frontends.keys().filter_map(|at| Some(key(F::from_ip(at.ip)?, at.port, at.scope)));
-    let frontends: BTreeSet<FrontendKey<F>> = of_family.collect();
-    let mut backends = BTreeMap::new();
-    if !frontends.is_empty() {
+    let of_family =
+        |(at, answer): (&FrontendAddr, &Answer)| Some((key(F::from_ip(at.ip)?, at.port, at.scope), *answer));
+    let frontends: BTreeMap<FrontendKey<F>, Answer> = port.frontends.iter().filter_map(of_family).collect();
+    let mut want = Want { frontends, affinity_s: port.affinity_s, ..Want::default() };
+    if !want.frontends.is_empty() {
         for backend in &port.backends {
             let Some(addr) = F::from_ip(backend.ip) else { continue };
             let node = backend.node.as_ref().map_or(0, |node| names.node_id(node, ops));
-            let want = WantBackend { state: backend.state, takes_new: backend.in_cluster, node };
-            backends.insert(Endpoint { addr, port: backend.port }, want);
+            let value = WantBackend { state: backend.state, sets: sets(backend), node };
+            want.backends.insert(Endpoint { addr, port: backend.port }, value);
         }
     }
-    Want { frontends, backends }
+    if want.frontends.values().any(|answer| answer.restricted) {
+        want.sources = port.sources.iter().filter_map(Source::from_net).collect();
+    }
+    want
+}
+
+fn sets(backend: &DesiredBackend) -> u32 {
+    let bit = |is_in, bit| if is_in { bit } else { 0 };
+    bit(backend.in_cluster, endpoint_sets::CLUSTER) | bit(backend.in_local, endpoint_sets::LOCAL)
 }

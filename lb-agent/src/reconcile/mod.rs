@@ -322,7 +322,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             *budget = budget.saturating_sub(done);
             failure = result.and(failure);
         }
-        for op in self.plan.sweep_names() {
+        for op in self.plan.sweep_rest() {
             let (done, result) = self.execute(&[op]);
             *budget = budget.saturating_sub(done);
             failure = result.and(failure);

@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use lb_common::abi::{Backend, Endpoint, Family, Frontend, FrontendKey, Slot};
+use lb_common::abi::{Backend, Endpoint, Family, Frontend, FrontendKey, Slot, SourceKey};
 
-use super::{Ids, Known, Port, Range, Shown, Slots, Table};
+use super::{Guards, Ids, Known, Port, Range, Shown, Slots, Source, Table};
 use crate::datapath::snapshot::FamilySnapshot;
 
 impl<F: Family> Table<F> {
@@ -16,6 +16,7 @@ impl<F: Family> Table<F> {
             backend_ids: HashSet::new(),
             next_backend: Ids::default(),
             slots: Slots::adopt(0, []),
+            guards: Guards::adopt(snapshot.cluster_ips),
             claims: HashMap::new(),
             capacity: snapshot.capacity,
             freed: 0,
@@ -23,6 +24,9 @@ impl<F: Family> Table<F> {
         snapshot.backends.sort_unstable_by_key(|&(id, _)| id);
         for &(id, value) in &snapshot.backends {
             table.adopt_backend(id, value);
+        }
+        for (key, prefix_len) in &snapshot.sources {
+            table.adopt_source(key, *prefix_len);
         }
         snapshot.frontends.sort_unstable_by_key(|&(key, _)| key);
         for &(key, value) in &snapshot.frontends {
@@ -33,7 +37,7 @@ impl<F: Family> Table<F> {
         let held = table.frontends.values().filter(|shown| shown.holds);
         let held = held.map(|shown| (shown.value.first_slot, shown.value.n_slots));
         table.slots = Slots::adopt(snapshot.capacity.slots, held);
-        for range in table.ports.values().filter_map(|port| port.range.as_ref()) {
+        for range in table.ports.values().flat_map(|port| &port.ranges) {
             table.slots.hold(range.first);
         }
         table
@@ -51,15 +55,21 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// The first frontend whose slots are all as they should be gives its port the range.
+    fn adopt_source(&mut self, key: &SourceKey<F>, prefix_len: u32) {
+        self.ports.entry(key.service).or_default().sources.insert(Source::adopt(key, prefix_len), true);
+    }
+
+    /// The port takes over each range whose slots are all as they should be.
     fn adopt_frontend(&mut self, key: FrontendKey<F>, value: Frontend, slots: Option<&[Slot<F>]>) {
+        self.guards.frontend_put(&key);
         let port = self.ports.entry(value.service).or_default();
         port.frontends.insert(key);
         let good = slots.filter(|slots| slots.iter().all(|slot| port.leads_to(slot)));
-        if let Some(slots) = good
-            && port.range.is_none()
-        {
-            port.range = Some(Range { first: value.first_slot, ids: slots.iter().map(|slot| slot.backend).collect() });
+        if let Some(slots) = good {
+            let range = Range { first: value.first_slot, ids: slots.iter().map(|slot| slot.backend).collect() };
+            if !port.ranges.contains(&range) {
+                port.ranges.push(range);
+            }
         }
         self.frontends.insert(key, Shown { value, holds: good.is_some() });
     }

@@ -4,27 +4,37 @@
 //! is wanted, so repeating it after a failure yields exactly what is missing.
 
 mod adopt;
+mod conditions;
 mod stage;
 mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use lb_common::abi::{Backend, Endpoint, Family, Frontend, FrontendKey};
+use lb_common::abi::{Backend, Endpoint, Family, Frontend, FrontendKey, endpoint_sets};
 
+use self::conditions::Guards;
+pub(super) use self::conditions::{Source, guard};
 use super::{
     ids::Ids,
     slots::{SlotUse, Slots},
 };
-use crate::datapath::{
-    op::FamilyOp,
-    store::{Capacity, StoreError},
+use crate::{
+    datapath::{
+        op::FamilyOp,
+        store::{Capacity, StoreError},
+    },
+    model::{Answer, EndpointSet},
 };
 
 /// What one Service port should be in one family. Without frontends there are no backends either.
 #[derive(Debug, Default)]
 pub(super) struct Want<F: Family> {
-    pub(super) frontends: BTreeSet<FrontendKey<F>>,
+    pub(super) frontends: BTreeMap<FrontendKey<F>, Answer>,
     pub(super) backends: BTreeMap<Endpoint<F>, WantBackend>,
+    /// Seconds, 0 for none.
+    pub(super) affinity_s: u32,
+    /// Who may use the restricted ones among the frontends.
+    pub(super) sources: BTreeSet<Source<F>>,
 }
 
 /// What one backend should be.
@@ -32,8 +42,8 @@ pub(super) struct Want<F: Family> {
 pub(super) struct WantBackend {
     /// See [`lb_common::abi::backend_state`].
     pub(super) state: u8,
-    /// Whether it gets a slot.
-    pub(super) takes_new: bool,
+    /// In which sets it gets a slot, see [`lb_common::abi::endpoint_sets`].
+    pub(super) sets: u32,
     /// Node id, 0 for unknown.
     pub(super) node: u32,
 }
@@ -53,13 +63,15 @@ struct Port<F: Family> {
     frontends: BTreeSet<FrontendKey<F>>,
     /// Those of `frontends` that are no longer wanted.
     released: BTreeSet<FrontendKey<F>>,
-    /// First slot and number of slots that the others should name, as last staged.
-    target: (u32, u32),
+    /// Those of `frontends` that were last staged to be replaced and are not yet.
+    pending: BTreeSet<FrontendKey<F>>,
     backends: BTreeMap<Endpoint<F>, Known<F>>,
     /// Backends that no port can want: of damaged maps. They go when the port is next staged or retired.
     damaged: Vec<(u32, Backend<F>)>,
-    /// The range that new frontends get; `None` when it would be empty.
-    range: Option<Range>,
+    /// The ranges that its frontends should lead to, as last staged: of each set that they ask for, if it is not empty.
+    ranges: Vec<Range>,
+    /// Ranges of clients in the map, and whether they are wanted.
+    sources: BTreeMap<Source<F>, bool>,
 }
 
 /// A frontend in the map.
@@ -79,11 +91,25 @@ struct Known<F: Family> {
 }
 
 /// A range of slots and what it holds.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Range {
     first: u32,
     /// Backend ids; an id belongs to one endpoint as long as it is in use, so they say everything.
     ids: Vec<u32>,
+}
+
+/// Where a frontend leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Lead {
+    first_slot: u32,
+    n_slots: u32,
+}
+
+/// Where the frontends of a port lead.
+#[derive(Debug, Default)]
+struct Leads {
+    cluster: Lead,
+    local: Lead,
 }
 
 /// The maps of one family.
@@ -95,6 +121,7 @@ pub(super) struct Table<F: Family> {
     backend_ids: HashSet<u32>,
     next_backend: Ids,
     slots: Slots,
+    guards: Guards<F>,
     /// Frontends of one port that another wants, by the other's id: they are not removed while it tries. Few.
     claims: HashMap<FrontendKey<F>, u32>,
     capacity: Capacity,
@@ -133,9 +160,16 @@ impl<F: Family> Table<F> {
             }
             FamilyOp::WriteSlots { service, first, slots } => {
                 let ids = slots.iter().map(|slot| slot.backend).collect();
-                let port = self.ports.entry(*service).or_default();
-                let old = port.range.replace(Range { first: *first, ids });
-                self.release(old.map(|old| old.first));
+                self.ports.entry(*service).or_default().ranges.push(Range { first: *first, ids });
+                (None, None)
+            }
+            FamilyOp::PutClusterIps(prefix) => {
+                self.guards.prefix_put(*prefix);
+                (None, None)
+            }
+            FamilyOp::PutSource(key, prefix_len) => {
+                let sources = &mut self.ports.entry(key.service).or_default().sources;
+                sources.insert(Source::adopt(key, *prefix_len), true);
                 (None, None)
             }
             FamilyOp::PutFrontend(key, frontend) => {
@@ -145,9 +179,18 @@ impl<F: Family> Table<F> {
             }
             FamilyOp::DeleteFrontend(key) => {
                 self.claims.remove(key);
+                self.guards.frontend_deleted(key);
                 if let Some(old) = self.frontends.remove(key) {
                     self.freed += 1;
                     self.disown(key, old);
+                }
+                (None, None)
+            }
+            FamilyOp::DeleteSource(key, prefix_len) => {
+                self.freed += 1;
+                if let Some(port) = self.ports.get_mut(&key.service) {
+                    port.sources.remove(&Source::adopt(key, *prefix_len));
+                    self.drop_if_empty(key.service);
                 }
                 (None, None)
             }
@@ -172,11 +215,11 @@ impl<F: Family> Table<F> {
         if holds {
             self.slots.expose(value.first_slot);
         }
+        self.guards.frontend_put(&key);
         let old = self.frontends.insert(key, Shown { value, holds });
         let port = self.ports.entry(value.service).or_default();
         port.frontends.insert(key);
-        let emptied = if holds { None } else { port.range.take() };
-        self.release(emptied.map(|range| range.first));
+        port.pending.remove(&key);
         match old {
             Some(old) if old.value.service == value.service => self.release(old.range()),
             Some(old) => self.disown(&key, old),
@@ -190,22 +233,24 @@ impl<F: Family> Table<F> {
         if let Some(port) = self.ports.get_mut(&old.value.service) {
             port.frontends.remove(key);
             port.released.remove(key);
+            port.pending.remove(key);
             self.drop_if_empty(old.value.service);
         }
     }
 
     fn drop_if_empty(&mut self, service: u32) {
-        let Some(port) = self.ports.get_mut(&service) else { return };
-        if port.frontends.is_empty() && port.backends.is_empty() && port.damaged.is_empty() {
-            let range = port.range.take();
-            self.ports.remove(&service);
-            self.release(range.map(|range| range.first));
+        if self.ports.get(&service).is_some_and(|port| port.n_entries() == 0)
+            && let Some(port) = self.ports.remove(&service)
+        {
+            self.release(port.ranges.iter().map(|range| range.first));
         }
     }
 
-    fn release(&mut self, slot: Option<u32>) {
-        if slot.is_some_and(|slot| self.slots.release(slot)) {
-            self.freed += 1;
+    fn release(&mut self, slots: impl IntoIterator<Item = u32>) {
+        for slot in slots {
+            if self.slots.release(slot) {
+                self.freed += 1;
+            }
         }
     }
 
@@ -242,6 +287,45 @@ impl Shown {
     /// The first slot of the range that it holds.
     fn range(&self) -> Option<u32> {
         self.holds.then_some(self.value.first_slot)
+    }
+}
+
+impl EndpointSet {
+    /// See [`lb_common::abi::endpoint_sets`].
+    fn bit(self) -> u32 {
+        match self {
+            Self::Cluster => endpoint_sets::CLUSTER,
+            Self::Local => endpoint_sets::LOCAL,
+        }
+    }
+}
+
+impl<F: Family> Port<F> {
+    /// How many entries of maps, slots aside, it has.
+    fn n_entries(&self) -> usize {
+        self.frontends.len() + self.backends.len() + self.damaged.len() + self.sources.len()
+    }
+}
+
+impl Leads {
+    fn of(&self, set: EndpointSet) -> Lead {
+        match set {
+            EndpointSet::Cluster => self.cluster,
+            EndpointSet::Local => self.local,
+        }
+    }
+
+    fn of_mut(&mut self, set: EndpointSet) -> &mut Lead {
+        match set {
+            EndpointSet::Cluster => &mut self.cluster,
+            EndpointSet::Local => &mut self.local,
+        }
+    }
+
+    /// Whether any frontend leads to this range.
+    fn lead_to(&self, range: &Range) -> bool {
+        let lead = Lead { first_slot: range.first, n_slots: len(range.ids.len()) };
+        self.cluster == lead || self.local == lead
     }
 }
 

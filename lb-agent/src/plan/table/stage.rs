@@ -1,16 +1,28 @@
 //! From what is wanted of a Service port to the operations that are missing.
 
-use lb_common::abi::{Backend, Family, Frontend, FrontendKey, Slot, endpoint_sets, frontend_flags};
+use std::collections::BTreeSet;
 
-use super::{Port, Refused, Table, Want, WantBackend, len};
-use crate::datapath::{
-    op::FamilyOp,
-    store::{StoreError, map_names},
+use lb_common::abi::{Backend, Family, Frontend, FrontendKey, Slot, frontend_flags, scope};
+
+use super::{Lead, Leads, Refused, Table, Want, WantBackend, len};
+use crate::{
+    datapath::{
+        op::FamilyOp,
+        store::{StoreError, map_names},
+    },
+    model::{Answer, EndpointSet},
 };
+
+/// A slot, and the sets it is in.
+type SetSlot<F> = (Slot<F>, u32);
+
+/// Ranges reserved in one staging, two at most: the first slot, and the content.
+type Reserved<F> = Vec<(u32, Vec<Slot<F>>)>;
 
 impl<F: Family> Table<F> {
     /// What has to be done so that the port is served as wanted, in the order in which it has to happen: backends,
-    /// slots, frontends. What is no longer wanted is marked for [`Table::sweep`]. When refused, nothing has changed.
+    /// slots, conditions, frontends. What is no longer wanted is marked for [`Table::sweep`]. When refused, nothing has
+    /// changed.
     pub(in crate::plan) fn stage(
         &mut self,
         service: u32,
@@ -29,16 +41,15 @@ impl<F: Family> Table<F> {
         self.check_room(service, want).map_err(Refused::Full)?;
         let mut ops = Vec::new();
         let slots = self.stage_backends(service, proto, want, &mut ops);
-        let first_slot = self.stage_slots(service, &slots, &mut ops)?;
-        let n_slots = len(slots.len());
-        let frontend = Frontend { service, first_slot, n_slots, flags: frontend_flags::NONE, affinity_s: 0, check: 0 };
-        let sealed = want.frontends.iter().map(|key| (*key, frontend.sealed(key)));
-        let differing = sealed.filter(|(key, value)| self.frontends.get(key).is_none_or(|shown| shown.value != *value));
-        ops.extend(differing.map(|(key, value)| FamilyOp::PutFrontend(key, value)));
-        if let Some(port) = self.ports.get_mut(&service) {
-            port.mark(want);
-            port.target = (frontend.first_slot, frontend.n_slots);
-        }
+        let leads = self.stage_slots(service, want, &slots, &mut ops)?;
+        self.stage_conditions(service, want, &mut ops);
+        let wanted = want.frontends.iter().map(|(key, answer)| (*key, frontend(service, want, &leads, key, answer)));
+        let differing = |(key, value): &(FrontendKey<F>, Frontend)| {
+            self.frontends.get(key).is_none_or(|shown| shown.value != *value)
+        };
+        let frontends: Vec<_> = wanted.filter(differing).collect();
+        self.mark(service, want, &leads, &frontends);
+        ops.extend(frontends.into_iter().map(|(key, value)| FamilyOp::PutFrontend(key, value)));
         Ok(ops)
     }
 
@@ -46,33 +57,36 @@ impl<F: Family> Table<F> {
         self.claims.retain(|_, claimant| *claimant != service);
         let of_another =
             |key: &&FrontendKey<F>| self.frontends.get(*key).is_some_and(|present| present.value.service != service);
-        let wanted = want.frontends.iter().filter(of_another);
+        let wanted = want.frontends.keys().filter(of_another);
         self.claims.extend(wanted.map(|key| (*key, service)));
     }
 
     fn check_room(&self, service: u32, want: &Want<F>) -> Result<(), StoreError> {
         let names = map_names::<F>();
-        let full = |map, capacity, flag| StoreError::Full { map, capacity, flag };
-        let new = want.frontends.iter().filter(|key| !self.frontends.contains_key(key)).count();
-        if new > 0 && self.frontends.len() + new > self.capacity.frontends as usize {
-            return Err(full(names.frontends, self.capacity.frontends, "--max-frontends"));
-        }
+        let check = |map, flag, present: usize, new: usize, capacity: u32| {
+            let full = new > 0 && present + new > capacity as usize;
+            if full { Err(StoreError::Full { map, capacity, flag }) } else { Ok(()) }
+        };
         let port = self.ports.get(&service);
+        let new = want.frontends.keys().filter(|key| !self.frontends.contains_key(key)).count();
+        check(names.frontends, "--max-frontends", self.frontends.len(), new, self.capacity.frontends)?;
         let known = |at| port.is_some_and(|port| port.backends.contains_key(at));
         let new = want.backends.keys().filter(|at| !known(at)).count();
-        if new > 0 && self.backend_ids.len() + new > self.capacity.backends as usize {
-            return Err(full(names.backends, self.capacity.backends, "--max-backends"));
-        }
-        Ok(())
+        check(names.backends, "--max-backends", self.backend_ids.len(), new, self.capacity.backends)
     }
 
-    /// Adds the backends that are new or changed to `ops`, and says what the slots should hold.
-    fn stage_backends(&mut self, service: u32, proto: u8, want: &Want<F>, ops: &mut Vec<FamilyOp<F>>) -> Vec<Slot<F>> {
+    /// Adds the backends that are new or changed to `ops`, and says which slots there should be.
+    fn stage_backends(
+        &mut self,
+        service: u32,
+        proto: u8,
+        want: &Want<F>,
+        ops: &mut Vec<FamilyOp<F>>,
+    ) -> Vec<SetSlot<F>> {
         let port = self.ports.get(&service);
         let mut slots = Vec::with_capacity(want.backends.len());
-        for (at, WantBackend { state, takes_new, node }) in &want.backends {
-            let sets = if *takes_new { endpoint_sets::CLUSTER } else { 0 };
-            let value = Backend { addr: at.addr, port: at.port, proto, state: *state, service, node: *node, sets };
+        for (at, &WantBackend { state, sets, node }) in &want.backends {
+            let value = Backend { addr: at.addr, port: at.port, proto, state, service, node, sets };
             let known = port.and_then(|port| port.backends.get(at));
             let id = match known {
                 Some(known) => known.id,
@@ -81,39 +95,80 @@ impl<F: Family> Table<F> {
             if known.is_none_or(|known| known.value != value) {
                 ops.push(FamilyOp::PutBackend(id, value));
             }
-            if *takes_new {
-                slots.push(Slot { addr: at.addr, backend: id, port: at.port, reserved: 0 });
-            }
+            slots.push((Slot { addr: at.addr, backend: id, port: at.port, reserved: 0 }, sets));
         }
         slots
     }
 
-    /// The first slot of a range that holds `slots`: the present one if it does, else a new one.
-    fn stage_slots(&mut self, service: u32, slots: &[Slot<F>], ops: &mut Vec<FamilyOp<F>>) -> Result<u32, Refused> {
-        if slots.is_empty() {
-            return Ok(0);
+    /// Where the frontends that ask for each set should lead: to a range that is there already if one holds just those
+    /// slots, so that two sets of the same backends share one; else to a new one.
+    fn stage_slots(
+        &mut self,
+        service: u32,
+        want: &Want<F>,
+        slots: &[SetSlot<F>],
+        ops: &mut Vec<FamilyOp<F>>,
+    ) -> Result<Leads, Refused> {
+        let mut reserved = Vec::new();
+        let mut leads = Leads::default();
+        let asked: BTreeSet<EndpointSet> = want.frontends.values().map(|answer| answer.set).collect();
+        for set in asked {
+            let of_set = slots.iter().filter(|(_, sets)| sets & set.bit() != 0).map(|(slot, _)| *slot).collect();
+            match self.lead_to(service, of_set, &mut reserved) {
+                Ok(lead) => *leads.of_mut(set) = lead,
+                Err(refused) => {
+                    for (first, _) in reserved {
+                        self.slots.release(first);
+                    }
+                    return Err(refused);
+                }
+            }
         }
-        let present = self.ports.get(&service).and_then(|port| port.range.as_ref());
-        if let Some(range) = present.filter(|range| range.ids.iter().eq(slots.iter().map(|slot| &slot.backend))) {
-            return Ok(range.first);
+        ops.extend(reserved.into_iter().map(|(first, slots)| FamilyOp::WriteSlots { service, first, slots }));
+        Ok(leads)
+    }
+
+    fn lead_to(&mut self, service: u32, slots: Vec<Slot<F>>, reserved: &mut Reserved<F>) -> Result<Lead, Refused> {
+        let n_slots = len(slots.len());
+        if n_slots == 0 {
+            return Ok(Lead::default());
         }
-        let first = self.slots.reserve(len(slots.len())).map_err(|no_room| {
+        let ids = || slots.iter().map(|slot| slot.backend);
+        let ranges = self.ports.get(&service).map_or(&[][..], |port| &port.ranges);
+        let present = ranges.iter().find(|range| range.ids.iter().copied().eq(ids())).map(|range| range.first);
+        let present = present.or_else(|| reserved.iter().find(|(_, other)| *other == slots).map(|(first, _)| *first));
+        let first_slot = match present {
+            Some(first) => first,
+            None => {
+                let first = self.reserve(n_slots)?;
+                reserved.push((first, slots));
+                first
+            }
+        };
+        Ok(Lead { first_slot, n_slots })
+    }
+
+    fn reserve(&mut self, n_slots: u32) -> Result<u32, Refused> {
+        self.slots.reserve(n_slots).map_err(|no_room| {
             if no_room.resting {
                 return Refused::ReadersNotGone;
             }
             let map = map_names::<F>().slots;
             Refused::Full(StoreError::Full { map, capacity: self.capacity.slots, flag: "--max-backends" })
-        })?;
-        ops.push(FamilyOp::WriteSlots { service, first, slots: slots.to_vec() });
-        Ok(first)
+        })
     }
 }
 
-impl<F: Family> Port<F> {
-    pub(super) fn mark(&mut self, want: &Want<F>) {
-        self.released = self.frontends.difference(&want.frontends).copied().collect();
-        for (at, known) in &mut self.backends {
-            known.wanted = want.backends.contains_key(at);
-        }
+/// The value of a frontend.
+fn frontend<F: Family>(service: u32, want: &Want<F>, leads: &Leads, key: &FrontendKey<F>, answer: &Answer) -> Frontend {
+    let value = Frontend { service, ..Frontend::default() };
+    if key.scope == scope::BIND {
+        // Nobody connects to it: its presence says everything, so no change of endpoints replaces it.
+        return value.sealed(key);
     }
+    let local = if answer.set == EndpointSet::Local { frontend_flags::LOCAL } else { frontend_flags::NONE };
+    let sources = if answer.restricted { frontend_flags::SOURCES } else { frontend_flags::NONE };
+    let Lead { first_slot, n_slots } = leads.of(answer.set);
+    let value = Frontend { first_slot, n_slots, flags: local | sources, affinity_s: want.affinity_s, ..value };
+    value.sealed(key)
 }

@@ -2,49 +2,71 @@
 
 use std::collections::BTreeSet;
 
-use lb_common::abi::{Family, FrontendKey};
+use lb_common::abi::{Family, Frontend, FrontendKey};
 
-use super::{Table, Want};
+use super::{Leads, Table, Want};
 use crate::datapath::op::FamilyOp;
 
 impl<F: Family> Table<F> {
     /// Nothing of the port is wanted any more.
     pub(in crate::plan) fn retire(&mut self, service: u32) {
-        self.claim(service, &Want::default());
-        if let Some(port) = self.ports.get_mut(&service) {
-            port.mark(&Want::default());
-        }
+        let nothing = Want::default();
+        self.claim(service, &nothing);
+        self.mark(service, &nothing, &Leads::default(), &[]);
     }
 
-    /// What to remove of a port: frontends that neither it nor another wants, then backends that it does not want. The
-    /// backends stay while a frontend may still lead to them, because its replacement has not succeeded yet.
+    /// From now on the port should be so; `staged` are the frontends that are to be put for it.
+    pub(super) fn mark(&mut self, service: u32, want: &Want<F>, leads: &Leads, staged: &[(FrontendKey<F>, Frontend)]) {
+        let Some(port) = self.ports.get_mut(&service) else { return };
+        port.released = port.frontends.iter().filter(|key| !want.frontends.contains_key(key)).copied().collect();
+        port.pending = staged.iter().map(|(key, _)| *key).filter(|key| port.frontends.contains(key)).collect();
+        for (at, known) in &mut port.backends {
+            known.wanted = want.backends.contains_key(at);
+        }
+        for (source, wanted) in &mut port.sources {
+            *wanted = want.sources.contains(source);
+        }
+        // The frontends hold their ranges for themselves; the port only those that the next ones may lead to.
+        let (kept, given_back) = std::mem::take(&mut port.ranges).into_iter().partition(|range| leads.lead_to(range));
+        port.ranges = kept;
+        self.release(given_back.iter().map(|range| range.first));
+    }
+
+    /// What to remove of a port: frontends that neither it nor another wants, then backends and ranges of clients that
+    /// it does not want. These stay while a frontend may still lead to them, because its replacement has not succeeded
+    /// yet.
     pub(in crate::plan) fn sweep(&self, service: u32) -> Vec<FamilyOp<F>> {
         let Some(port) = self.ports.get(&service) else { return Vec::new() };
         let going: BTreeSet<_> = port.released.iter().filter(|key| !self.claims.contains_key(key)).collect();
-        let replaced = |key: &FrontendKey<F>| {
-            let named = self.frontends.get(key).map(|shown| (shown.value.first_slot, shown.value.n_slots));
-            !port.released.contains(key) && named == Some(port.target)
-        };
-        let settled = port.frontends.iter().all(|key| going.contains(key) || replaced(key));
+        let settled = port.pending.is_empty() && going.len() == port.released.len();
         let mut ops: Vec<_> = going.into_iter().map(|key| FamilyOp::DeleteFrontend(*key)).collect();
         if settled {
             let unwanted = port.backends.values().filter(|known| !known.wanted);
             ops.extend(unwanted.map(|known| FamilyOp::DeleteBackend(known.id, known.value)));
             ops.extend(port.damaged.iter().map(|&(id, value)| FamilyOp::DeleteBackend(id, value)));
+            let unwanted = port.sources.iter().filter(|(_, wanted)| !**wanted);
+            ops.extend(unwanted.map(|(source, _)| source.delete(service)));
         }
         ops
     }
 
+    /// The prefix of the guards, where a smaller one is enough now.
+    pub(in crate::plan) fn sweep_prefix(&self) -> Option<FamilyOp<F>> {
+        self.guards.narrowed().map(FamilyOp::PutClusterIps)
+    }
+
     /// How many entries a port has: each is removed by one operation.
     pub(in crate::plan) fn n_entries(&self, service: u32) -> usize {
-        let port = self.ports.get(&service);
-        port.map_or(0, |port| port.frontends.len() + port.backends.len() + port.damaged.len())
+        self.ports.get(&service).map_or(0, |port| port.n_entries())
     }
 
     /// Whether [`Table::sweep`] has anything to do, now or once the port's frontends are replaced.
     pub(in crate::plan) fn has_garbage(&self, service: u32) -> bool {
         self.ports.get(&service).is_some_and(|port| {
-            !port.released.is_empty() || !port.damaged.is_empty() || port.backends.values().any(|known| !known.wanted)
+            !port.released.is_empty()
+                || !port.damaged.is_empty()
+                || port.backends.values().any(|known| !known.wanted)
+                || port.sources.values().any(|wanted| !wanted)
         })
     }
 }
