@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_agent::watch::manifests::memory::InMemory;
 use lb_common::{
-    abi::{Backend, Family, Frontend, FrontendKey},
+    abi::{Backend, ClusterIps, Family, Frontend, FrontendKey, SourceKey},
     sim::{SimMaps, SimNode},
 };
 use proptest::{collection::vec, prelude::*};
@@ -68,6 +68,10 @@ enum Damage {
     Twice(usize, u32),
     /// A slot says something else.
     Slot(u32, u32),
+    /// A range of all clients, of this Service port and with a prefix that may not even cover the port.
+    Source(u32, u32),
+    /// The prefix of the guards holds nobody, or everybody.
+    Prefix(bool),
     /// A name vanishes.
     NoName(usize),
     /// Some name under some id.
@@ -104,6 +108,8 @@ fn damage() -> impl Strategy<Value = Damage> {
         (any::<usize>(), id(), id()).prop_map(|(pick, service, node)| Damage::Backend(pick, service, node)),
         (any::<usize>(), id()).prop_map(|(pick, id)| Damage::Twice(pick, id)),
         (0..8_u32, id()).prop_map(|(slot, id)| Damage::Slot(slot, id)),
+        (id(), 20..33_u32).prop_map(|(service, prefix_len)| Damage::Source(service, prefix_len)),
+        any::<bool>().prop_map(Damage::Prefix),
         any::<usize>().prop_map(Damage::NoName),
         (0..4_u32, id(), name).prop_map(|(kind, id, name)| Damage::Name(kind, id, name)),
     ]
@@ -137,6 +143,13 @@ fn damage_family<F: Family>(maps: &mut SimMaps<F>, damage: &Damage) {
         }
         Damage::Slot(index, id) => {
             maps.slots.entry(index).or_default().backend = id;
+        }
+        Damage::Source(service, prefix_len) => {
+            maps.sources.insert((prefix_len, SourceKey { service, addr: F::Addr::default() }));
+        }
+        Damage::Prefix(nobody) => {
+            let mask = if nobody { F::LOOPBACK } else { F::Addr::default() };
+            maps.cluster_ips = ClusterIps { prefix: mask, mask };
         }
         Damage::NoName(_) | Damage::Name(..) => {}
     }
