@@ -15,6 +15,7 @@ pub mod observe;
 pub mod plan;
 pub mod reconcile;
 pub mod run;
+pub mod terminate;
 pub mod watch;
 
 /// Version and commit of this build.

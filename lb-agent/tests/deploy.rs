@@ -114,6 +114,8 @@ fn the_agent_sees_the_nodes_cgroups_and_pins_and_not_its_own_containers() -> Res
         assert_ne!(mount.read_only, Some(true), "{}", mount.name);
     }
     assert_eq!(pod(&daemonset)?.host_network, Some(true));
+    // What it looks for below that root are the network namespaces of the processes there.
+    assert_eq!(pod(&daemonset)?.host_pid, Some(true));
     assert!(help(&["run"])?.contains("[default: /sys/fs/bpf]"));
     Ok(())
 }

@@ -10,4 +10,5 @@
 
 pub mod kernel;
 pub mod maps;
+pub mod owner;
 pub mod sock_addr;

@@ -10,8 +10,15 @@
     reason = "the attribute macro makes public functions and drops their comments"
 )]
 
-use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use lb_ebpf::sock_addr::{v4, v6};
+use aya_ebpf::{
+    macros::{cgroup_sock_addr, classifier},
+    programs::{SockAddrContext, TcContext},
+};
+use lb_common::abi::{V4, V6};
+use lb_ebpf::{
+    owner,
+    sock_addr::{v4, v6},
+};
 
 /// connect(2) of an IPv4 socket.
 #[cgroup_sock_addr(connect4)]
@@ -59,6 +66,18 @@ pub fn lb_getpeer4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(getpeername6)]
 pub fn lb_getpeer6(ctx: SockAddrContext) -> i32 {
     v6::getpeername(&ctx)
+}
+
+/// Asked by the agent; on no hook.
+#[classifier]
+pub fn lb_owner4(ctx: TcContext) -> i32 {
+    owner::answer::<V4>(&ctx)
+}
+
+/// As `lb_owner4`, IPv6.
+#[classifier]
+pub fn lb_owner6(ctx: TcContext) -> i32 {
+    owner::answer::<V6>(&ctx)
 }
 
 /// The helpers used (`bpf_sk_storage_get` among them) are for programs under a GPL-compatible licence only; "Dual

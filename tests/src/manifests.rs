@@ -65,7 +65,7 @@ pub struct Service {
     name: String,
     cluster_ips: Vec<IpAddr>,
     ports: Vec<Port>,
-    endpoints: Vec<Vec<IpAddr>>,
+    endpoints: Vec<(Vec<IpAddr>, Value)>,
 }
 
 #[derive(Clone, Debug)]
@@ -90,7 +90,18 @@ impl Service {
 
     /// With these pods as its only endpoints, by their addresses of the Service's families.
     pub fn to(mut self, pods: &[&Pod]) -> Self {
-        self.endpoints = pods.iter().map(|pod| vec![pod.v4().into(), pod.v6().into()]).collect();
+        self.endpoints.clear();
+        self.and(pods, &json!({"ready": true}))
+    }
+
+    /// With these pods as further endpoints, which are being deleted and still answer.
+    pub fn and_terminating(self, pods: &[&Pod]) -> Self {
+        self.and(pods, &json!({"ready": false, "serving": true, "terminating": true}))
+    }
+
+    fn and(mut self, pods: &[&Pod], conditions: &Value) -> Self {
+        let addresses = pods.iter().map(|pod| vec![pod.v4().into(), pod.v6().into()]);
+        self.endpoints.extend(addresses.map(|addresses| (addresses, conditions.clone())));
         self
     }
 
@@ -123,9 +134,10 @@ impl Service {
             .ports
             .iter()
             .map(|port| json!({"name": port.name, "protocol": api_name(port.proto), "port": port.target}));
-        let addresses = self.endpoints.iter().map(|ips| ips.iter().filter(|ip| ip.is_ipv6() == is_v6));
-        let endpoints =
-            addresses.map(|ips| json!({"addresses": ips.collect::<Vec<_>>(), "conditions": {"ready": true}}));
+        let endpoints = self.endpoints.iter().map(|(ips, conditions)| {
+            let addresses: Vec<_> = ips.iter().filter(|ip| ip.is_ipv6() == is_v6).collect();
+            json!({"addresses": addresses, "conditions": conditions})
+        });
         json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",

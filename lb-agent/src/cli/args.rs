@@ -6,7 +6,10 @@ use std::{ffi::OsStr, net::SocketAddr, path::PathBuf};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use lb_common::abi::maps;
 
-use crate::config::{Devices, ListenAddress, NodePortAddresses};
+use crate::{
+    config::{Devices, ListenAddress, NodePortAddresses},
+    terminate::TcpPolicy,
+};
 
 /// eBPF service load balancer for Kubernetes: the node agent and its tools.
 #[derive(Debug, Parser)]
@@ -114,6 +117,16 @@ pub struct RunArgs {
     /// version
     #[arg(long, value_name = "primary|CIDR[,CIDR...]", env = "LB_NODEPORT_ADDRESSES", default_value = "primary")]
     pub nodeport_addresses: NodePortAddresses,
+
+    /// Whether TCP connections to a backend that is gone are reset. Connected UDP sockets are always ended
+    #[arg(
+        long,
+        value_name = "never|gone",
+        env = "LB_TERMINATE_TCP",
+        default_value = "never",
+        hide_possible_values = true
+    )]
+    pub terminate_tcp: TcpPolicy,
 
     /// Where /healthz and /livez are served; `none` turns them off
     #[arg(long, value_name = "ADDR:PORT", env = "LB_HEALTHZ_ADDRESS", default_value = "0.0.0.0:10256")]

@@ -20,7 +20,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{MapUse, Observer, SelfTest, process::ProcessMetrics};
+use super::{MapUse, Observer, SelfTest, State, process::ProcessMetrics};
 use crate::clock;
 
 /// Reads the kernel programs' counters, summed over CPUs.
@@ -103,6 +103,9 @@ impl Collector for StateMetrics {
         let pending = state.pending_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         gauge(&mut encoder, "lb_pending_seconds", "How long the oldest unwritten change has been waiting", pending)?;
         counter(&mut encoder, "lb_map_write_errors", "Map writes that failed, each tried again", state.write_errors)?;
+        let help = "Sockets and namespaces where ending sockets of backends that are gone failed";
+        counter(&mut encoder, "lb_socket_termination_failures", help, state.end_failures)?;
+        sockets_ended(&mut encoder, &state)?;
         per_map(&mut encoder, "lb_map_entries", "Entries in use", &state.maps, |map| map.entries)?;
         per_map(&mut encoder, "lb_map_capacity", "Entries the map can hold", &state.maps, |map| map.capacity)
     }
@@ -119,6 +122,16 @@ where
 fn counter(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {
     let counter = ConstCounter::new(value);
     counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+}
+
+fn sockets_ended(encoder: &mut DescriptorEncoder, state: &State) -> fmt::Result {
+    let kind = ConstCounter::new(0_u64).metric_type();
+    let help = "Sockets that were ended because their backend was gone";
+    let mut family = encoder.encode_descriptor("lb_sockets_terminated", help, None, kind)?;
+    for (protocol, value) in [("UDP", state.ended_udp), ("TCP", state.ended_tcp)] {
+        ConstCounter::new(value).encode(family.encode_family(&[("protocol", protocol)])?)?;
+    }
+    Ok(())
 }
 
 fn per_map(

@@ -79,6 +79,12 @@ pub struct State {
     pub first_conflict: Option<String>,
     /// Map writes that failed.
     pub write_errors: u64,
+    /// Sockets of backends that were gone, which were ended: UDP.
+    pub ended_udp: u64,
+    /// As above, TCP.
+    pub ended_tcp: u64,
+    /// Sockets and network namespaces where that failed.
+    pub end_failures: u64,
     /// The newest error of any part.
     pub last_error: Option<Problem>,
     /// Whether `ready` was said.

@@ -7,6 +7,7 @@
 
 mod clock;
 mod conflicts;
+mod gone;
 mod queue;
 mod report;
 mod retry;
@@ -19,6 +20,7 @@ use std::{
 
 pub use self::{
     clock::{Clock, SystemClock},
+    gone::GoneBackend,
     report::{Problem, Report},
     run::{Update, run},
 };
@@ -76,6 +78,7 @@ pub struct Reconciler<S, C = SystemClock> {
     last_error: Option<Problem>,
     latencies: Vec<Duration>,
     node: NodeFate,
+    gone: Vec<GoneBackend>,
 }
 
 /// What the Node object says of this node's future.
@@ -136,6 +139,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             write_errors: 0,
             last_error: None,
             latencies: Vec::new(),
+            gone: Vec::new(),
             node: NodeFate::default(),
         })
     }
@@ -269,6 +273,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
                 return (done, Err(error));
             }
             self.plan.record(op);
+            self.gone.extend(gone::taken_away(op));
             self.updated = Some(self.clock.wall());
         }
         (ops.len(), Ok(()))
@@ -344,7 +349,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
         retries.map(|retry| retry.at).min()
     }
 
-    /// The state now. Takes the latencies with it.
+    /// The state now. Takes the latencies and what is gone with it.
     pub fn report(&mut self) -> Report {
         let waiting = self.model.in_sync().then(|| self.queue.oldest()).flatten();
         let failing = self.failed.values().map(|retry| retry.since);
@@ -363,6 +368,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             write_errors: self.write_errors,
             last_error: self.last_error.clone(),
             latencies: std::mem::take(&mut self.latencies),
+            gone: std::mem::take(&mut self.gone),
         }
     }
 

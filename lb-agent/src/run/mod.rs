@@ -11,6 +11,7 @@ mod adopted;
 mod logging;
 mod selftest;
 mod source;
+mod termination;
 
 use std::{future::Future, thread::JoinHandle, time::SystemTime};
 
@@ -21,7 +22,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::source::Source;
+use self::{source::Source, termination::Termination};
 
 use crate::{
     EBPF_OBJECT, VERSION,
@@ -65,7 +66,8 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     attach(&mut datapath)?;
     let failed = selftest::note(&observer, || datapath.self_test()).is_err();
     let tester = failed.then(|| datapath.self_tester()).transpose()?;
-    runtime.block_on(operate(&args, Parts { source, datapath, tester, observer, record }))
+    let termination = termination::start(&mut datapath, args.terminate_tcp, &observer);
+    runtime.block_on(operate(&args, Parts { source, datapath, tester, termination, observer, record }))
 }
 
 fn announce(args: &RunArgs, node: &str) {
@@ -123,21 +125,22 @@ struct Parts {
     datapath: Datapath,
     /// Where the self-test has to be repeated.
     tester: Option<SelfTester>,
+    termination: Termination,
     observer: Observer,
     record: Record,
 }
 
 /// Everything after the start: source, reconcile loop, HTTP servers, status, until a signal comes.
 async fn operate(args: &RunArgs, parts: Parts) -> Result<(), Failure> {
-    let Parts { source, datapath, tester, observer, record } = parts;
-    let signal = termination()?;
+    let Parts { source, datapath, tester, termination, observer, record } = parts;
+    let signal = end_signal()?;
     serve_http(args, &datapath, &observer)?;
     tokio::spawn(record.keep(observer.clone()));
     let (sender, messages) = mpsc::channel(MESSAGES);
     if let Some(mut tester) = tester {
         tokio::spawn(selftest::repeat(observer.clone(), move || tester.run()));
     }
-    let mut reconciling = Reconciling::start(datapath, messages, observer)?;
+    let mut reconciling = Reconciling::start(datapath, messages, observer, termination)?;
     let source = source::ended(tokio::spawn(source.run(sender)));
     let result = tokio::select! {
         name = signal => {
@@ -161,12 +164,17 @@ struct Reconciling {
 }
 
 impl Reconciling {
-    fn start(datapath: Datapath, messages: mpsc::Receiver<Message>, observer: Observer) -> Result<Self, Failure> {
+    fn start(
+        datapath: Datapath,
+        messages: mpsc::Receiver<Message>,
+        observer: Observer,
+        termination: Termination,
+    ) -> Result<Self, Failure> {
         let (stop, stopped) = oneshot::channel();
         let (alive_here, alive) = oneshot::channel();
         let body = move || {
             let _alive = alive_here;
-            reconcile_until(datapath, messages, &observer, stopped)
+            reconcile_until(datapath, messages, &observer, termination, stopped)
         };
         let thread = std::thread::Builder::new().name("reconcile".to_owned()).spawn(body);
         let thread = thread.map_err(|error| unexpected(error, "starting the reconcile thread"))?;
@@ -186,7 +194,7 @@ impl Reconciling {
 }
 
 /// Completes with the name of the signal that asks for the end.
-fn termination() -> Result<impl Future<Output = &'static str>, Failure> {
+fn end_signal() -> Result<impl Future<Output = &'static str>, Failure> {
     let listen = |kind| signal(kind).map_err(|error| unexpected(error, "listening for signals"));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     Ok(async move {
@@ -262,12 +270,14 @@ fn reconcile_until(
     mut datapath: Datapath,
     messages: mpsc::Receiver<Message>,
     observer: &Observer,
+    mut termination: Termination,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), Failure> {
     let reconciler = Reconciler::new(datapath.store_mut()).map_err(|error| unexpected(error, "adopting the maps"))?;
     let tell = |update| match update {
         Update::Source(status) => observer.update(|state| state.take_source(status, SystemTime::now())),
-        Update::Maps(report) => {
+        Update::Maps(mut report) => {
+            termination.take(&mut report);
             for latency in &report.latencies {
                 observer.latency().observe(*latency);
             }

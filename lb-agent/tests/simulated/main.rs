@@ -6,7 +6,6 @@
 mod adoption;
 mod agent;
 mod histories;
-mod plans;
 mod reconciling;
 mod scenarios;
 mod script;

@@ -1,9 +1,9 @@
 //! Compile-time proof that no layout has padding: a key with padding passes the verifier and then misses at random.
 
 use super::{
-    Affinity, AffinityKey, AgentStatus, Backend, ClientAddr, ClusterIps, ERROR_LEN, FIRST_LEN, Family, Frontend,
-    FrontendKey, N_UDP_PEERS, NAME_LEN, Name, NameKey, SOURCE_LEN, Slot, SockDst, SourceKey, UdpPeer, UdpPeers, V4, V6,
-    VERSION_LEN,
+    Affinity, AffinityKey, AgentStatus, Backend, ClientAddr, ClusterIps, ERROR_LEN, Ends, FIRST_LEN, Family, Frontend,
+    FrontendKey, N_UDP_PEERS, NAME_LEN, Name, NameKey, OwnerCall, SOURCE_LEN, Slot, SockDst, SourceKey, UdpPeer,
+    UdpPeers, V4, V6, VERSION_LEN,
 };
 
 const fn check<F: Family>() {
@@ -16,6 +16,8 @@ const fn check<F: Family>() {
     assert!(size_of::<ClusterIps<F>>() == 2 * addr);
     assert!(size_of::<ClientAddr<F>>() == addr);
     assert!(size_of::<SourceKey<F>>() == 4 + addr);
+    assert!(size_of::<Ends<F>>() == 2 * addr + 2 + 2);
+    assert!(size_of::<OwnerCall<F>>() == 14 + 1 + 1 + size_of::<Ends<F>>() + size_of::<SockDst<F>>());
     assert!(size_of::<UdpPeers<F>>() == N_UDP_PEERS * size_of::<UdpPeer<F>>());
 }
 

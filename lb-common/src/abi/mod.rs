@@ -20,6 +20,7 @@ mod layout;
 pub mod maps;
 mod names;
 mod net;
+mod owner;
 #[expect(unsafe_code, reason = "Pod marks; the only unsafe of this crate")]
 #[cfg(feature = "user")]
 mod pod;
@@ -35,6 +36,7 @@ pub use family::{Family, V4, V6, map_v4, mapped_v4};
 pub use frontend::{Frontend, FrontendKey, frontend_flags, scope};
 pub use names::{NAME_LEN, Name, NameKey, name_kind};
 pub use net::{Endpoint, Proto};
+pub use owner::{Ends, OwnerCall, owner_answer};
 pub use slot::Slot;
 pub use sock::{N_UDP_PEERS, SockDst, UdpPeer, UdpPeers};
 

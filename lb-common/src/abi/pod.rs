@@ -1,8 +1,8 @@
 //! Marks the layouts as plain data for bytemuck and aya.
 
 use super::{
-    Affinity, AffinityKey, AgentStatus, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendKey, Name, NameKey,
-    Slot, SockDst, SourceKey, UdpPeer, UdpPeers,
+    Affinity, AffinityKey, AgentStatus, Backend, ClientAddr, ClusterIps, Ends, Family, Frontend, FrontendKey, Name,
+    NameKey, OwnerCall, Slot, SockDst, SourceKey, UdpPeer, UdpPeers,
 };
 
 macro_rules! plain {
@@ -28,7 +28,19 @@ macro_rules! plain_per_family {
 }
 
 plain!(Affinity, AffinityKey, AgentStatus, Frontend, Name, NameKey);
-plain_per_family!(Backend, ClientAddr, ClusterIps, FrontendKey, Slot, SockDst, SourceKey, UdpPeer, UdpPeers);
+plain_per_family!(
+    Backend,
+    ClientAddr,
+    ClusterIps,
+    Ends,
+    FrontendKey,
+    OwnerCall,
+    Slot,
+    SockDst,
+    SourceKey,
+    UdpPeer,
+    UdpPeers
+);
 
 #[cfg(feature = "probe")]
 // SAFETY: repr(C) of 32-bit integers, byte arrays in multiples of four, and the types above: no padding, and every bit

@@ -16,6 +16,7 @@ mod links;
 mod load;
 mod lock;
 mod log;
+mod owner;
 mod paths;
 mod preflight;
 mod reader;
@@ -42,6 +43,7 @@ pub use self::{
     cleanup::cleanup,
     error::{EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, Note, OpenError},
     load::PROGRAMS,
+    owner::{Owner, OwnerFamily, Owners},
     reader::{Counters, Reader},
     store::KernelStore,
 };
@@ -120,6 +122,12 @@ impl Datapath {
             Ok((load::open_pinned(&self.paths.maps, name)?, entries))
         })?;
         Ok(SelfTester { store, cgroup: self.cgroup.path.clone() })
+    }
+
+    /// What knows which sockets were translated to which backends; it may be sent to another thread. For once: it loads
+    /// two programs more.
+    pub fn owners(&mut self) -> Result<Owners, OpenError> {
+        Owners::load(&mut self.ebpf, &self.paths)
     }
 
     /// What `plan` writes to. `&mut KernelStore` is a [`MapStore`].

@@ -1,0 +1,108 @@
+//! [`Kernel`] on the real one. The thread that uses it goes from network namespace to network namespace, so it must be
+//! one that does nothing else.
+
+use std::{fs::File, io, net::SocketAddr, path::PathBuf};
+
+use lb_common::abi::{Backend, Ends, Family, Proto, V4, V6, backend_state};
+use nix::sched::{CloneFlags, setns};
+
+use super::{Connected, Translation, diag::Diag, namespaces, pass::Kernel};
+use crate::datapath::bpf::{OwnerFamily, Owners};
+
+/// The namespaces below a cgroup, and the programs that know our sockets.
+pub struct NodeKernel {
+    cgroup_root: PathBuf,
+    owners: Owners,
+    diag: Option<Diag>,
+}
+
+impl NodeKernel {
+    /// `cgroup_root` is where the programs are attached.
+    pub fn new(cgroup_root: PathBuf, owners: Owners) -> Self {
+        Self { cgroup_root, owners, diag: None }
+    }
+
+    fn diag(&mut self) -> io::Result<&mut Diag> {
+        self.diag.as_mut().ok_or_else(|| io::Error::other("no network namespace was entered"))
+    }
+
+    fn stored<F: OwnerFamily>(&self, socket: &Connected) -> io::Result<Option<Translation>> {
+        let (own, peer) = (socket.own(), socket.peer());
+        let (Some(local_addr), Some(remote_addr)) = (F::from_ip(own.ip()), F::from_ip(peer.ip())) else {
+            return Ok(None);
+        };
+        let (remote_port, local_port) = (peer.port().to_be_bytes(), own.port().to_be_bytes());
+        let ends = Ends { remote_addr, local_addr, remote_port, local_port };
+        let stored = F::of(&self.owners).translation(socket.proto, ends, socket.interface);
+        Ok(stored.map_err(|error| io::Error::other(anyhow::Error::new(error)))?.map(|stored| Translation {
+            addr: SocketAddr::new(F::to_ip(stored.backend_addr), stored.backend_port),
+            service: stored.service,
+            backend: stored.backend,
+        }))
+    }
+
+    fn serves_as<F: OwnerFamily>(&self, proto: Proto, backend: &Translation) -> io::Result<bool> {
+        let found = F::of(&self.owners).backend(backend.backend).map_err(io::Error::other)?;
+        Ok(found.is_some_and(|found| {
+            is_serving(&found)
+                && found.proto == proto.number()
+                && found.service == backend.service
+                && addr(&found) == backend.addr
+        }))
+    }
+
+    fn each_of<F: OwnerFamily>(&self, each: &mut dyn FnMut(Proto, u32, SocketAddr)) -> io::Result<()> {
+        let all = F::of(&self.owners).each_backend(|backend| {
+            if let Some(proto) = Proto::from_number(backend.proto).filter(|_| is_serving(backend)) {
+                each(proto, backend.service, addr(backend));
+            }
+        });
+        all.map_err(io::Error::other)
+    }
+}
+
+impl Kernel for NodeKernel {
+    type Namespace = File;
+
+    fn namespaces(&mut self) -> io::Result<(Vec<File>, usize)> {
+        let namespaces = namespaces::find(&self.cgroup_root)?;
+        Ok((namespaces.found.into_values().collect(), namespaces.hidden))
+    }
+
+    fn enter(&mut self, namespace: &File) -> io::Result<()> {
+        self.diag = None;
+        setns(namespace, CloneFlags::CLONE_NEWNET)?;
+        self.diag = Some(Diag::open()?);
+        Ok(())
+    }
+
+    fn connected(&mut self, proto: Proto) -> io::Result<Vec<Connected>> {
+        self.diag()?.connected(proto)
+    }
+
+    fn translation(&mut self, socket: &Connected) -> io::Result<Option<Translation>> {
+        if socket.peer().is_ipv4() { self.stored::<V4>(socket) } else { self.stored::<V6>(socket) }
+    }
+
+    fn destroy(&mut self, socket: &Connected) -> io::Result<()> {
+        self.diag()?.destroy(socket)
+    }
+
+    fn serves(&mut self, proto: Proto, backend: &Translation) -> io::Result<bool> {
+        if backend.addr.is_ipv4() { self.serves_as::<V4>(proto, backend) } else { self.serves_as::<V6>(proto, backend) }
+    }
+
+    fn each_serving(&mut self, each: &mut dyn FnMut(Proto, u32, SocketAddr)) -> io::Result<()> {
+        self.each_of::<V4>(each)?;
+        self.each_of::<V6>(each)
+    }
+}
+
+/// A terminating endpoint keeps what it has.
+fn is_serving<F: Family>(backend: &Backend<F>) -> bool {
+    backend.state == backend_state::READY || backend.state == backend_state::TERMINATING
+}
+
+fn addr<F: Family>(backend: &Backend<F>) -> SocketAddr {
+    SocketAddr::new(F::to_ip(backend.addr), backend.port)
+}

@@ -1,0 +1,170 @@
+//! One pass over a node's network namespaces for a whole batch of gone backends, in terms of [`Kernel`].
+//!
+//! A namespace's sockets are listed once a pass, however many backends are gone; the list is asked for by protocol, and
+//! only sockets whose peer is a gone backend are looked into.
+
+use std::io;
+
+use lb_common::abi::Proto;
+
+use super::{Connected, GoneSet, Translation};
+use crate::reconcile::GoneBackend;
+
+/// What a pass needs of the system.
+pub trait Kernel {
+    /// A network namespace.
+    type Namespace;
+    /// All namespaces where our sockets may be, and how many processes could not be seen.
+    fn namespaces(&mut self) -> io::Result<(Vec<Self::Namespace>, usize)>;
+    /// The next calls are about this one.
+    fn enter(&mut self, namespace: &Self::Namespace) -> io::Result<()>;
+    /// The sockets that have a peer.
+    fn connected(&mut self, proto: Proto) -> io::Result<Vec<Connected>>;
+    /// What the socket's storage says, if one of our programs translated it.
+    fn translation(&mut self, socket: &Connected) -> io::Result<Option<Translation>>;
+    /// Ends exactly this socket. [`io::ErrorKind::NotFound`] where it is gone.
+    fn destroy(&mut self, socket: &Connected) -> io::Result<()>;
+    /// Whether the backend of that id is that one, and serves.
+    fn serves(&mut self, proto: Proto, backend: &Translation) -> io::Result<bool>;
+    /// Hands out every backend that serves: protocol, Service-port id, address.
+    fn each_serving(&mut self, each: &mut dyn FnMut(Proto, u32, std::net::SocketAddr)) -> io::Result<()>;
+}
+
+/// How a pass went.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// UDP sockets that were ended.
+    pub udp: u64,
+    /// TCP connections that were ended.
+    pub tcp: u64,
+    /// Namespaces that were looked into.
+    pub namespaces: usize,
+    /// Processes below the cgroup root that the agent cannot see.
+    pub hidden: usize,
+    /// What could not be done.
+    pub failures: u64,
+    /// The first of these.
+    pub first_failure: Option<io::Error>,
+}
+
+impl Outcome {
+    fn failed(&mut self, error: io::Error) {
+        self.failures += 1;
+        self.first_failure.get_or_insert(error);
+    }
+
+    fn ended(&mut self, proto: Proto) {
+        match proto {
+            Proto::Udp => self.udp += 1,
+            Proto::Tcp => self.tcp += 1,
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, next: Self) -> Self {
+        Self {
+            udp: self.udp + next.udp,
+            tcp: self.tcp + next.tcp,
+            namespaces: self.namespaces.max(next.namespaces),
+            hidden: self.hidden.max(next.hidden),
+            failures: self.failures + next.failures,
+            first_failure: self.first_failure.or(next.first_failure),
+        }
+    }
+}
+
+/// Ends the sockets that were given one of these backends.
+pub fn terminate<K: Kernel>(kernel: &mut K, gone: impl IntoIterator<Item = GoneBackend>) -> Outcome {
+    let mut batch = Batch { gone: gone.into_iter().collect(), compared: false };
+    over_namespaces(kernel, |kernel, outcome| batch.in_namespace(kernel, outcome))
+}
+
+/// Finds the backends that sockets were given and that serve no more, whenever they went: for those that went while no
+/// agent ran. The same backend is found once for each socket.
+pub fn find_gone<K: Kernel>(kernel: &mut K, protos: &[Proto]) -> (Vec<GoneBackend>, Outcome) {
+    let mut gone = Vec::new();
+    let outcome = over_namespaces(kernel, |kernel, _| {
+        for proto in protos {
+            for socket in kernel.connected(*proto)? {
+                if let Some(translation) = kernel.translation(&socket)?
+                    && translation.addr == socket.peer()
+                    && !kernel.serves(*proto, &translation)?
+                {
+                    gone.push(translation.as_gone(*proto));
+                }
+            }
+        }
+        Ok(())
+    });
+    (gone, outcome)
+}
+
+/// One namespace's failure does not keep the others.
+fn over_namespaces<K: Kernel>(kernel: &mut K, mut look: impl FnMut(&mut K, &mut Outcome) -> io::Result<()>) -> Outcome {
+    let mut outcome = Outcome::default();
+    let namespaces = match kernel.namespaces() {
+        Ok((namespaces, hidden)) => {
+            outcome.hidden = hidden;
+            namespaces
+        }
+        Err(error) => {
+            outcome.failed(error);
+            return outcome;
+        }
+    };
+    for namespace in &namespaces {
+        match kernel.enter(namespace).and_then(|()| look(kernel, &mut outcome)) {
+            Ok(()) => outcome.namespaces += 1,
+            Err(error) => outcome.failed(error),
+        }
+    }
+    outcome
+}
+
+/// Backends to end the sockets of.
+struct Batch {
+    gone: GoneSet,
+    /// Whether those were taken out that are listed again by now. Put off until a socket is found: it reads all backends.
+    compared: bool,
+}
+
+impl Batch {
+    fn in_namespace<K: Kernel>(&mut self, kernel: &mut K, outcome: &mut Outcome) -> io::Result<()> {
+        for proto in [Proto::Udp, Proto::Tcp] {
+            if !self.gone.has(proto) {
+                continue;
+            }
+            for socket in kernel.connected(proto)? {
+                if !self.gone.concerns(&socket) || !self.has_lost_its_backend(kernel, &socket)? {
+                    continue;
+                }
+                match kernel.destroy(&socket) {
+                    Ok(()) => outcome.ended(proto),
+                    // Closed meanwhile, or connected elsewhere.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => outcome.failed(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn has_lost_its_backend<K: Kernel>(&mut self, kernel: &mut K, socket: &Connected) -> io::Result<bool> {
+        let Some(translation) = kernel.translation(socket)? else {
+            return Ok(false);
+        };
+        if !self.gone.took(socket, &translation) {
+            return Ok(false);
+        }
+        if !self.compared {
+            kernel.each_serving(&mut |proto, service, addr| self.gone.is_back(proto, service, addr))?;
+            self.compared = true;
+        }
+        Ok(self.gone.took(socket, &translation))
+    }
+}
+
+#[cfg(test)]
+#[path = "pass_tests.rs"]
+mod tests;

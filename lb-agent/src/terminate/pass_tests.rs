@@ -1,0 +1,161 @@
+//! Passes over namespaces that are made up.
+
+use std::{cell::Cell, net::SocketAddr};
+
+use super::*;
+
+/// A socket, what its storage says, and whether it was ended.
+struct Socket {
+    socket: Connected,
+    translation: Option<Translation>,
+    ended: Cell<bool>,
+}
+
+/// Namespaces with sockets, and the backends that serve.
+#[derive(Default)]
+struct Fake {
+    namespaces: Vec<Vec<Socket>>,
+    serving: Vec<(Proto, Translation)>,
+    here: usize,
+    broken: Option<usize>,
+    lists: usize,
+    comparisons: usize,
+}
+
+impl Kernel for Fake {
+    type Namespace = usize;
+
+    fn namespaces(&mut self) -> io::Result<(Vec<usize>, usize)> {
+        Ok(((0..self.namespaces.len()).collect(), 0))
+    }
+
+    fn enter(&mut self, namespace: &usize) -> io::Result<()> {
+        self.here = *namespace;
+        if self.broken == Some(*namespace) { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
+    fn connected(&mut self, proto: Proto) -> io::Result<Vec<Connected>> {
+        self.lists += 1;
+        let sockets = self.namespaces[self.here].iter().map(|socket| &socket.socket);
+        Ok(sockets.filter(|socket| socket.proto == proto).cloned().collect())
+    }
+
+    fn translation(&mut self, socket: &Connected) -> io::Result<Option<Translation>> {
+        Ok(self.find(socket).translation)
+    }
+
+    fn destroy(&mut self, socket: &Connected) -> io::Result<()> {
+        if self.find(socket).ended.replace(true) { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
+    }
+
+    fn serves(&mut self, proto: Proto, backend: &Translation) -> io::Result<bool> {
+        Ok(self.serving.contains(&(proto, *backend)))
+    }
+
+    fn each_serving(&mut self, each: &mut dyn FnMut(Proto, u32, SocketAddr)) -> io::Result<()> {
+        self.comparisons += 1;
+        for (proto, backend) in &self.serving {
+            each(*proto, backend.service, backend.addr);
+        }
+        Ok(())
+    }
+}
+
+impl Fake {
+    fn find(&self, socket: &Connected) -> &Socket {
+        self.namespaces[self.here].iter().find(|known| known.socket == *socket).unwrap()
+    }
+
+    fn ended(&self) -> Vec<Vec<bool>> {
+        self.namespaces.iter().map(|sockets| sockets.iter().map(|socket| socket.ended.get()).collect()).collect()
+    }
+}
+
+fn backend(number: u8) -> Translation {
+    Translation { addr: SocketAddr::from(([10, 0, 0, number], 53)), service: 7, backend: number.into() }
+}
+
+/// A socket to `peer` that says it was given `translation`.
+fn socket(proto: Proto, port: u16, peer: u8, translation: Option<Translation>) -> Socket {
+    let local = SocketAddr::from(([10, 0, 0, 99], port));
+    let socket = Connected { proto, local, remote: backend(peer).addr, interface: 0, cookie: [0; 8] };
+    Socket { socket, translation, ended: Cell::new(false) }
+}
+
+#[test]
+fn only_sockets_that_were_given_the_gone_backend_are_ended_in_every_namespace() {
+    let ours = |port| socket(Proto::Udp, port, 1, Some(backend(1)));
+    let mut kernel = Fake {
+        namespaces: vec![
+            vec![ours(1), socket(Proto::Udp, 2, 1, None), socket(Proto::Udp, 3, 2, Some(backend(2)))],
+            vec![ours(1), socket(Proto::Tcp, 1, 1, Some(backend(1)))],
+        ],
+        ..Fake::default()
+    };
+    let outcome = terminate(&mut kernel, [backend(1).as_gone(Proto::Udp)]);
+    assert_eq!(kernel.ended(), [vec![true, false, false], vec![true, false]]);
+    assert_eq!((outcome.udp, outcome.tcp, outcome.namespaces, outcome.failures), (2, 0, 2, 0));
+}
+
+#[test]
+fn a_batch_lists_each_namespace_once_and_reads_the_backends_once_if_at_all() {
+    let sockets = |peer| (0..5).map(|port| socket(Proto::Udp, port, peer, Some(backend(peer)))).collect();
+    let mut kernel = Fake { namespaces: vec![sockets(1), sockets(2), sockets(3)], ..Fake::default() };
+    let gone = |peers: std::ops::Range<u8>| peers.map(|peer| backend(peer).as_gone(Proto::Udp));
+    assert_eq!(terminate(&mut kernel, gone(100..200)).udp, 0);
+    assert_eq!((kernel.lists, kernel.comparisons), (3, 0), "nobody was concerned");
+    assert_eq!(terminate(&mut kernel, gone(1..100)).udp, 15);
+    assert_eq!((kernel.lists, kernel.comparisons), (6, 1));
+}
+
+#[test]
+fn the_socket_of_an_endpoint_that_is_listed_again_under_another_id_is_left() {
+    let again = Translation { backend: 200, ..backend(1) };
+    let mut kernel = Fake {
+        namespaces: vec![vec![socket(Proto::Udp, 1, 1, Some(backend(1)))]],
+        serving: vec![(Proto::Udp, again)],
+        ..Fake::default()
+    };
+    assert_eq!(terminate(&mut kernel, [backend(1).as_gone(Proto::Udp)]).udp, 0);
+    let (gone, _) = find_gone(&mut kernel, &[Proto::Udp]);
+    assert_eq!(gone, [backend(1).as_gone(Proto::Udp)], "by its id it is gone");
+    assert_eq!(terminate(&mut kernel, gone).udp, 0, "and by its address it is not");
+    assert_eq!(kernel.ended(), [vec![false]]);
+}
+
+#[test]
+fn the_sweep_finds_what_serves_no_more_and_only_of_the_protocols_asked_for() {
+    let mut kernel = Fake {
+        namespaces: vec![vec![
+            socket(Proto::Udp, 1, 1, Some(backend(1))),
+            socket(Proto::Udp, 2, 2, Some(backend(2))),
+            // It was translated once and has another peer now.
+            socket(Proto::Udp, 3, 3, Some(backend(4))),
+            socket(Proto::Udp, 4, 5, None),
+            socket(Proto::Tcp, 1, 6, Some(backend(6))),
+        ]],
+        serving: vec![(Proto::Udp, backend(2))],
+        ..Fake::default()
+    };
+    assert_eq!(find_gone(&mut kernel, &[Proto::Udp]).0, [backend(1).as_gone(Proto::Udp)]);
+    let both = [backend(1).as_gone(Proto::Udp), backend(6).as_gone(Proto::Tcp)];
+    assert_eq!(find_gone(&mut kernel, &[Proto::Udp, Proto::Tcp]).0, both);
+}
+
+#[test]
+fn a_namespace_that_cannot_be_entered_is_counted_and_the_others_are_done() {
+    let ours = || vec![socket(Proto::Udp, 1, 1, Some(backend(1)))];
+    let mut kernel = Fake { namespaces: vec![ours(), ours()], broken: Some(0), ..Fake::default() };
+    let outcome = terminate(&mut kernel, [backend(1).as_gone(Proto::Udp)]);
+    assert_eq!(kernel.ended(), [[false], [true]]);
+    assert_eq!((outcome.udp, outcome.namespaces, outcome.failures), (1, 1, 1));
+    assert_eq!(outcome.first_failure.unwrap().kind(), io::ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn a_socket_that_closed_meanwhile_is_no_failure() {
+    let mut kernel = Fake { namespaces: vec![vec![socket(Proto::Udp, 1, 1, Some(backend(1)))]], ..Fake::default() };
+    kernel.namespaces[0][0].ended.set(true);
+    let outcome = terminate(&mut kernel, [backend(1).as_gone(Proto::Udp)]);
+    assert_eq!((outcome.udp, outcome.failures), (0, 0));
+}

@@ -1,0 +1,179 @@
+//! The thread that ends sockets. It is told what is gone and never waited for; what comes in while it works is one batch.
+
+use std::{
+    io, mem,
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use lb_common::abi::Proto;
+use tracing::{debug, info, warn};
+
+use super::{
+    TcpPolicy,
+    pass::{Kernel, Outcome, find_gone, terminate},
+};
+use crate::reconcile::GoneBackend;
+
+/// From one look at a batch to the next and last. A connect that was under way when its backend went may be in no list
+/// of the first.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A look takes at most this share of a processor while changes go on: after each the thread rests for so many times as
+/// long as it took.
+const REST: u32 = 9;
+
+enum Order {
+    Gone(Vec<GoneBackend>),
+    Sweep,
+}
+
+/// A handle on the thread. Dropped, it ends after the batch at hand.
+#[derive(Clone)]
+pub struct Terminator {
+    orders: Sender<Order>,
+    tcp: TcpPolicy,
+}
+
+impl Terminator {
+    /// Starts the thread; `report` is told how each pass went, on it.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn start<K: Kernel + Send + 'static>(
+        kernel: K,
+        tcp: TcpPolicy,
+        report: impl FnMut(&Outcome) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (orders, received) = channel();
+        let mut worker = Worker { kernel, tcp, report, again: Vec::new(), hidden_said: false, failing: false };
+        thread::Builder::new().name("terminate".to_owned()).spawn(move || worker.run(&received))?;
+        Ok(Self { orders, tcp })
+    }
+
+    /// These backends serve no more. Returns at once.
+    pub fn gone(&self, mut backends: Vec<GoneBackend>) {
+        backends.retain(|backend| self.tcp.covers(backend.proto));
+        if !backends.is_empty() {
+            self.order(Order::Gone(backends));
+        }
+    }
+
+    /// Also ends the sockets of backends that went earlier, whenever that was. Returns at once.
+    pub fn sweep(&self) {
+        self.order(Order::Sweep);
+    }
+
+    fn order(&self, order: Order) {
+        if self.orders.send(order).is_err() {
+            warn!("the thread that ends the sockets of gone backends has died; restart the agent");
+        }
+    }
+}
+
+struct Worker<K, R> {
+    kernel: K,
+    tcp: TcpPolicy,
+    report: R,
+    /// Looked at once.
+    again: Vec<GoneBackend>,
+    hidden_said: bool,
+    failing: bool,
+}
+
+impl<K: Kernel, R: FnMut(&Outcome)> Worker<K, R> {
+    fn run(&mut self, orders: &Receiver<Order>) {
+        loop {
+            let first = if self.again.is_empty() {
+                orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                orders.recv_timeout(AGAIN)
+            };
+            match first {
+                Ok(first) => self.carry_out(std::iter::once(first).chain(orders.try_iter())),
+                Err(RecvTimeoutError::Timeout) => self.carry_out(std::iter::empty()),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn carry_out(&mut self, orders: impl Iterator<Item = Order>) {
+        let started = Instant::now();
+        let mut gone = Vec::new();
+        let mut sweep = false;
+        for order in orders {
+            match order {
+                Order::Gone(backends) => gone.extend(backends),
+                Order::Sweep => sweep = true,
+            }
+        }
+        let mut outcome = Outcome::default();
+        if sweep {
+            let (found, of_sweep) = find_gone(&mut self.kernel, self.tcp.protos());
+            gone.extend(found);
+            outcome = of_sweep;
+        }
+        let seen_once = mem::replace(&mut self.again, gone.clone());
+        let n_backends = gone.len() + seen_once.len();
+        if n_backends > 0 {
+            outcome = outcome.and(terminate(&mut self.kernel, gone.into_iter().chain(seen_once)));
+        }
+        self.tell(&outcome, n_backends, started.elapsed());
+        (self.report)(&outcome);
+        thread::sleep(started.elapsed().saturating_mul(REST).min(AGAIN));
+    }
+
+    fn tell(&mut self, outcome: &Outcome, backends: usize, took: Duration) {
+        let Outcome { udp, tcp, namespaces, hidden, failures, .. } = *outcome;
+        if udp + tcp > 0 {
+            info!(backends, udp, tcp, namespaces, ?took, "ended the sockets of backends that serve no more");
+        } else {
+            debug!(backends, namespaces, ?took, "no socket of a backend that serves no more");
+        }
+        if hidden > 0 && !mem::replace(&mut self.hidden_said, true) {
+            warn!(
+                "{hidden} processes below --cgroup-root are outside of this process's pid namespace: their sockets of \
+                 dead backends are not ended; give the agent's pod `hostPID: true`"
+            );
+        }
+        match &outcome.first_failure {
+            Some(error) if !mem::replace(&mut self.failing, true) => {
+                warn!(failures, "sockets of dead backends may live on: {}", describe(error));
+            }
+            Some(_) => {}
+            None => self.failing = false,
+        }
+    }
+}
+
+/// What a failure means and what to do about it.
+pub fn describe(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => {
+            "this kernel cannot end sockets (SOCK_DESTROY; build it with CONFIG_INET_DIAG_DESTROY)".to_owned()
+        }
+        Some(libc::ENOENT) => {
+            "this kernel lists no sockets (load the modules inet_diag, udp_diag and tcp_diag)".to_owned()
+        }
+        Some(libc::EPERM) => format!("{error}: the agent needs CAP_SYS_ADMIN and CAP_NET_ADMIN"),
+        _ => error.to_string(),
+    }
+}
+
+impl TcpPolicy {
+    fn covers(self, proto: Proto) -> bool {
+        self.protos().contains(&proto)
+    }
+
+    fn protos(self) -> &'static [Proto] {
+        match self {
+            Self::Never => &[Proto::Udp],
+            Self::Gone => &[Proto::Udp, Proto::Tcp],
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -1,0 +1,263 @@
+//! A backend is gone: the sockets that a Service gave it to are ended at once, and no others.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use lb_tests::{
+    Agent, AgentSpec, Cgroup, Guest, Manifests, NetNs, Source, eventually,
+    guest::{Target, Traffic, UdpSocket, errno},
+    poll::PATIENCE,
+};
+
+use crate::cluster::{Cluster, POD_PORT, WEB4, at, every_target, web};
+
+/// A socket of the client that is connected to `web` and was answered by the pod of that name.
+fn connected<'c>(guest: &'c Guest, target: Target, expected: &str) -> Result<UdpSocket<'c>> {
+    let socket = guest.udp(target)?;
+    socket.connect(target.on_the_socket())?;
+    assert_eq!(ask(&socket)?, expected);
+    Ok(socket)
+}
+
+fn ask(socket: &UdpSocket<'_>) -> Result<String> {
+    socket.send()?;
+    Ok(socket.receive()?.name)
+}
+
+/// Waits until the socket has no peer any more. Does not take its error away.
+fn wait_until_ended(socket: &UdpSocket<'_>) -> Result<Duration> {
+    let start = Instant::now();
+    eventually("the socket to be ended", PATIENCE, || Ok(socket.names()?.peer.is_none().then_some(())))?;
+    Ok(start.elapsed())
+}
+
+/// Ends a socket of `web`, which must have just pod `from`, by listing `to` instead. When that has happened, a pass has
+/// looked at all sockets of the client.
+fn replace(cluster: &Cluster, from: usize, to: usize) -> Result<()> {
+    let marker = connected(&cluster.client, at(WEB4).into(), cluster.pods[from].name())?;
+    cluster.list(&[to])?;
+    wait_until_ended(&marker).map(drop)
+}
+
+#[test]
+fn a_connected_udp_socket_fails_at_once_and_its_next_connect_reaches_another_backend() -> Result<()> {
+    let cluster = Cluster::with(&["a", "b"], 1)?;
+    let sockets = every_target().map(|target| (target, connected(&cluster.client, target, "a")));
+    cluster.list(&[1])?;
+    for (target, socket) in sockets {
+        let socket = socket?;
+        let took = wait_until_ended(&socket)?;
+        println!("{target:?}: ended {took:?} after new connections went elsewhere");
+        // What waits for an answer is told why; sending needs a peer now.
+        assert_eq!(errno(&socket.receive().unwrap_err()), "ECONNABORTED", "{target:?}");
+        assert_eq!(errno(&socket.send().unwrap_err()), "EDESTADDRREQ", "{target:?}");
+        socket.connect(target.on_the_socket())?;
+        assert_eq!(ask(&socket)?, "b", "{target:?}");
+    }
+    let metrics = cluster.agent.metrics()?;
+    assert!(metrics.contains("lb_sockets_terminated_total{protocol=\"UDP\"} 3"), "{metrics}");
+    assert!(metrics.contains("lb_socket_termination_failures_total 0"), "{metrics}");
+    Ok(())
+}
+
+#[test]
+fn a_waiting_receive_is_woken() -> Result<()> {
+    let cluster = Cluster::with(&["a", "b"], 1)?;
+    let socket = connected(&cluster.client, at(WEB4).into(), "a")?;
+    let woken = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| socket.receive());
+        cluster.manifests.write("web", &[&web(&[&cluster.pods[1]])])?;
+        waiting.join().map_err(|_| anyhow::anyhow!("the thread panicked"))
+    })?;
+    assert_eq!(errno(&woken.unwrap_err()), "ECONNABORTED", "and not EAGAIN after its timeout");
+    Ok(())
+}
+
+#[test]
+fn sockets_that_no_service_sent_to_the_gone_backend_live_on() -> Result<()> {
+    let cluster = Cluster::with(&["a", "b", "c"], 1)?;
+    let pod_a = cluster.pods[0].at4(POD_PORT);
+    let outside = Cgroup::new("outside")?;
+    let stranger = Guest::spawn("stranger", cluster.client_pod.netns(), &outside)?;
+    let mut directly = Vec::new();
+    for (guest, target) in [
+        (&cluster.client, Target::from(pod_a)),
+        (&cluster.client, Target::v4_in_v6(pod_a)),
+        (&cluster.client, cluster.pods[0].at6(POD_PORT).into()),
+        (&stranger, pod_a.into()),
+    ] {
+        directly.push(connected(guest, target, "a")?);
+    }
+    replace(&cluster, 0, 1)?;
+    let at_b = connected(&cluster.client, at(WEB4).into(), "b")?;
+    cluster.list(&[1, 2])?;
+    for socket in &directly {
+        assert_eq!(ask(socket)?, "a");
+    }
+    assert_eq!(ask(&at_b)?, "b", "its endpoint still serves");
+    Ok(())
+}
+
+#[test]
+fn an_unconnected_udp_socket_lives_on_and_keeps_its_port() -> Result<()> {
+    let cluster = Cluster::with(&["a", "b"], 1)?;
+    let unconnected = cluster.client.udp(at(WEB4))?;
+    unconnected.send_to(at(WEB4))?;
+    assert_eq!(unconnected.receive()?.name, "a");
+    // It was connected to the Service, and is no more.
+    let disconnected = connected(&cluster.client, at(WEB4).into(), "a")?;
+    disconnected.disconnect()?;
+    let local = |socket: &UdpSocket<'_>| Ok::<_, anyhow::Error>(socket.names()?.local.port());
+    let ports = (local(&unconnected)?, local(&disconnected)?);
+    replace(&cluster, 0, 1)?;
+    assert_eq!((local(&unconnected)?, local(&disconnected)?), ports);
+    unconnected.send_to(at(WEB4))?;
+    assert_eq!(unconnected.receive()?.name, "b");
+    Ok(())
+}
+
+#[test]
+fn the_socket_of_an_endpoint_that_terminates_and_still_serves_lives_until_the_endpoint_is_gone() -> Result<()> {
+    let cluster = Cluster::with(&["a", "b"], 1)?;
+    let socket = connected(&cluster.client, at(WEB4).into(), "a")?;
+    let (a, b) = (&cluster.pods[0], &cluster.pods[1]);
+    cluster.manifests.write("web", &[&web(&[b]).and_terminating(&[a])])?;
+    cluster.wait_until_answered_by(&["b"])?;
+    // Something else goes meanwhile, so that a pass is made.
+    let other = lb_tests::manifests::Service::new("other", &[[10, 96, 0, 30].into()]).port(
+        "",
+        lb_tests::guest::Proto::Udp,
+        80,
+        POD_PORT,
+    );
+    cluster.manifests.write("other", &[&other.clone().to(&[b])])?;
+    let other_at = SocketAddr::from(([10, 96, 0, 30], 80));
+    eventually("the other Service", PATIENCE, || Ok(cluster.client.ask(Traffic::UdpConnected, other_at).ok()))?;
+    let marker = connected(&cluster.client, other_at.into(), "b")?;
+    cluster.manifests.write("other", &[&other.to(&[a])])?;
+    wait_until_ended(&marker)?;
+    assert_eq!(ask(&socket)?, "a");
+    cluster.list(&[1])?;
+    wait_until_ended(&socket)?;
+    Ok(())
+}
+
+#[test]
+fn tcp_connections_are_reset_where_the_operator_wants_it() -> Result<()> {
+    let mut cluster = Cluster::with(&["a", "b"], 1)?;
+    terminate_tcp(&mut cluster.agent, &cluster.manifests)?;
+    let connections = every_target().map(|target| cluster.client.tcp(target));
+    let directly = cluster.client.tcp(cluster.pods[0].at4(POD_PORT))?;
+    cluster.list(&[1])?;
+    for (connection, target) in connections.into_iter().zip(every_target()) {
+        let connection = connection?;
+        let error = eventually("the connection to fail", PATIENCE, || Ok(connection.ask().err()))?;
+        assert_eq!(errno(&error), "ECONNABORTED", "{target:?}");
+    }
+    assert_eq!(directly.ask()?, "a");
+    Ok(())
+}
+
+fn terminate_tcp(agent: &mut Agent, manifests: &Manifests) -> Result<()> {
+    let mut spec = AgentSpec::new(Source::Manifests(manifests.path().to_owned()));
+    spec.args = vec!["--terminate-tcp".into(), "gone".into()];
+    agent.stop()?;
+    agent.restart_with(spec)?;
+    agent.wait_ready()
+}
+
+#[test]
+fn an_agent_ends_at_its_start_what_an_earlier_one_left_whose_backend_is_in_no_map_any_more() -> Result<()> {
+    let mut cluster = Cluster::with(&["a", "b"], 1)?;
+    let left = cluster.client.tcp(at(WEB4))?;
+    cluster.list(&[1])?;
+    let serving = cluster.client.tcp(at(WEB4))?;
+    assert_eq!(left.ask()?, "a", "TCP connections are left alone unless the operator wants it otherwise");
+    terminate_tcp(&mut cluster.agent, &cluster.manifests)?;
+    let error = eventually("the connection to fail", PATIENCE, || Ok(left.ask().err()))?;
+    assert_eq!(errno(&error), "ECONNABORTED");
+    assert_eq!(serving.ask()?, "b");
+    Ok(())
+}
+
+#[test]
+fn sockets_whose_backend_went_while_no_agent_ran_are_ended_by_the_next_one() -> Result<()> {
+    let mut cluster = Cluster::with(&["a", "b", "c"], 2)?;
+    let mut at_a = None;
+    let mut at_b = None;
+    while at_a.is_none() || at_b.is_none() {
+        let socket = cluster.client.udp(at(WEB4))?;
+        socket.connect(at(WEB4))?;
+        let slot = if ask(&socket)? == "a" { &mut at_a } else { &mut at_b };
+        slot.get_or_insert(socket);
+    }
+    let (at_a, at_b) = (at_a.context("a socket at a")?, at_b.context("a socket at b")?);
+    cluster.agent.kill9()?;
+    // b goes and comes back: what matters is what is so when the agent is there again.
+    for listed in [&[2][..], &[1, 2]] {
+        let pods: Vec<_> = listed.iter().map(|index| &cluster.pods[*index]).collect();
+        cluster.manifests.write("web", &[&web(&pods)])?;
+    }
+    cluster.agent.restart()?;
+    cluster.agent.wait_ready()?;
+    wait_until_ended(&at_a)?;
+    replace_after_restart(&cluster)?;
+    assert_eq!(ask(&at_b)?, "b");
+    Ok(())
+}
+
+/// As `replace`, with an endpoint that is neither of the sockets' above.
+fn replace_after_restart(cluster: &Cluster) -> Result<()> {
+    let marker = eventually("a socket at c", PATIENCE, || {
+        let socket = cluster.client.udp(at(WEB4))?;
+        socket.connect(at(WEB4))?;
+        Ok((ask(&socket)? == "c").then_some(socket))
+    })?;
+    cluster.list(&[1])?;
+    wait_until_ended(&marker).map(drop)
+}
+
+#[test]
+fn ten_thousand_sockets_in_two_hundred_namespaces_are_ended_in_one_pass() -> Result<()> {
+    const NAMESPACES: usize = 200;
+    const SOCKETS: usize = 50;
+    let cluster = Cluster::with(&["a", "b"], 1)?;
+    let mut netns = Vec::new();
+    let mut cgroups = Vec::new();
+    let mut guests = Vec::new();
+    for number in 0..NAMESPACES {
+        let name = format!("many-{number}");
+        let namespace = NetNs::new(&name)?;
+        // Connecting takes a route, and nobody has to answer.
+        namespace.ip(["route add 10.0.0.0/8 dev lo"])?;
+        let cgroup = cluster.node.cgroup().child(&name)?;
+        guests.push(Guest::spawn(&name, &namespace, &cgroup)?);
+        netns.push(namespace);
+        cgroups.push(cgroup);
+    }
+    let mut sockets = Vec::new();
+    for guest in &guests {
+        for _ in 0..SOCKETS {
+            let socket = guest.udp(at(WEB4))?;
+            socket.connect(at(WEB4))?;
+            sockets.push(socket);
+        }
+    }
+    let start = Instant::now();
+    cluster.list(&[1])?;
+    let ended = format!("lb_sockets_terminated_total{{protocol=\"UDP\"}} {}", NAMESPACES * SOCKETS);
+    eventually("all sockets to be ended", PATIENCE, || Ok(cluster.agent.metrics()?.contains(&ended).then_some(())))?;
+    println!("{} sockets in {NAMESPACES} namespaces ended {:?} after the change", sockets.len(), start.elapsed());
+    for line in cluster.agent.process().log()?.lines().filter(|line| line.contains("ended the sockets")) {
+        println!("{line}");
+    }
+    for socket in [sockets.first(), sockets.last()].into_iter().flatten() {
+        assert_eq!(socket.names()?.peer, None);
+    }
+    drop(sockets);
+    drop((guests, cgroups, netns));
+    Ok(())
+}
