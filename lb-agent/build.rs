@@ -21,7 +21,7 @@ fn main() {
 /// `lb_ebpf_object` when there is one.
 fn embed_object(out: &Path) {
     let named = env::var_os("LB_EBPF_OBJECT").filter(|name| !name.is_empty()).map(PathBuf::from);
-    let object = named.clone().unwrap_or_else(|| target_directory(out).join("bpf/lb-ebpf.o"));
+    let object = named.clone().unwrap_or_else(|| built_object(out));
     // Also when it is missing: the object may be built later, and then this must run again.
     println!("cargo::rerun-if-changed={}", object.display());
     match fs::copy(&object, out.join("lb-ebpf.o")) {
@@ -31,11 +31,14 @@ fn embed_object(out: &Path) {
     }
 }
 
-/// The workspace's target directory: cargo tells a build script only OUT_DIR, which is
-/// `TARGET/[TRIPLE/]PROFILE/build/lb-agent-HASH/out`.
-fn target_directory(out: &Path) -> PathBuf {
-    let tagged = out.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists());
-    tagged.unwrap_or(out).to_path_buf()
+/// Where the object is, or will be, below the workspace's target directory. Cargo tells a build script only OUT_DIR, which
+/// is `TARGET/[TRIPLE/]PROFILE/build/lb-agent-HASH/out`. It marks TARGET with a CACHEDIR.TAG, but not where somebody else
+/// made that directory (a cache mount of a container build).
+fn built_object(out: &Path) -> PathBuf {
+    const OBJECT: &str = "bpf/lb-ebpf.o";
+    let holder = out.ancestors().find(|directory| directory.join(OBJECT).exists());
+    let tagged = || out.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists());
+    holder.or_else(tagged).unwrap_or(out).join(OBJECT)
 }
 
 /// The package's version, and the commit where git knows one.

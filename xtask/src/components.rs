@@ -29,6 +29,11 @@ pub(crate) fn ensure(ws: &Workspace, profile: Profile) -> Result<OsString> {
     Ok(path)
 }
 
+/// The PATH to run tests with that need root, as far as it can be had: whoever lacks etcd then says so.
+pub(crate) fn path(ws: &Workspace) -> OsString {
+    path_with_etcd(ws).unwrap_or_else(|_| env::var_os("PATH").unwrap_or_default())
+}
+
 /// The tests take etcd from PATH.
 fn path_with_etcd(ws: &Workspace) -> Result<OsString> {
     let path = env::var_os("PATH").unwrap_or_default();

@@ -6,6 +6,7 @@
 mod adoption;
 mod agent;
 mod histories;
+mod plans;
 mod reconciling;
 mod scenarios;
 mod script;

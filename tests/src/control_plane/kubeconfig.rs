@@ -14,6 +14,8 @@ use super::pki::Identity;
 pub(super) enum Credentials<'a> {
     Certificate(&'a Identity),
     Token(&'a str),
+    /// An exec plugin, as clouds have them: a program that prints an `ExecCredential`.
+    Plugin(&'a [&'a str]),
 }
 
 /// Writes a kubeconfig for the server at `url`, as JSON, which every reader of YAML takes.
@@ -23,6 +25,12 @@ pub(super) fn write(path: PathBuf, url: &str, authority: &Path, credentials: &Cr
             json!({"client-certificate": identity.certificate, "client-key": identity.key})
         }
         Credentials::Token(token) => json!({"token": token}),
+        Credentials::Plugin(command) => json!({"exec": {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": command.first(),
+            "args": command.get(1..),
+            "interactiveMode": "Never",
+        }}),
     };
     let config = json!({
         "apiVersion": "v1",

@@ -13,6 +13,7 @@ mod pki;
 mod programs;
 
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     time::Duration,
@@ -27,6 +28,7 @@ use kube::{
     Api,
     api::{ListParams, PostParams},
 };
+use serde_json::json;
 
 pub use self::{admin::Admin, kubelet::Kubelet};
 use self::{
@@ -152,6 +154,27 @@ impl ControlPlane {
 
     /// A kubeconfig for the API server at `url` with a token of a service account that exists.
     pub fn service_account_kubeconfig(&self, namespace: &str, name: &str, url: &str) -> Result<PathBuf> {
+        let token = self.token(namespace, name)?;
+        let file = self.directory.join(format!("{namespace}-{name}.kubeconfig"));
+        kubeconfig::write(file, url, self.authority.certificate(), &Credentials::Token(&token))
+    }
+
+    /// A kubeconfig for API server 0 that gets the agent's token from an exec plugin. Made after
+    /// [`Self::agent_kubeconfig`].
+    pub fn plugin_kubeconfig(&self) -> Result<PathBuf> {
+        let credential = json!({
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "kind": "ExecCredential",
+            "status": {"token": self.token("kube-system", "lb-agent")?},
+        });
+        let answer = self.directory.join("exec-credential.json");
+        fs::write(&answer, credential.to_string()).with_context(|| format!("cannot write {}", answer.display()))?;
+        let command = ["cat", answer.to_str().context("a temporary directory with an odd name")?];
+        let file = self.directory.join("plugin.kubeconfig");
+        kubeconfig::write(file, &self.url(0), self.authority.certificate(), &Credentials::Plugin(&command))
+    }
+
+    fn token(&self, namespace: &str, name: &str) -> Result<String> {
         let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..Default::default() };
         let request = TokenRequest { spec: Some(spec), ..Default::default() };
         let answer = self.admin().call(|client| async move {
@@ -159,9 +182,7 @@ impl ControlPlane {
             accounts.create_token_request(name, &PostParams::default(), &request).await
         });
         let answer = answer.with_context(|| format!("cannot get a token for {namespace}/{name}"))?;
-        let token = answer.status.and_then(|status| status.token).context("a TokenRequest without a token")?;
-        let file = self.directory.join(format!("{namespace}-{name}.kubeconfig"));
-        kubeconfig::write(file, url, self.authority.certificate(), &Credentials::Token(&token))
+        answer.status.and_then(|status| status.token).context("a TokenRequest without a token")
     }
 
     /// A kubeconfig for API server 0 with a certificate for this user.

@@ -43,6 +43,18 @@ fn connections_succeed_while_the_api_server_is_gone_and_changes_are_followed_aft
 }
 
 #[test]
+fn an_exec_plugin_s_token_is_a_way_into_the_cluster() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let backends = Backends::start(&cluster)?;
+    apply_service_by_hand(cluster.control_plane.admin(), "web", WEB, &[&backends.a])?;
+    cluster.control_plane.agent_kubeconfig()?;
+    let mut agent = cluster.start_agent_with(cluster.control_plane.plugin_kubeconfig()?, &[])?;
+    agent.wait_ready()?;
+    let pod = cluster.node.pod("client")?;
+    wait_for_answers_from(&["a".to_owned()], &pod.guest()?, Traffic::Tcp, at(WEB))
+}
+
+#[test]
 fn agent_goes_on_with_another_api_server_when_its_own_is_dead() -> Result<()> {
     let mut cluster = Cluster::start()?;
     let backends = Backends::start(&cluster)?;

@@ -110,12 +110,13 @@ impl<F: Family> Table<F> {
         ops: &mut Vec<FamilyOp<F>>,
     ) -> Result<Leads, Refused> {
         let mut reserved = Vec::new();
-        let mut leads = Leads::default();
-        let asked: BTreeSet<EndpointSet> = want.frontends.values().map(|answer| answer.set).collect();
+        let mut found = Leads::default();
+        let leading = want.frontends.iter().filter(|(key, _)| leads_anywhere(key));
+        let asked: BTreeSet<EndpointSet> = leading.map(|(_, answer)| answer.set).collect();
         for set in asked {
             let of_set = slots.iter().filter(|(_, sets)| sets & set.bit() != 0).map(|(slot, _)| *slot).collect();
             match self.lead_to(service, of_set, &mut reserved) {
-                Ok(lead) => *leads.of_mut(set) = lead,
+                Ok(lead) => *found.of_mut(set) = lead,
                 Err(refused) => {
                     for (first, _) in reserved {
                         self.slots.release(first);
@@ -125,7 +126,7 @@ impl<F: Family> Table<F> {
             }
         }
         ops.extend(reserved.into_iter().map(|(first, slots)| FamilyOp::WriteSlots { service, first, slots }));
-        Ok(leads)
+        Ok(found)
     }
 
     fn lead_to(&mut self, service: u32, slots: Vec<Slot<F>>, reserved: &mut Reserved<F>) -> Result<Lead, Refused> {
@@ -159,11 +160,15 @@ impl<F: Family> Table<F> {
     }
 }
 
+/// Whether anybody is led anywhere by such a frontend. A port that may not be bound says all it has to say by being there.
+fn leads_anywhere<F: Family>(key: &FrontendKey<F>) -> bool {
+    key.scope != scope::BIND
+}
+
 /// The value of a frontend.
 fn frontend<F: Family>(service: u32, want: &Want<F>, leads: &Leads, key: &FrontendKey<F>, answer: &Answer) -> Frontend {
     let value = Frontend { service, ..Frontend::default() };
-    if key.scope == scope::BIND {
-        // Nobody connects to it: its presence says everything, so no change of endpoints replaces it.
+    if !leads_anywhere(key) {
         return value.sealed(key);
     }
     let local = if answer.set == EndpointSet::Local { frontend_flags::LOCAL } else { frontend_flags::NONE };
