@@ -2,10 +2,13 @@
 //!
 //! Everything here is a pure function of the command line and of [`Surroundings`], which is read in one place.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc};
+
+use ipnet::IpNet;
 
 use crate::{
     cli::{Failure, RunArgs},
+    model::{ExternalIps, ModelConfig, NodePortAddresses},
     watch::kube,
 };
 
@@ -15,7 +18,12 @@ pub enum SourceConfig {
     /// Kubernetes API servers.
     Kubernetes(kube::Options),
     /// A directory of manifests.
-    Manifests(PathBuf),
+    Manifests {
+        /// The directory.
+        directory: PathBuf,
+        /// This node's name.
+        node_name: Arc<str>,
+    },
 }
 
 /// What is read from outside the command line.
@@ -37,8 +45,8 @@ impl Surroundings {
 
 /// Chooses the source.
 pub fn source(args: &RunArgs, around: &Surroundings) -> Result<SourceConfig, Failure> {
-    if let Some(directory) = &args.manifests {
-        return Ok(SourceConfig::Manifests(directory.clone()));
+    if let Some(directory) = args.manifests.clone() {
+        return Ok(SourceConfig::Manifests { directory, node_name: node_name(args, around)? });
     }
     if args.kubeconfig.is_none() && !around.in_cluster {
         return Err(Failure::usage(
@@ -49,11 +57,12 @@ pub fn source(args: &RunArgs, around: &Surroundings) -> Result<SourceConfig, Fai
     Ok(SourceConfig::Kubernetes(kube::Options {
         kubeconfig: args.kubeconfig.clone(),
         api_servers: args.api_servers.clone(),
+        node_name: node_name(args, around)?,
     }))
 }
 
 /// The node's name: as given, else the host name as kubelet takes it (lower case).
-pub fn node_name(args: &RunArgs, around: &Surroundings) -> Result<String, Failure> {
+pub fn node_name(args: &RunArgs, around: &Surroundings) -> Result<Arc<str>, Failure> {
     let name = match (&args.node_name, &around.host_name) {
         (Some(name), _) => name.clone(),
         (None, Some(host)) => host.trim().to_lowercase(),
@@ -62,7 +71,17 @@ pub fn node_name(args: &RunArgs, around: &Surroundings) -> Result<String, Failur
     if name.is_empty() {
         return Err(Failure::usage("no node name: give --node-name NAME (this host's name cannot be read)"));
     }
-    Ok(name)
+    Ok(name.into())
+}
+
+/// How Services are seen from this node. `api_servers` are those that the source uses.
+pub fn model(args: &RunArgs, node_name: Arc<str>, api_servers: BTreeSet<SocketAddr>) -> ModelConfig {
+    ModelConfig {
+        node_name,
+        nodeport_addresses: args.nodeport_addresses.clone(),
+        external_ips: args.external_ips.clone(),
+        api_servers,
+    }
 }
 
 /// `--devices`.
@@ -100,36 +119,36 @@ fn device_name(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// `--nodeport-addresses`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodePortAddresses {
-    /// The node's primary addresses.
-    Primary,
-    /// Those in these prefixes: address and length.
-    Prefixes(Vec<(std::net::IpAddr, u8)>),
-}
-
 impl FromStr for NodePortAddresses {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "primary" => Ok(Self::Primary),
-            list => list.split(',').map(prefix).collect::<Result<_, _>>().map(Self::Prefixes),
+            list => prefixes(list, "primary").map(Self::Prefixes),
         }
     }
 }
 
-fn prefix(text: &str) -> Result<(std::net::IpAddr, u8), String> {
-    let wrong = || format!("{text:?} is no prefix such as 192.0.2.0/24 or 2001:db8::/64; or give primary alone");
-    let (address, length) = text.split_once('/').ok_or_else(wrong)?;
-    let address: std::net::IpAddr = address.parse().map_err(|_| wrong())?;
-    let length: u8 = length.parse().map_err(|_| wrong())?;
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    if length > longest {
-        return Err(format!("the length of {text:?} is more than {longest}"));
+impl FromStr for ExternalIps {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            "none" => Ok(Self::None),
+            list => prefixes(list, "all or none").map(Self::Within),
+        }
     }
-    Ok((address, length))
+}
+
+/// Prefixes separated by commas; `alone` is what may stand in place of them. Bits behind the length do not matter.
+fn prefixes(list: &str, alone: &str) -> Result<Vec<IpNet>, String> {
+    let prefix = |text: &str| {
+        let wrong = || format!("{text:?} is no prefix such as 192.0.2.0/24 or 2001:db8::/64; or give {alone} alone");
+        text.parse().map(|prefix: IpNet| prefix.trunc()).map_err(|_| wrong())
+    };
+    list.split(',').map(prefix).collect()
 }
 
 /// Where an HTTP server listens, if at all.

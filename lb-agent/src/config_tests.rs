@@ -25,12 +25,14 @@ fn without_a_source_the_three_ways_are_named() {
 
 #[test]
 fn in_a_pod_the_in_cluster_configuration_is_used_unless_a_source_is_named() {
-    let around = Surroundings { in_cluster: true, host_name: None };
+    let around = Surroundings { in_cluster: true, host_name: Some("n1".to_owned()) };
     let chosen = |flags: &[&str]| source(&run_args(flags).unwrap(), &around).unwrap();
     let SourceConfig::Kubernetes(in_cluster) = chosen(&[]) else { panic!("not the cluster") };
     assert_eq!((in_cluster.kubeconfig, in_cluster.api_servers), (None, vec![]));
-    let SourceConfig::Manifests(directory) = chosen(&["--manifests", "m"]) else { panic!("not the directory") };
-    assert_eq!(directory, PathBuf::from("m"));
+    let SourceConfig::Manifests { directory, node_name } = chosen(&["--manifests", "m"]) else {
+        panic!("not the directory")
+    };
+    assert_eq!((directory, &*node_name), (PathBuf::from("m"), "n1"));
     let flags = ["--kubeconfig", "k", "--api-servers", "192.0.2.1:6443,https://[2001:db8::1]:6443"];
     let SourceConfig::Kubernetes(named) = chosen(&flags) else { panic!("not the cluster") };
     assert_eq!(named.kubeconfig, Some("k".into()));
@@ -46,8 +48,8 @@ fn two_sources_at_once_are_refused() {
 #[test]
 fn the_node_name_defaults_to_the_host_name_in_lower_case() {
     let around = Surroundings { in_cluster: false, host_name: Some("Node-A.example\n".to_owned()) };
-    assert_eq!(node_name(&run_args(&[]).unwrap(), &around).unwrap(), "node-a.example");
-    assert_eq!(node_name(&run_args(&["--node-name", "n1"]).unwrap(), &around).unwrap(), "n1");
+    assert_eq!(&*node_name(&run_args(&[]).unwrap(), &around).unwrap(), "node-a.example");
+    assert_eq!(&*node_name(&run_args(&["--node-name", "n1"]).unwrap(), &around).unwrap(), "n1");
     let failure = node_name(&run_args(&[]).unwrap(), &Surroundings::default()).unwrap_err();
     assert!(failure.to_string().contains("--node-name"), "{failure}");
 }
@@ -67,10 +69,22 @@ fn nodeport_addresses_are_primary_or_prefixes() {
     assert_eq!("primary".parse(), Ok(NodePortAddresses::Primary));
     assert_eq!(
         "10.0.0.0/8,2001:db8::/64".parse(),
-        Ok(NodePortAddresses::Prefixes(vec![("10.0.0.0".parse().unwrap(), 8), ("2001:db8::".parse().unwrap(), 64)]))
+        Ok(NodePortAddresses::Prefixes(vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/64".parse().unwrap()]))
     );
+    assert_eq!("10.1.2.3/8".parse(), Ok(NodePortAddresses::Prefixes(vec!["10.0.0.0/8".parse().unwrap()])));
     for wrong in ["", "primary,10.0.0.0/8", "10.0.0.0", "10.0.0.0/33", "2001:db8::/129", "10.0.0/8", "x/8"] {
         assert!(wrong.parse::<NodePortAddresses>().is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn external_ips_are_all_none_or_prefixes() {
+    assert_eq!(run_args(&[]).unwrap().external_ips, ExternalIps::All);
+    assert_eq!("none".parse(), Ok(ExternalIps::None));
+    assert_eq!("192.0.2.0/24".parse(), Ok(ExternalIps::Within(vec!["192.0.2.0/24".parse().unwrap()])));
+    for wrong in ["", "all,192.0.2.0/24", "192.0.2.1", "some"] {
+        let error = wrong.parse::<ExternalIps>().unwrap_err();
+        assert!(error.contains("all or none"), "{wrong:?}: {error}");
     }
 }
 

@@ -121,7 +121,7 @@ fn the_agent_sees_the_nodes_cgroups_and_pins_and_not_its_own_containers() -> Res
 }
 
 #[test]
-fn the_pods_may_read_services_and_endpoint_slices_and_do_nothing_else() -> Result<()> {
+fn the_pods_may_read_services_nodes_and_endpoint_slices_and_do_nothing_else() -> Result<()> {
     let daemonset: DaemonSet = object(&deploy(), "DaemonSet")?;
     let binding: ClusterRoleBinding = object(&deploy(), "ClusterRoleBinding")?;
     let role: ClusterRole = object(&deploy(), "ClusterRole")?;
@@ -135,8 +135,8 @@ fn the_pods_may_read_services_and_endpoint_slices_and_do_nothing_else() -> Resul
         (Some(&subject.name), subject.namespace.clone())
     );
     let rules: Vec<Value> = role.rules.iter().flatten().map(serde_json::to_value).collect::<Result<_, _>>()?;
-    let read = |group, resource| serde_json::json!({"apiGroups": [group], "resources": [resource], "verbs": ["list", "watch"]});
-    assert_eq!(rules, [read("", "services"), read("discovery.k8s.io", "endpointslices")]);
+    let read = |group: &str, resources: &[&str]| serde_json::json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
+    assert_eq!(rules, [read("", &["services", "nodes"]), read("discovery.k8s.io", &["endpointslices"])]);
     Ok(())
 }
 

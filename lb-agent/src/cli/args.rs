@@ -7,7 +7,8 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 use lb_common::abi::maps;
 
 use crate::{
-    config::{Devices, ListenAddress, NodePortAddresses},
+    config::{Devices, ListenAddress},
+    model::{ExternalIps, NodePortAddresses},
     terminate::TcpPolicy,
 };
 
@@ -84,7 +85,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", env = "LB_KUBECONFIG", conflicts_with = "manifests")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Watch a directory of manifests (Service, EndpointSlice, Endpoints, List; YAML or JSON) instead of a cluster
+    /// Watch a directory of manifests (Service, EndpointSlice, Endpoints, Node, List; YAML or JSON) instead of a cluster
     #[arg(long, value_name = "DIR", env = "LB_MANIFESTS")]
     pub manifests: Option<PathBuf>,
 
@@ -113,10 +114,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "auto|none|IFACE[,IFACE...]", env = "LB_DEVICES", default_value = "auto")]
     pub devices: Devices,
 
-    /// Node addresses that answer to NodePorts: primary, or prefixes. No effect yet: NodePort comes with a later
-    /// version
+    /// Node addresses that answer to NodePorts: those of the Node object (primary), or those in prefixes. Loopback
+    /// addresses only by a prefix of their own, for processes in the node's network namespace
     #[arg(long, value_name = "primary|CIDR[,CIDR...]", env = "LB_NODEPORT_ADDRESSES", default_value = "primary")]
     pub nodeport_addresses: NodePortAddresses,
+
+    /// Which addresses in spec.externalIPs are served. The others are left out with a warning
+    #[arg(long, value_name = "all|none|CIDR[,CIDR...]", env = "LB_EXTERNAL_IPS", default_value = "all")]
+    pub external_ips: ExternalIps,
 
     /// Whether TCP connections to a backend that is gone are reset. Connected UDP sockets are always ended
     #[arg(

@@ -6,36 +6,73 @@
 //! Headless and ExternalName Services and those of other proxies have no [`DesiredPort`].
 
 mod claims;
+mod config;
 mod desired;
 mod endpoints;
 mod frontends;
+mod guards;
+#[cfg(test)]
+mod histories;
+mod node;
 #[cfg(test)]
 mod oracle;
+mod sources;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    mem,
+    net::IpAddr,
     sync::Arc,
 };
 
-use self::claims::{Claimant, Claims};
+use lb_common::abi::scope;
+
 pub use self::{
     claims::Conflict,
+    config::{ExternalIps, ModelConfig, NodePortAddresses},
     desired::{Answer, DesiredBackend, DesiredPort, DesiredService, EndpointSet, FrontendAddr, HealthCheck},
+    frontends::Refusal,
 };
-use crate::event::{EndpointSlice, Event, FullList, ObjectName, Service, ServicePort};
+use self::{
+    claims::{Claim, Claims},
+    endpoints::{Asked, Here},
+    frontends::Wants,
+    guards::Guards,
+    node::NodeView,
+};
+use crate::event::{EndpointSlice, Event, FullList, Node, ObjectName, Service, ServiceKind, ServicePort};
 
-/// All Services and EndpointSlices, and who holds which address.
-#[derive(Debug, Default)]
+/// All Services and EndpointSlices, this node, and who holds which address.
+#[derive(Debug)]
 pub struct Model {
+    config: ModelConfig,
+    node: NodeView,
     /// By the Service's name; there as long as the Service or one of its slices is.
     entries: BTreeMap<ObjectName, Entry>,
     /// The Service (of the same namespace) that each slice belongs to.
     owners: BTreeMap<ObjectName, Arc<str>>,
-    claims: Claims,
-    services_listed: bool,
-    slices_listed: bool,
+    claims: Claims<Claim>,
+    guards: Guards,
+    /// Of the Services that name an address which they do not get, whoever else there is.
+    refusals: BTreeMap<ObjectName, Vec<Refusal>>,
+    seen: Seen,
+}
+
+/// Of what the state has been seen in full.
+#[derive(Debug, Default)]
+struct Seen {
+    services: bool,
+    slices: bool,
+    node: bool,
+    addresses: bool,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self::new(ModelConfig::default())
+    }
 }
 
 /// A Service with its slices. Either may come first, and a slice may outlive its Service.
@@ -51,9 +88,29 @@ impl Entry {
     fn find(&self, slice: &str) -> Result<usize, usize> {
         self.slices.binary_search_by(|other| (*other.name.name).cmp(slice))
     }
+
+    fn has_zone_hints(&self) -> bool {
+        let hints =
+            self.slices.iter().flat_map(|slice| &slice.endpoints).filter_map(|endpoint| endpoint.hints.as_ref());
+        hints.into_iter().any(|hints| !hints.zones.is_empty())
+    }
 }
 
 impl Model {
+    /// Knows nothing yet.
+    pub fn new(config: ModelConfig) -> Self {
+        Self {
+            node: NodeView::new(config.nodeport_addresses.clone()),
+            config,
+            entries: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            claims: Claims::default(),
+            guards: Guards::default(),
+            refusals: BTreeMap::new(),
+            seen: Seen::default(),
+        }
+    }
+
     /// Takes in an event. Returns the Services for which [`Self::desired`] may now say something else, in order of
     /// their names; an event that changes nothing returns none.
     pub fn apply(&mut self, event: Event) -> BTreeSet<ObjectName> {
@@ -65,15 +122,19 @@ impl Model {
             Event::SliceApplied(slice) => self.put_slice(slice, &mut dirty),
             Event::SliceDeleted(name) => self.remove_slice(&name, &mut dirty),
             Event::SlicesReset(list) => self.reset_slices(list, &mut dirty),
-            Event::NodeApplied(_) | Event::NodeDeleted | Event::AddressesChanged(_) => {}
+            Event::NodeApplied(node) => self.put_node(node, &mut dirty),
+            Event::NodeDeleted => self.put_node(Node::default(), &mut dirty),
+            Event::AddressesChanged(addresses) => self.put_addresses(addresses, &mut dirty),
         }
         dirty
     }
 
-    /// Whether the full list of both kinds has been seen. Before that the answers of [`Self::desired`] lack objects and
-    /// must not be programmed: a Service whose slices are still to come would refuse its clients.
+    /// Whether the full lists of Services and slices have been seen, and the node and its addresses. Before that the
+    /// answers of [`Self::desired`] lack something and must not be programmed: a Service whose slices are still to come
+    /// would refuse its clients.
     pub fn in_sync(&self) -> bool {
-        self.services_listed && self.slices_listed
+        let Seen { services, slices, node, addresses } = self.seen;
+        services && slices && node && addresses
     }
 
     /// The names of all Services, in order, also of those that have no port to serve.
@@ -84,36 +145,113 @@ impl Model {
     /// What this Service should be in the maps. Without ports if there is no such Service, if it is not ours to serve,
     /// or if other Services hold all its addresses.
     pub fn desired(&self, name: &ObjectName) -> DesiredService {
-        let entry = self.entries.get(name);
-        let ports = entry.and_then(|entry| Some((entry, entry.service.as_ref()?))).map(|(entry, service)| {
-            service.ports.iter().filter_map(|port| self.desired_port(service, port, entry)).collect()
-        });
-        let ports = ports.unwrap_or_default();
-        DesiredService { name: name.clone(), ports, guards: BTreeSet::new(), health_check: None }
+        let mut desired =
+            DesiredService { name: name.clone(), ports: Vec::new(), guards: BTreeSet::new(), health_check: None };
+        let Some(entry) = self.entries.get(name) else { return desired };
+        let Some(service) = entry.service.as_ref().filter(|service| service.kind == ServiceKind::ClusterIp) else {
+            return desired;
+        };
+        let mut frontends = vec![BTreeMap::new(); service.ports.len()];
+        for (claim, want) in self.wants(service) {
+            if self.claims.holder(&claim) == Some(name) {
+                frontends[want.port].insert(claim.frontend, want.answer);
+            }
+        }
+        let ports = service.ports.iter().zip(frontends).filter(|(_, frontends)| !frontends.is_empty());
+        desired.ports = ports.map(|(port, frontends)| self.desired_port(service, port, frontends, entry)).collect();
+        if !desired.ports.is_empty() {
+            desired.guards = self.guarded(service).collect();
+        }
+        desired.health_check = self.health_check(service, entry);
+        desired
     }
 
-    /// Services that want an address and port which an older Service holds.
+    /// Services that want an address and port which another Service holds.
     pub fn conflicts(&self) -> impl Iterator<Item = Conflict> {
         self.claims.conflicts()
     }
 
-    fn desired_port(&self, service: &Service, port: &ServicePort, entry: &Entry) -> Option<DesiredPort> {
-        let frontends: BTreeMap<FrontendAddr, Answer> = frontends::of_port(service, port)
-            .filter(|claim| self.claims.is_held_by(claim, &service.name))
-            .map(|claim| (claim.frontend, Answer::default()))
-            .collect();
-        if frontends.is_empty() {
-            return None;
+    /// Addresses that Services name and do not get, whoever else wants them.
+    pub fn refusals(&self) -> impl Iterator<Item = &Refusal> {
+        self.refusals.values().flatten()
+    }
+
+    fn here(&self) -> Here<'_> {
+        Here { node: &self.config.node_name, zone: self.node.object().zone.as_deref() }
+    }
+
+    fn wants(&self, service: &Service) -> Wants {
+        frontends::of_service(service, &self.config, &self.node)
+    }
+
+    fn desired_port(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+        frontends: BTreeMap<FrontendAddr, Answer>,
+        entry: &Entry,
+    ) -> DesiredPort {
+        let mut backends = Vec::new();
+        for v4 in [true, false] {
+            if let Some(asked) = asked(&frontends, v4) {
+                let merged = endpoints::merge(&port.name, port.proto, entry.slices.iter(), v4);
+                backends.extend(endpoints::categorise(merged, asked, self.here()));
+            }
         }
-        let merged = endpoints::merge(port, entry.slices.iter(), endpoints::Families::of(&frontends));
-        Some(DesiredPort {
+        let restricted = frontends.values().any(|answer| answer.restricted);
+        DesiredPort {
             port_name: port.name.clone(),
             proto: port.proto,
             frontends,
             affinity_s: service.affinity_s,
-            sources: service.source_ranges.clone(),
-            backends: endpoints::categorise(merged),
-        })
+            sources: if restricted { sources::ranges(service) } else { Vec::new() },
+            backends,
+        }
+    }
+
+    fn guarded(&self, service: &Service) -> impl Iterator<Item = IpAddr> {
+        let guards = |ip: &IpAddr| self.guards.belongs_to(*ip, &service.name) && !self.node.is_own(*ip);
+        service.cluster_ips.iter().copied().filter(guards)
+    }
+
+    /// Counted in the Service's first family: in the second are the same pods once more.
+    fn health_check(&self, service: &Service, entry: &Entry) -> Option<HealthCheck> {
+        let port = service.health_check_port?;
+        let v4 = service.cluster_ips.first()?.is_ipv4();
+        Some(HealthCheck { port, local_endpoints: endpoints::local_ready(&entry.slices, v4, self.here()) })
+    }
+
+    fn put_node(&mut self, object: Node, dirty: &mut BTreeSet<ObjectName>) {
+        let zone_changed = object.zone != self.node.object().zone;
+        self.replace_node(self.node.with(Some(object), None), dirty);
+        if zone_changed {
+            let hinted = self.entries.iter().filter(|(_, entry)| entry.service.is_some() && entry.has_zone_hints());
+            dirty.extend(hinted.map(|(name, _)| name.clone()));
+        }
+        self.seen.node = true;
+    }
+
+    fn put_addresses(&mut self, addresses: BTreeSet<IpAddr>, dirty: &mut BTreeSet<ObjectName>) {
+        self.replace_node(self.node.with(None, Some(addresses)), dirty);
+        self.seen.addresses = true;
+    }
+
+    /// Looks at every Service only if NodePorts move, which is rare; interfaces come and go with pods.
+    fn replace_node(&mut self, new: NodeView, dirty: &mut BTreeSet<ObjectName>) {
+        let old = mem::replace(&mut self.node, new);
+        let known = old.own().chain(self.node.own());
+        let changed = known.filter(|ip| old.is_own(*ip) != self.node.is_own(*ip));
+        dirty.extend(changed.filter_map(|ip| self.guards.holder(ip).cloned()));
+        if old.nodeport_addresses() == self.node.nodeport_addresses() {
+            return;
+        }
+        let services = self.entries.values().filter_map(|entry| entry.service.as_ref());
+        for service in services.filter(|service| service.ports.iter().any(|port| port.node_port.is_some())) {
+            let before = frontends::of_service(service, &self.config, &old);
+            let after = frontends::of_service(service, &self.config, &self.node);
+            move_claims(&mut self.claims, (Some(service), before), (Some(service), after), dirty);
+            dirty.insert(service.name.clone());
+        }
     }
 
     fn put_service(&mut self, service: Service, dirty: &mut BTreeSet<ObjectName>) {
@@ -122,7 +260,13 @@ impl Model {
             return;
         }
         let old = entry.service.take();
-        self.move_claims(old.as_ref(), Some(&service), dirty);
+        self.replace_claims(old.as_ref(), Some(&service), dirty);
+        let refusals = frontends::refusals(&service, &self.config);
+        if refusals.is_empty() {
+            self.refusals.remove(&service.name);
+        } else {
+            self.refusals.insert(service.name.clone(), refusals);
+        }
         let name = service.name.clone();
         self.entries.entry(name.clone()).or_default().service = Some(service);
         dirty.insert(name);
@@ -134,7 +278,8 @@ impl Model {
         if entry.slices.is_empty() {
             self.entries.remove(name);
         }
-        self.move_claims(Some(&old), None, dirty);
+        self.refusals.remove(name);
+        self.replace_claims(Some(&old), None, dirty);
         dirty.insert(old.name);
     }
 
@@ -147,26 +292,14 @@ impl Model {
         for service in list.objects {
             self.put_service(service, dirty);
         }
-        self.services_listed = true;
+        self.seen.services = true;
     }
 
-    /// Gives back what the old form of a Service claimed and the new one does not, and takes the rest. Those who gain or
-    /// lose an address by it are dirty too.
-    fn move_claims(&mut self, old: Option<&Service>, new: Option<&Service>, dirty: &mut BTreeSet<ObjectName>) {
-        let claimant = |service: &Service| Claimant { created_s: service.created_s, name: service.name.clone() };
-        let same_rank = old.map(claimant) == new.map(claimant);
-        let before: BTreeSet<_> = old.into_iter().flat_map(frontends::of_service).collect();
-        let after: BTreeSet<_> = new.into_iter().flat_map(frontends::of_service).collect();
-        if let Some(old) = old {
-            for claim in before.iter().filter(|claim| !same_rank || !after.contains(*claim)) {
-                dirty.extend(self.claims.release(claim, &claimant(old)));
-            }
-        }
-        if let Some(new) = new {
-            for claim in after.iter().filter(|claim| !same_rank || !before.contains(*claim)) {
-                dirty.extend(self.claims.take(*claim, claimant(new)));
-            }
-        }
+    fn replace_claims(&mut self, old: Option<&Service>, new: Option<&Service>, dirty: &mut BTreeSet<ObjectName>) {
+        self.guards.replace(old, new, &self.config, dirty);
+        let wants = |service: Option<&Service>| service.map(|s| self.wants(s)).unwrap_or_default();
+        let (before, after) = (wants(old), wants(new));
+        move_claims(&mut self.claims, (old, before), (new, after), dirty);
     }
 
     fn put_slice(&mut self, slice: EndpointSlice, dirty: &mut BTreeSet<ObjectName>) {
@@ -214,8 +347,47 @@ impl Model {
         for slice in list.objects {
             self.put_slice(slice, dirty);
         }
-        self.slices_listed = true;
+        self.seen.slices = true;
     }
+}
+
+/// Gives back what the old form of a Service claimed and the new one does not, and takes the rest. Those who gain or lose an
+/// address by it are dirty too.
+fn move_claims(
+    claims: &mut Claims<Claim>,
+    (old, before): (Option<&Service>, Wants),
+    (new, after): (Option<&Service>, Wants),
+    dirty: &mut BTreeSet<ObjectName>,
+) {
+    let claimant = |service: Option<&Service>, wants: &Wants, claim: &Claim| {
+        Some(frontends::claimant(service?, wants.get(claim)?.field))
+    };
+    for claim in before.keys() {
+        if let Some(then) = claimant(old, &before, claim)
+            && claimant(new, &after, claim).as_ref() != Some(&then)
+        {
+            dirty.extend(claims.release(claim, &then));
+        }
+    }
+    for claim in after.keys() {
+        if let Some(now) = claimant(new, &after, claim)
+            && claimant(old, &before, claim).as_ref() != Some(&now)
+        {
+            dirty.extend(claims.take(*claim, now));
+        }
+    }
+}
+
+/// Which sets of endpoints the frontends of a family ask for; `None` where it has none that lead anywhere.
+fn asked(frontends: &BTreeMap<FrontendAddr, Answer>, v4: bool) -> Option<Asked> {
+    let leads = |frontend: &FrontendAddr| frontend.ip.is_ipv4() == v4 && frontend.scope != scope::BIND;
+    let mut of_family = frontends.iter().filter(|(frontend, _)| leads(frontend)).map(|(_, answer)| answer.set);
+    let add = |asked: Asked, set| match set {
+        EndpointSet::Cluster => Asked { cluster: true, ..asked },
+        EndpointSet::Local => Asked { local: true, ..asked },
+    };
+    let first = add(Asked::default(), of_family.next()?);
+    Some(of_family.fold(first, add))
 }
 
 fn service_of(slice: &ObjectName, service: &Arc<str>) -> ObjectName {

@@ -1,25 +1,51 @@
-//! The naive model: keeps the objects as they are and works everything out anew at each question. What [`Model`] does
-//! in increments must come to the same.
+//! The naive model: keeps the objects as they are and works everything out anew at each question, straight from the rules
+//! and with nothing of [`Model`]'s own. What that does in increments must come to the same.
 //!
 //! [`Model`]: super::Model
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
 };
 
-use lb_common::abi::{backend_state, scope};
+use lb_common::abi::{Proto, backend_state, scope};
 
-use super::{Answer, DesiredBackend, DesiredPort, DesiredService, FrontendAddr};
-use crate::event::{EndpointSlice, Event, FullList, ObjectName, Service, ServiceKind, ServicePort};
+use super::{
+    Answer, DesiredBackend, DesiredPort, DesiredService, EndpointSet, ExternalIps, FrontendAddr, HealthCheck,
+    ModelConfig, NodePortAddresses,
+};
+use crate::event::{
+    Endpoint, EndpointSlice, Event, FullList, Node, ObjectName, Service, ServiceKind, ServicePort, TrafficPolicy,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
+    config: ModelConfig,
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, EndpointSlice>,
+    node: Node,
+    addresses: BTreeSet<IpAddr>,
+}
+
+/// A Service's wish for an address and port.
+struct Wish<'a> {
+    service: &'a Service,
+    port: usize,
+    frontend: FrontendAddr,
+    proto: Proto,
+    answer: Answer,
+    /// Among Services the least wins, then the older, then the first by name.
+    rank: u8,
+    /// Within a Service the greatest wins.
+    last: u8,
 }
 
 impl Oracle {
+    pub(super) fn new(config: ModelConfig) -> Self {
+        Self { config, ..Self::default() }
+    }
+
     pub(super) fn apply(&mut self, event: Event) {
         match event {
             Event::ServiceApplied(service) => drop(self.services.insert(service.name.clone(), service)),
@@ -28,43 +54,188 @@ impl Oracle {
             Event::SliceApplied(slice) => drop(self.slices.insert(slice.name.clone(), slice)),
             Event::SliceDeleted(name) => drop(self.slices.remove(&name)),
             Event::SlicesReset(list) => reset(&mut self.slices, list, |slice| &slice.name),
-            Event::NodeApplied(_) | Event::NodeDeleted | Event::AddressesChanged(_) => {}
+            Event::NodeApplied(node) => self.node = node,
+            Event::NodeDeleted => self.node = Node::default(),
+            Event::AddressesChanged(addresses) => self.addresses = addresses,
         }
     }
 
-    /// Everything that should be in the maps, by Service; Services without ports are left out.
+    /// Everything that should be in the maps, by Service, for all Services with a cluster address.
     pub(super) fn desired(&self) -> BTreeMap<ObjectName, DesiredService> {
-        let mut by_age: Vec<&Service> = self.services.values().filter(|s| s.kind == ServiceKind::ClusterIp).collect();
-        by_age.sort_by_key(|service| (service.created_s, &service.name));
-        let mut taken = BTreeSet::new();
-        let mut desired = BTreeMap::new();
-        for service in by_age {
-            let mut ports = Vec::new();
-            for port in &service.ports {
-                let addresses =
-                    service.cluster_ips.iter().map(|&ip| FrontendAddr { ip, port: port.port, scope: scope::INTERNAL });
-                let free = addresses.filter(|addr| taken.insert((*addr, port.proto)));
-                let frontends: BTreeMap<_, _> = free.map(|addr| (addr, Answer::default())).collect();
-                if !frontends.is_empty() {
-                    let backends = self.backends(service, port, &frontends);
-                    ports.push(DesiredPort {
-                        port_name: port.name.clone(),
-                        proto: port.proto,
-                        frontends,
-                        affinity_s: service.affinity_s,
-                        sources: service.source_ranges.clone(),
-                        backends,
-                    });
-                }
-            }
-            if !ports.is_empty() {
-                desired.insert(
-                    service.name.clone(),
-                    DesiredService { name: service.name.clone(), ports, guards: BTreeSet::new(), health_check: None },
-                );
+        let served = || self.services.values().filter(|service| service.kind == ServiceKind::ClusterIp);
+        let wishes: Vec<Wish<'_>> = served().flat_map(|service| self.wishes(service)).collect();
+        let mut best: BTreeMap<(FrontendAddr, Proto), &Wish<'_>> = BTreeMap::new();
+        for wish in &wishes {
+            let known = best.entry((wish.frontend, wish.proto)).or_insert(wish);
+            let among = |w: &Wish<'_>| (w.rank, w.service.created_s, w.service.name.clone());
+            if among(wish) < among(known) {
+                *known = wish;
             }
         }
-        desired
+        let mut given: BTreeMap<(&ObjectName, usize), BTreeMap<FrontendAddr, Answer>> = BTreeMap::new();
+        for ((frontend, proto), winner) in best {
+            let own = wishes
+                .iter()
+                .filter(|w| (w.frontend, w.proto) == (frontend, proto) && w.service.name == winner.service.name);
+            if let Some(wish) = own.max_by_key(|wish| wish.last) {
+                given.entry((&wish.service.name, wish.port)).or_default().insert(frontend, wish.answer);
+            }
+        }
+        served().map(|service| (service.name.clone(), self.service(service, &given))).collect()
+    }
+
+    fn service(
+        &self,
+        service: &Service,
+        given: &BTreeMap<(&ObjectName, usize), BTreeMap<FrontendAddr, Answer>>,
+    ) -> DesiredService {
+        let mut ports = Vec::new();
+        for (index, port) in service.ports.iter().enumerate() {
+            let Some(frontends) = given.get(&(&service.name, index)) else { continue };
+            let mut backends = self.backends(service, port, frontends, true);
+            backends.extend(self.backends(service, port, frontends, false));
+            let mut sources = service.source_ranges.clone();
+            let open = |v4: bool| service.source_ranges.iter().any(|r| r.addr().is_ipv4() == v4 && r.prefix_len() == 0);
+            sources.retain(|range| !open(range.addr().is_ipv4()));
+            if !frontends.values().any(|answer| answer.restricted) {
+                sources.clear();
+            }
+            ports.push(DesiredPort {
+                port_name: port.name.clone(),
+                proto: port.proto,
+                frontends: frontends.clone(),
+                affinity_s: service.affinity_s,
+                sources,
+                backends,
+            });
+        }
+        let guards = if ports.is_empty() { BTreeSet::new() } else { self.guards(service) };
+        DesiredService { name: service.name.clone(), ports, guards, health_check: self.health_check(service) }
+    }
+
+    fn wishes<'a>(&self, service: &'a Service) -> Vec<Wish<'a>> {
+        let mut wishes = Vec::new();
+        let families: Vec<bool> = service.cluster_ips.iter().map(IpAddr::is_ipv4).collect();
+        for (index, port) in service.ports.iter().enumerate() {
+            let mut wish = |ip: IpAddr, number: u16, scope: u8, answer: Answer, rank: u8, last: u8| {
+                if families.contains(&ip.is_ipv4()) {
+                    let frontend = FrontendAddr { ip, port: number, scope };
+                    wishes.push(Wish { service, port: index, frontend, proto: port.proto, answer, rank, last });
+                }
+            };
+            let open = Answer { set: EndpointSet::Cluster, restricted: false };
+            if let Some(number) = port.node_port {
+                for any in ["0.0.0.0", "::"] {
+                    wish(any.parse().unwrap(), number, scope::BIND, open, 2, 0);
+                }
+                for &ip in self.addresses.iter().filter(|ip| self.answers_node_ports(**ip)) {
+                    wish(ip, number, if ip.is_loopback() { scope::HOST } else { scope::INTERNAL }, open, 2, 0);
+                }
+            }
+            for &ip in &service.cluster_ips {
+                let local = service.internal_policy == TrafficPolicy::Local;
+                let set = if local { EndpointSet::Local } else { EndpointSet::Cluster };
+                wish(ip, port.port, scope::INTERNAL, Answer { set, restricted: false }, 0, 1);
+            }
+            for ip in service.external_ips.iter().copied().filter(|ip| self.allows(*ip)) {
+                if !self.is_api_server(ip, port) {
+                    wish(ip, port.port, scope::INTERNAL, open, 1, 2);
+                }
+            }
+            for &ip in &service.ingress_ips {
+                let own: Vec<_> = service.source_ranges.iter().filter(|r| r.addr().is_ipv4() == ip.is_ipv4()).collect();
+                let restricted = !own.is_empty() && !own.iter().any(|range| range.prefix_len() == 0);
+                if !self.is_api_server(ip, port) {
+                    wish(ip, port.port, scope::INTERNAL, Answer { set: EndpointSet::Cluster, restricted }, 1, 3);
+                }
+            }
+        }
+        wishes
+    }
+
+    fn answers_node_ports(&self, ip: IpAddr) -> bool {
+        match &self.config.nodeport_addresses {
+            NodePortAddresses::Primary => {
+                let known = self.node.addresses.iter().any(|own| own.is_ipv4() == ip.is_ipv4());
+                !ip.is_loopback() && (!known || self.node.addresses.contains(&ip))
+            }
+            NodePortAddresses::Prefixes(prefixes) if ip.is_loopback() => {
+                prefixes.iter().any(|prefix| prefix.network().is_loopback() && prefix.contains(&ip))
+            }
+            NodePortAddresses::Prefixes(prefixes) => {
+                let known = prefixes.iter().any(|prefix| prefix.addr().is_ipv4() == ip.is_ipv4());
+                !known || prefixes.iter().any(|prefix| prefix.contains(&ip))
+            }
+        }
+    }
+
+    fn allows(&self, ip: IpAddr) -> bool {
+        match &self.config.external_ips {
+            ExternalIps::All => true,
+            ExternalIps::None => false,
+            ExternalIps::Within(prefixes) => prefixes.iter().any(|prefix| prefix.contains(&ip)),
+        }
+    }
+
+    fn is_api_server(&self, ip: IpAddr, port: &ServicePort) -> bool {
+        port.proto == Proto::Tcp && self.config.api_servers.contains(&SocketAddr::new(ip, port.port))
+    }
+
+    fn guards(&self, service: &Service) -> BTreeSet<IpAddr> {
+        let others = || self.services.values().filter(|s| s.kind == ServiceKind::ClusterIp && !s.ports.is_empty());
+        let age = |s: &Service| (s.created_s, s.name.clone());
+        let is_external = |ip: IpAddr| {
+            others().any(|other| {
+                let has_family = other.cluster_ips.iter().any(|own| own.is_ipv4() == ip.is_ipv4());
+                let external = other.external_ips.contains(&ip) && self.allows(ip);
+                let any_port = other.ports.iter().any(|port| !self.is_api_server(ip, port));
+                has_family && any_port && (external || other.ingress_ips.contains(&ip))
+            })
+        };
+        let mut guards: BTreeSet<IpAddr> = service.cluster_ips.iter().copied().collect();
+        guards.retain(|ip| !self.addresses.contains(ip) && !self.node.addresses.contains(ip) && !is_external(*ip));
+        guards.retain(|ip| {
+            others().filter(|other| other.cluster_ips.contains(ip)).all(|other| age(service) <= age(other))
+        });
+        guards
+    }
+
+    fn is_local(&self, endpoint: &Endpoint) -> bool {
+        endpoint.node.as_deref() == Some(&*self.config.node_name)
+    }
+
+    fn health_check(&self, service: &Service) -> Option<HealthCheck> {
+        let v4 = service.cluster_ips.first()?.is_ipv4();
+        let port = service.health_check_port?;
+        let mut names: Vec<_> = self.slices_of(service).flat_map(|slice| &slice.ports).collect();
+        names.sort_by(|a, b| (&a.name, a.proto).cmp(&(&b.name, b.proto)));
+        let mut local = BTreeSet::new();
+        for name in names {
+            let all = self.endpoints(service, &name.name, name.proto, v4);
+            local.extend(all.into_iter().filter(|(_, e)| e.ready && self.is_local(e)).map(|(at, _)| at.ip()));
+        }
+        Some(HealthCheck { port, local_endpoints: local.len() })
+    }
+
+    fn slices_of(&self, service: &Service) -> impl Iterator<Item = &EndpointSlice> {
+        let name = service.name.clone();
+        self.slices.values().filter(move |s| s.name.namespace == name.namespace && s.service == name.name)
+    }
+
+    /// Each endpoint of a port once.
+    fn endpoints(&self, service: &Service, name: &str, proto: Proto, v4: bool) -> Vec<(SocketAddr, &Endpoint)> {
+        let mut all = Vec::new();
+        for slice in self.slices_of(service) {
+            for port in slice.ports.iter().filter(|p| *p.name == *name && p.proto == proto) {
+                for endpoint in slice.endpoints.iter().filter(|e| e.address.is_ipv4() == v4) {
+                    all.extend(port.port.map(|number| (SocketAddr::new(endpoint.address, number), endpoint)));
+                }
+            }
+        }
+        let usable = |e: &Endpoint| (!e.terminating, e.ready, !e.ready && e.serving && e.terminating);
+        all.sort_by_key(|(at, e)| (*at, Reverse(usable(e))));
+        all.dedup_by_key(|(at, _)| *at);
+        all
     }
 
     fn backends(
@@ -72,37 +243,61 @@ impl Oracle {
         service: &Service,
         port: &ServicePort,
         frontends: &BTreeMap<FrontendAddr, Answer>,
+        v4: bool,
     ) -> Vec<DesiredBackend> {
-        let mut backends = Vec::new();
-        for slice in self.slices.values() {
-            if slice.name.namespace != service.name.namespace || slice.service != service.name.name {
-                continue;
-            }
-            for slice_port in slice.ports.iter().filter(|p| p.name == port.name && p.proto == port.proto) {
-                for endpoint in &slice.endpoints {
-                    let state = match (endpoint.ready, endpoint.serving, endpoint.terminating) {
-                        (true, _, _) => backend_state::READY,
-                        (false, true, true) => backend_state::TERMINATING,
-                        _ => backend_state::NOT_READY,
-                    };
-                    let reachable = frontends.keys().any(|f| f.ip.is_ipv4() == endpoint.address.is_ipv4());
-                    if let (Some(number), true) = (slice_port.port, reachable) {
-                        backends.push(DesiredBackend {
-                            ip: endpoint.address,
-                            port: number,
-                            state,
-                            in_cluster: endpoint.ready,
-                            in_local: false,
-                            node: endpoint.node.clone(),
-                        });
-                    }
-                }
+        let leading: Vec<_> =
+            frontends.iter().filter(|(f, _)| f.ip.is_ipv4() == v4 && f.scope != scope::BIND).collect();
+        if leading.is_empty() {
+            return Vec::new();
+        }
+        let asked = |set: EndpointSet| leading.iter().any(|(_, answer)| answer.set == set);
+        let all = self.endpoints(service, &port.name, port.proto, v4);
+        let ready: Vec<&Endpoint> = all.iter().map(|(_, e)| *e).filter(|e| e.ready).collect();
+        let mut cluster = self.nearest(&ready);
+        let fallback = |e: &Endpoint| !e.ready && e.serving && e.terminating;
+        if ready.is_empty() {
+            cluster = all.iter().map(|(_, e)| *e).filter(|e| fallback(e)).collect();
+        }
+        let mut local: Vec<&Endpoint> = ready.iter().copied().filter(|e| self.is_local(e)).collect();
+        if local.is_empty() {
+            local = all.iter().map(|(_, e)| *e).filter(|e| fallback(e) && self.is_local(e)).collect();
+        }
+        let is_in = |set: &[&Endpoint], e: &Endpoint| set.iter().any(|other| std::ptr::eq(*other, e));
+        all.iter()
+            .map(|(at, e)| DesiredBackend {
+                ip: at.ip(),
+                port: at.port(),
+                state: match (e.ready, e.serving, e.terminating) {
+                    (true, _, _) => backend_state::READY,
+                    (false, true, true) => backend_state::TERMINATING,
+                    _ => backend_state::NOT_READY,
+                },
+                in_cluster: asked(EndpointSet::Cluster) && is_in(&cluster, e),
+                in_local: asked(EndpointSet::Local) && is_in(&local, e),
+                node: e.node.clone(),
+            })
+            .collect()
+    }
+
+    /// What topology hints leave of the ready endpoints.
+    fn nearest<'a>(&self, ready: &[&'a Endpoint]) -> Vec<&'a Endpoint> {
+        let nodes = |e: &Endpoint| e.hints.as_ref().map(|h| h.nodes.clone()).unwrap_or_default();
+        let zones = |e: &Endpoint| e.hints.as_ref().map(|h| h.zones.clone()).unwrap_or_default();
+        if ready.iter().all(|e| !nodes(e).is_empty()) {
+            let here: Vec<_> = ready.iter().copied().filter(|e| nodes(e).contains(&self.config.node_name)).collect();
+            if !here.is_empty() {
+                return here;
             }
         }
-        let rank = |b: &DesiredBackend| (b.state == backend_state::READY, b.state == backend_state::TERMINATING);
-        backends.sort_by_key(|b| (b.ip, b.port, Reverse(rank(b))));
-        backends.dedup_by_key(|b| (b.ip, b.port));
-        backends
+        if let Some(zone) = &self.node.zone
+            && ready.iter().all(|e| !zones(e).is_empty())
+        {
+            let here: Vec<_> = ready.iter().copied().filter(|e| zones(e).contains(zone)).collect();
+            if !here.is_empty() {
+                return here;
+            }
+        }
+        ready.to_vec()
     }
 }
 

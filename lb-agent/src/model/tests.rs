@@ -1,14 +1,12 @@
-//! Objects in, frontends and backends out; and the incremental model against the naive one.
+//! Objects in, frontends and backends out.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
-use lb_common::abi::{Proto, backend_state};
-use proptest::prelude::*;
-
-use super::{Model, oracle::Oracle};
+use super::{Model, ModelConfig};
 use crate::event::{
     Endpoint, EndpointSlice, Event, FullList, ObjectName, Service, ServiceKind, ServicePort, SlicePort,
 };
+use lb_common::abi::{Proto, backend_state};
 
 fn name(name: &str) -> ObjectName {
     ObjectName::new("default", name)
@@ -72,7 +70,14 @@ fn endpoint(text: &str) -> Endpoint {
 }
 
 fn model(services: Vec<Service>, slices: Vec<EndpointSlice>) -> Model {
-    let mut model = Model::default();
+    of_node(ModelConfig { node_name: "n1".into(), ..ModelConfig::default() }, services, slices)
+}
+
+/// One that knows its node as well: which has no address.
+fn of_node(config: ModelConfig, services: Vec<Service>, slices: Vec<EndpointSlice>) -> Model {
+    let mut model = Model::new(config);
+    model.apply(Event::NodeDeleted);
+    model.apply(Event::AddressesChanged(BTreeSet::new()));
     model.apply(Event::ServicesReset(services.into()));
     model.apply(Event::SlicesReset(slices.into()));
     model
@@ -181,7 +186,7 @@ fn every_combination_of_conditions_has_its_state() {
 }
 
 #[test]
-fn an_endpoint_in_two_slices_counts_once_and_the_readier_entry_wins() {
+fn an_endpoint_in_two_slices_counts_once_and_the_entry_that_does_not_terminate_wins() {
     for order in [["a", "b"], ["b", "a"]] {
         let [first, second] = order;
         let model = model(
@@ -191,7 +196,7 @@ fn an_endpoint_in_two_slices_counts_once_and_the_readier_entry_wins() {
                 slice(second, "web", &["80/tcp"], &["10.0.0.1", "10.0.0.2 terminating"]),
             ],
         );
-        assert_eq!(table(&model, "web"), ["/tcp 10.96.0.10:80 -> 10.0.0.1:80,[10.0.0.2:80 terminating]"]);
+        assert_eq!(table(&model, "web"), ["/tcp 10.96.0.10:80 -> 10.0.0.1:80,[10.0.0.2:80 not-ready]"]);
     }
 }
 
@@ -242,10 +247,8 @@ fn the_older_of_two_services_holds_an_address_and_the_other_gets_it_afterwards()
     let conflicts: Vec<_> = model.conflicts().map(|conflict| conflict.to_string()).collect();
     assert_eq!(
         conflicts,
-        [
-            "Service default/a: spec.clusterIP: 10.96.0.10:80 TCP is held by Service default/b (older, or first by name); \
-          change one of them"
-        ]
+        ["Service default/a: spec.clusterIPs[0]: 10.96.0.10:80 TCP is held by Service default/b (its clusterIP, or \
+             older, or first by name); change one of them"]
     );
 
     assert_eq!(model.apply(Event::ServiceDeleted(name("b"))), [name("a"), name("b")].into());
@@ -311,105 +314,14 @@ fn events_that_change_nothing_for_a_service_do_not_touch_it() {
 }
 
 #[test]
-fn the_model_is_in_sync_once_both_full_lists_were_seen() {
+fn the_model_is_in_sync_once_both_full_lists_the_node_and_its_addresses_were_seen() {
     let mut model = Model::default();
     model.apply(Event::ServiceApplied(service("web", &["10.96.0.10"], &["80/tcp"])));
     model.apply(Event::SlicesReset(vec![].into()));
     assert!(!model.in_sync());
     model.apply(Event::ServicesReset(vec![].into()));
+    model.apply(Event::NodeDeleted);
+    assert!(!model.in_sync());
+    model.apply(Event::AddressesChanged(BTreeSet::new()));
     assert!(model.in_sync());
-}
-
-fn any_name() -> impl Strategy<Value = ObjectName> {
-    (0..2_u8, 0..4_u8).prop_map(|(namespace, name)| ObjectName::new(format!("ns{namespace}"), format!("o{name}")))
-}
-
-fn any_proto() -> impl Strategy<Value = Proto> {
-    prop_oneof![Just(Proto::Tcp), Just(Proto::Udp)]
-}
-
-fn any_address(prefix: &'static str) -> impl Strategy<Value = IpAddr> {
-    let v6 = if prefix == "10.96.0" { "fd96::" } else { "fd00::" };
-    (any::<bool>(), 1..4_u8).prop_map(
-        move |(v4, host)| {
-            if v4 { ip(&format!("{prefix}.{host}")) } else { ip(&format!("{v6}{host}")) }
-        },
-    )
-}
-
-fn any_service() -> impl Strategy<Value = Service> {
-    let kind = prop_oneof![4 => Just(ServiceKind::ClusterIp), 1 => Just(ServiceKind::Headless)];
-    let ips = prop::collection::btree_set(any_address("10.96.0"), 0..3);
-    // The name comes from the number, so that neither appears twice with one protocol, as the source ensures.
-    let ports = prop::collection::btree_set((any_proto(), 1..4_u16), 0..4);
-    (any_name(), 0..3_i64, kind, ips, ports).prop_map(|(name, created_s, kind, ips, ports)| Service {
-        created_s,
-        kind,
-        cluster_ips: ips.into_iter().collect(),
-        ports: ports
-            .into_iter()
-            .map(|(proto, port)| ServicePort { name: format!("p{port}").into(), proto, port, node_port: None })
-            .collect(),
-        ..Service::named(name)
-    })
-}
-
-fn any_endpoint() -> impl Strategy<Value = Endpoint> {
-    let node = prop::option::of(prop_oneof![Just("n1"), Just("n2")]);
-    (any_address("10.0.0"), any::<[bool; 3]>(), node).prop_map(|(address, [ready, serving, terminating], node)| {
-        Endpoint { address, ready, serving, terminating, node: node.map(Into::into), zone: None, hints: None }
-    })
-}
-
-fn any_slice() -> impl Strategy<Value = EndpointSlice> {
-    let port = (1..4_u8, any_proto(), prop::option::weighted(0.9, 8080..8083_u16));
-    let port = port.prop_map(|(name, proto, port)| SlicePort { name: format!("p{name}").into(), proto, port });
-    let endpoints = prop::collection::vec(any_endpoint(), 0..4);
-    (any_name(), 0..4_u8, prop::collection::vec(port, 0..3), endpoints).prop_map(|(name, service, ports, endpoints)| {
-        EndpointSlice { name, service: format!("o{service}").into(), ports, endpoints }
-    })
-}
-
-fn any_list<T: Clone + std::fmt::Debug>(object: impl Strategy<Value = T>) -> impl Strategy<Value = FullList<T>> {
-    (prop::collection::vec(object, 0..6), prop::collection::vec(any_name(), 0..3))
-        .prop_map(|(objects, unreadable)| FullList { objects, unreadable })
-}
-
-fn any_event() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        6 => any_service().prop_map(Event::ServiceApplied),
-        3 => any_name().prop_map(Event::ServiceDeleted),
-        1 => any_list(any_service()).prop_map(Event::ServicesReset),
-        6 => any_slice().prop_map(Event::SliceApplied),
-        3 => any_name().prop_map(Event::SliceDeleted),
-        1 => any_list(any_slice()).prop_map(Event::SlicesReset),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_incremental_model_says_what_the_naive_one_says(events in prop::collection::vec(any_event(), 1..40)) {
-        let (mut model, mut oracle) = (Model::default(), Oracle::default());
-        let mut before = oracle.desired();
-        for event in events {
-            oracle.apply(event.clone());
-            let dirty = model.apply(event.clone());
-            let after = oracle.desired();
-            for namespace in 0..2 {
-                for object in 0..4 {
-                    let name = ObjectName::new(format!("ns{namespace}"), format!("o{object}"));
-                    let expected = after.get(&name).map(|service| service.ports.clone()).unwrap_or_default();
-                    prop_assert_eq!(model.desired(&name).ports, expected, "{} after {:?}", name, event);
-                    let changed = before.get(&name) != after.get(&name);
-                    prop_assert!(!changed || dirty.contains(&name), "{} changed by {:?}", name, event);
-                }
-            }
-            before = after;
-            if let Event::ServiceApplied(_) | Event::SliceApplied(_) = event {
-                prop_assert!(model.apply(event).is_empty());
-            }
-        }
-    }
 }

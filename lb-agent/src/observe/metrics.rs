@@ -95,7 +95,7 @@ impl Collector for StateMetrics {
             ("lb_services", "Services that are served", count(state.services)),
             ("lb_services_failing", "Services whose last map write failed and is tried again", count(state.failing)),
             ("lb_services_not_fitting", "Services not up to date because a map is full", count(state.not_fitting)),
-            ("lb_service_conflicts", "Addresses and ports that another Service holds", count(state.conflicts)),
+            ("lb_service_conflicts", "Addresses that Services name and do not get", count(state.conflicts)),
         ];
         for (name, help, value) in gauges {
             gauge(&mut encoder, name, help, value)?;

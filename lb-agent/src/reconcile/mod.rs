@@ -32,7 +32,7 @@ use crate::{
         store::{MapStore, StoreError},
     },
     event::{Event, ObjectName},
-    model::Model,
+    model::{Model, ModelConfig},
     plan::Plan,
 };
 
@@ -107,8 +107,8 @@ impl<S: MapStore> Reconciler<S> {
     ///
     /// # Errors
     /// The maps cannot be read.
-    pub fn new(store: S) -> Result<Self, StoreError> {
-        Self::with_clock(store, SystemClock)
+    pub fn new(store: S, model: ModelConfig) -> Result<Self, StoreError> {
+        Self::with_clock(store, SystemClock, model)
     }
 }
 
@@ -117,10 +117,10 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
     ///
     /// # Errors
     /// The maps cannot be read.
-    pub fn with_clock(store: S, clock: C) -> Result<Self, StoreError> {
+    pub fn with_clock(store: S, clock: C, model: ModelConfig) -> Result<Self, StoreError> {
         let plan = Plan::adopt(Snapshot::read(&store)?);
         Ok(Self {
-            model: Model::default(),
+            model: Model::new(model),
             plan,
             store,
             clock,
@@ -180,7 +180,9 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
     /// Only when in sync: while the first lists arrive, who holds an address may change with each event.
     fn note_conflicts(&mut self) {
         if std::mem::take(&mut self.conflicts_stale) {
-            for conflict in self.conflicts.update(self.model.conflicts()) {
+            let conflicts = self.model.conflicts().map(|conflict| conflict.to_string());
+            let refusals = self.model.refusals().map(ToString::to_string);
+            for conflict in self.conflicts.update(conflicts.chain(refusals)) {
                 tracing::warn!("{conflict}");
             }
         }

@@ -27,18 +27,19 @@ use self::{source::Source, termination::Termination};
 use crate::{
     EBPF_OBJECT, VERSION,
     cli::{Failure, RunArgs},
-    config::{self, Devices, NodePortAddresses, Surroundings},
+    config::{self, Devices, Surroundings},
     datapath::{
         bpf::{Datapath, Note, Options, SelfTester, StatusWriter},
         store::Capacity,
     },
+    model::ModelConfig,
     observe::{
         Identity, Observer, Problem, State, agent_status,
         http::{health_routes, metrics_routes, serve},
         metrics::{Metrics, ReadCounters},
     },
     reconcile::{self, Reconciler, Update},
-    watch::Message,
+    watch::{Message, addresses::Addresses},
 };
 
 /// Messages that may wait for the reconcile loop. Only bounds memory: a slower loop makes the source wait.
@@ -57,6 +58,8 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     let runtime = runtime()?;
     // Before the kernel is touched: a wrong path ends the agent with nothing changed.
     let source = runtime.block_on(Source::open(&source))?;
+    let addresses = Addresses::open().map_err(|error| unexpected(error, "watching this node's addresses"))?;
+    let model = config::model(&args, node, source.api_servers());
     let mut datapath = open_datapath(&args)?;
     let source = source.adopting(&mut datapath)?;
     let observer = Observer::default();
@@ -67,15 +70,16 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     let failed = selftest::note(&observer, || datapath.self_test()).is_err();
     let tester = failed.then(|| datapath.self_tester()).transpose()?;
     let termination = termination::start(&mut datapath, args.terminate_tcp, &observer);
-    runtime.block_on(operate(&args, Parts { source, datapath, tester, termination, observer, record }))
+    let parts = Parts { source, addresses, model, datapath, tester, termination, observer, record };
+    runtime.block_on(operate(&args, parts))
 }
 
 fn announce(args: &RunArgs, node: &str) {
     info!(version = VERSION, node, pid = std::process::id(), "starting");
-    if args.devices != Devices::None || args.nodeport_addresses != NodePortAddresses::Primary {
+    if args.devices != Devices::None {
         info!(
-            "--devices and --nodeport-addresses have no effect yet: this version serves ClusterIPs to processes on this \
-             node; the packet layer and NodePort come with a later one"
+            "--devices has no effect yet: this version serves processes on this node; the packet layer comes with a \
+             later one"
         );
     }
 }
@@ -122,6 +126,8 @@ fn log_notes(notes: &[Note]) {
 /// What the start has made ready.
 struct Parts {
     source: Source,
+    addresses: Addresses,
+    model: ModelConfig,
     datapath: Datapath,
     /// Where the self-test has to be repeated.
     tester: Option<SelfTester>,
@@ -132,7 +138,7 @@ struct Parts {
 
 /// Everything after the start: source, reconcile loop, HTTP servers, status, until a signal comes.
 async fn operate(args: &RunArgs, parts: Parts) -> Result<(), Failure> {
-    let Parts { source, datapath, tester, termination, observer, record } = parts;
+    let Parts { source, addresses, model, datapath, tester, termination, observer, record } = parts;
     let signal = end_signal()?;
     serve_http(args, &datapath, &observer)?;
     tokio::spawn(record.keep(observer.clone()));
@@ -140,8 +146,9 @@ async fn operate(args: &RunArgs, parts: Parts) -> Result<(), Failure> {
     if let Some(mut tester) = tester {
         tokio::spawn(selftest::repeat(observer.clone(), move || tester.run()));
     }
-    let mut reconciling = Reconciling::start(datapath, messages, observer, termination)?;
-    let source = source::ended(tokio::spawn(source.run(sender)));
+    let mut reconciling = Reconciling::start(datapath, model, messages, observer, termination)?;
+    let addresses = source::ended("watch on this node's addresses", tokio::spawn(addresses.run(sender.clone())));
+    let source = source::ended("source of Services and endpoints", tokio::spawn(source.run(sender)));
     let result = tokio::select! {
         name = signal => {
             info!(signal = name, "stopping; programs and maps stay in place, and traffic goes on with the last state");
@@ -149,6 +156,7 @@ async fn operate(args: &RunArgs, parts: Parts) -> Result<(), Failure> {
         }
         () = reconciling.ended() => Ok(()),
         failure = source => Err(failure),
+        failure = addresses => Err(failure),
     };
     // The source ends also when the loop has: then the loop's own failure is the one to tell.
     reconciling.stop().and(result)
@@ -166,6 +174,7 @@ struct Reconciling {
 impl Reconciling {
     fn start(
         datapath: Datapath,
+        model: ModelConfig,
         messages: mpsc::Receiver<Message>,
         observer: Observer,
         termination: Termination,
@@ -174,7 +183,7 @@ impl Reconciling {
         let (alive_here, alive) = oneshot::channel();
         let body = move || {
             let _alive = alive_here;
-            reconcile_until(datapath, messages, &observer, termination, stopped)
+            reconcile_until(datapath, model, messages, &observer, termination, stopped)
         };
         let thread = std::thread::Builder::new().name("reconcile".to_owned()).spawn(body);
         let thread = thread.map_err(|error| unexpected(error, "starting the reconcile thread"))?;
@@ -268,12 +277,14 @@ impl Record {
 /// The reconcile thread.
 fn reconcile_until(
     mut datapath: Datapath,
+    model: ModelConfig,
     messages: mpsc::Receiver<Message>,
     observer: &Observer,
     mut termination: Termination,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), Failure> {
-    let reconciler = Reconciler::new(datapath.store_mut()).map_err(|error| unexpected(error, "adopting the maps"))?;
+    let reconciler = Reconciler::new(datapath.store_mut(), model);
+    let reconciler = reconciler.map_err(|error| unexpected(error, "adopting the maps"))?;
     let tell = |update| match update {
         Update::Source(status) => observer.update(|state| state.take_source(status, SystemTime::now())),
         Update::Maps(mut report) => {

@@ -1,5 +1,7 @@
 //! The agent's source of Services and endpoints: which one, and what is done when it ends. It should not: an agent
-//! without one would go on with the last state for ever and look well.
+//! without one would go on with the last state for ever and look well. The same goes for the watch on this node's addresses.
+
+use std::{collections::BTreeSet, io, net::SocketAddr};
 
 use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::warn;
@@ -22,7 +24,7 @@ impl Source {
     /// Contacts no server: one that is out of reach is no error of the configuration.
     pub(super) async fn open(config: &SourceConfig) -> Result<Self, Failure> {
         match config {
-            SourceConfig::Manifests(directory) => manifests::Source::open(directory)
+            SourceConfig::Manifests { directory, node_name } => manifests::Source::open(directory, node_name)
                 .map(|source| Self::Manifests(Box::new(source)))
                 .map_err(|error| Failure::new(Exit::Config, error)),
             SourceConfig::Kubernetes(options) => {
@@ -50,23 +52,33 @@ impl Source {
         }
     }
 
+    /// The API servers in use, as far as their addresses are known.
+    pub(super) fn api_servers(&self) -> BTreeSet<SocketAddr> {
+        match self {
+            Self::Kubernetes(source) => source.server_addresses(),
+            Self::Manifests(_) => BTreeSet::new(),
+        }
+    }
+
     /// Sends what there is into `messages`, until that is closed.
-    pub(super) async fn run(self, messages: mpsc::Sender<Message>) {
+    pub(super) async fn run(self, messages: mpsc::Sender<Message>) -> io::Result<()> {
         match self {
             Self::Kubernetes(source) => source.run(messages).await,
             Self::Manifests(source) => source.run(messages).await,
         }
+        Ok(())
     }
 }
 
-/// Completes when the source has ended, for whatever reason, with what the agent ends with.
-pub(super) async fn ended(source: JoinHandle<()>) -> Failure {
+/// Completes when the source called `what` has ended, for whatever reason, with what the agent ends with.
+pub(super) async fn ended(what: &str, source: JoinHandle<io::Result<()>>) -> Failure {
     let why = match source.await {
-        Ok(()) => "it ended by itself".to_owned(),
+        Ok(Ok(())) => "it ended by itself".to_owned(),
+        Ok(Err(error)) => error.to_string(),
         Err(error) => error.to_string(),
     };
     anyhow::anyhow!(
-        "the source of Services and endpoints is dead: {why}. Traffic goes on with the last state; start the agent again \
+        "the {what} is dead: {why}. Traffic goes on with the last state; start the agent again \
          (in a DaemonSet that happens by itself), and report this"
     )
     .into()
@@ -78,11 +90,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_source_that_ends_or_panics_ends_the_agent_with_status_1_and_the_reason() {
-        let failure = ended(tokio::spawn(async {})).await;
+        let failure = ended("source", tokio::spawn(async { Ok(()) })).await;
         assert_eq!(failure.exit, Exit::Unexpected);
         assert!(failure.to_string().contains("it ended by itself"), "{failure}");
-        let failure = ended(tokio::spawn(async { panic!("no such slice") })).await;
+        let failure = ended("source", tokio::spawn(async { panic!("no such slice") })).await;
         assert_eq!(failure.exit, Exit::Unexpected);
         assert!(failure.to_string().contains("no such slice"), "{failure}");
+        let failure = ended("source", tokio::spawn(async { Err(io::Error::other("no socket")) })).await;
+        assert!(failure.to_string().starts_with("the source is dead: no socket."), "{failure}");
     }
 }

@@ -1,9 +1,11 @@
-//! Where Services and endpoints come from: the only place that knows Kubernetes objects and clients.
+//! Where Services and endpoints come from, and what is known of this node: the only place that knows Kubernetes objects and
+//! clients.
 //!
 //! A source turns what it sees into [`Event`]s and tells how it is doing by [`SourceStatus`], both as [`Message`]s into
 //! one bounded channel: when the receiver is slow, the source waits. It decides nothing about Services (that is
 //! [`crate::model`]'s part) and is told nothing back.
 
+pub mod addresses;
 mod convert;
 mod intern;
 pub mod kube;

@@ -10,6 +10,7 @@ pub(super) enum Kind {
     Service,
     EndpointSlice,
     Endpoints,
+    Node,
 }
 
 impl fmt::Display for Kind {
@@ -18,6 +19,7 @@ impl fmt::Display for Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Endpoints => "Endpoints",
+            Self::Node => "Node",
         })
     }
 }
@@ -38,7 +40,11 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.name)
+        match self.kind {
+            // The one kind that is in no namespace.
+            Kind::Node => write!(f, "{} {}", self.kind, self.name.name),
+            _ => write!(f, "{} {}", self.kind, self.name),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeSet,
     rc::Rc,
     time::{Duration, Instant, SystemTime},
 };
@@ -10,11 +11,15 @@ use std::{
 use lb_agent::{
     datapath::{dump::dump, faulty::FaultyStore, sim::SimStore, snapshot::Snapshot, store::Capacity},
     event::Event,
+    model::ModelConfig,
     reconcile::{Clock, Reconciler, Report, Step},
 };
 
 /// Room for everything that a test does not want to be short of.
 pub(crate) const ROOMY: Capacity = Capacity { frontends: 1_000, backends: 4_000, slots: 8_000 };
+
+/// The node that the agent is on.
+pub(crate) const NODE: &str = "n1";
 
 /// A clock that stands still until it is moved.
 #[derive(Clone, Debug)]
@@ -48,25 +53,30 @@ impl Faults {
 pub(crate) struct Agent {
     reconciler: Option<Reconciler<FaultyStore<SimStore>, HandClock>>,
     clock: HandClock,
+    config: ModelConfig,
 }
 
 impl Agent {
     /// On a node with empty maps.
     pub(crate) fn start(capacity: Capacity, faults: Faults) -> Self {
         let store = FaultyStore::new(SimStore::new(faults.seed, capacity), faults.percent, faults.seed);
-        Self::adopt(store, HandClock(Rc::new(Cell::new(Instant::now()))))
+        let config = ModelConfig { node_name: NODE.into(), ..ModelConfig::default() };
+        Self::adopt(store, HandClock(Rc::new(Cell::new(Instant::now()))), config)
     }
 
-    fn adopt(store: FaultyStore<SimStore>, clock: HandClock) -> Self {
-        let reconciler = Reconciler::with_clock(store, clock.clone()).expect("simulated maps can be read");
-        Self { reconciler: Some(reconciler), clock }
+    /// Nothing is known of the node but that it has no address; who knows better says so afterwards.
+    fn adopt(store: FaultyStore<SimStore>, clock: HandClock, config: ModelConfig) -> Self {
+        let reconciler = Reconciler::with_clock(store, clock.clone(), config.clone());
+        let mut agent = Self { reconciler: Some(reconciler.expect("simulated maps can be read")), clock, config };
+        agent.receive([Event::NodeDeleted, Event::AddressesChanged(BTreeSet::new())]);
+        agent
     }
 
     /// The agent is gone, and another comes. In between, something may happen to the maps.
     pub(crate) fn restart(&mut self, meanwhile: impl FnOnce(&mut FaultyStore<SimStore>)) {
         let mut store = self.reconciler.take().expect("there is always an agent").into_store();
         meanwhile(&mut store);
-        *self = Self::adopt(store, self.clock.clone());
+        *self = Self::adopt(store, self.clock.clone(), self.config.clone());
     }
 
     /// Takes events in and writes nothing yet.

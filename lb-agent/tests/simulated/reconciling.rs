@@ -2,6 +2,7 @@
 //! is said about all that.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
@@ -9,6 +10,7 @@ use std::{
 use lb_agent::{
     datapath::{faulty::FaultyStore, sim::SimStore, store::Capacity},
     event::{Endpoint, EndpointSlice, Event, Node, ObjectName, Service, ServicePort, SlicePort},
+    model::ModelConfig,
     reconcile::{Reconciler, Report, Step, Update, run},
     watch::{Message, SourceKind, SourceStatus},
 };
@@ -242,7 +244,7 @@ fn a_node_is_going_away_when_its_object_says_so_or_is_gone_after_it_was_there() 
 #[tokio::test]
 async fn the_loop_follows_the_channel_retries_by_itself_and_leaves_the_maps_at_its_end() {
     let store = FaultyStore::new(SimStore::new(1, ROOMY), 10, 3);
-    let reconciler = Reconciler::new(store).unwrap();
+    let reconciler = Reconciler::new(store, ModelConfig::default()).unwrap();
     let (tx, rx) = mpsc::channel(4);
     let (tell, mut updates) = mpsc::unbounded_channel();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -256,7 +258,8 @@ async fn the_loop_follows_the_channel_retries_by_itself_and_leaves_the_maps_at_i
         last_error: None,
         problems: Vec::new(),
     };
-    for event in lists(50) {
+    let node = [Event::NodeDeleted, Event::AddressesChanged(BTreeSet::new())];
+    for event in node.into_iter().chain(lists(50)) {
         tx.send(Message::Event(event)).await.unwrap();
     }
     tx.send(Message::Status(status.clone())).await.unwrap();

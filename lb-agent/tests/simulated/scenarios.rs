@@ -20,7 +20,7 @@ use lb_common::{
 };
 
 use crate::{
-    agent::{Agent, Faults, ROOMY},
+    agent::{Agent, Faults, NODE, ROOMY},
     script::{self, Step},
 };
 
@@ -41,7 +41,7 @@ struct Scenario {
 impl Scenario {
     fn start(capacity: Capacity, faults: Faults) -> Self {
         let agent = Agent::start(capacity, faults);
-        let manifests = InMemory::default();
+        let manifests = InMemory::on(NODE);
         let mut scenario = Self { manifests, agent, connected: true, percent: faults.percent, operations: 0 };
         scenario.list("slices");
         scenario.list("services");
@@ -87,9 +87,9 @@ impl Scenario {
 
     /// One of the two lists is delivered.
     fn list(&mut self, kind: &str) {
-        let [slices, services] = self.manifests.full_lists();
+        let [node, slices, services] = self.manifests.full_lists();
         assert!(matches!((&slices, &services), (Event::SlicesReset(_), Event::ServicesReset(_))));
-        self.agent.receive([if kind == "slices" { slices } else { services }]);
+        self.agent.receive([node, if kind == "slices" { slices } else { services }]);
         self.agent.step();
     }
 

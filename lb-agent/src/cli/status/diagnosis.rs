@@ -83,7 +83,7 @@ fn standing(agent: &AgentFacts) -> Vec<String> {
         }
     };
     several("Services that do not fit", &agent.not_fitting);
-    several("addresses claimed twice", &agent.conflicts);
+    several("addresses that Services do not get", &agent.conflicts);
     several("problems in the source", &agent.source_problems);
     found
 }
@@ -215,7 +215,7 @@ mod tests {
                 "the programs do not work: a connection was let through",
                 "Services that could not be written to the maps, tried again: 3",
                 "Services that do not fit: 2; the first: Service default/a: map is full",
-                "addresses claimed twice: 1; the first: Service default/b: held by Service default/a",
+                "addresses that Services do not get: 1; the first: Service default/b: held by Service default/a",
                 "problems in the source: 1; the first: web.yaml: no",
             ]
         );

@@ -2,6 +2,8 @@
 //! is refused whole with a [`Problem`] that names the field; nothing after this point checks again.
 
 mod endpoints;
+mod external;
+mod node;
 mod service;
 mod slice;
 
@@ -12,6 +14,7 @@ use lb_common::abi::Proto;
 
 pub(super) use self::{
     endpoints::{endpoints, is_mirrored},
+    node::node,
     service::service,
     slice::{MIRRORED_BY, SERVICE_NAME, slice},
 };
@@ -21,10 +24,11 @@ use super::{
 };
 use crate::event::ObjectName;
 
-/// The name in an object's metadata. `None` if it has none, which the API server never lets happen.
+/// The name in an object's metadata; the namespace of a Node is empty. `None` if it has none, which the API server never
+/// lets happen.
 pub(super) fn name(metadata: &ObjectMeta, names: &mut Interner) -> Option<ObjectName> {
     let name = metadata.name.as_deref().filter(|name| !name.is_empty())?;
-    Some(ObjectName { namespace: names.get(metadata.namespace.as_deref()?), name: name.into() })
+    Some(ObjectName { namespace: names.get(metadata.namespace.as_deref().unwrap_or_default()), name: name.into() })
 }
 
 fn key(kind: Kind, metadata: &ObjectMeta, names: &mut Interner) -> Key {

@@ -4,9 +4,9 @@ use std::{collections::HashSet, net::IpAddr};
 
 use k8s_openapi::api::core::v1 as api;
 
-use super::{At, address, has_label, key, port_number, protocol};
+use super::{At, address, external, has_label, key, port_number, protocol};
 use crate::{
-    event::{Service, ServiceKind, ServicePort},
+    event::{ObjectName, Service, ServiceKind, ServicePort},
     watch::{
         intern::Interner,
         problem::{Converted, Key, Kind, Problem},
@@ -22,15 +22,58 @@ pub(in crate::watch) fn service(object: &api::Service, names: &mut Interner) -> 
     let created_s = object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
     let kind = kind(object, &key)?;
     let mut warnings = Vec::new();
-    let (cluster_ips, ports) = match kind {
-        ServiceKind::ClusterIp => {
-            let spec = object.spec.as_ref();
-            (cluster_ips(spec, &key)?, ports(spec, &key, names, &mut warnings)?)
-        }
-        ServiceKind::Headless | ServiceKind::ExternalName | ServiceKind::OtherProxy => (Vec::new(), Vec::new()),
+    let read = match kind {
+        ServiceKind::ClusterIp => served(object, &key, names, &mut warnings)?,
+        ServiceKind::Headless | ServiceKind::ExternalName | ServiceKind::OtherProxy => Service::named(key.name),
     };
-    let service = Service { created_s, kind, cluster_ips, ports, ..Service::named(key.name) };
-    Ok(Converted { object: service, warnings })
+    Ok(Converted { object: Service { created_s, kind, ..read }, warnings })
+}
+
+/// The fields of a Service that has a cluster address. Its type decides only what kube-proxy lets it decide: a node port
+/// or an ingress address that is there counts whatever the type.
+fn served(
+    object: &api::Service,
+    key: &Key,
+    names: &mut Interner,
+    warnings: &mut Vec<Problem>,
+) -> Result<Service, Problem> {
+    let empty = api::ServiceSpec::default();
+    let spec = object.spec.as_ref().unwrap_or(&empty);
+    let cluster_ips = cluster_ips(spec, key)?;
+    let external_policy = external::policy(spec.external_traffic_policy.as_deref(), "spec.externalTrafficPolicy", key)?;
+    let internal_policy = external::policy(spec.internal_traffic_policy.as_deref(), "spec.internalTrafficPolicy", key)?;
+    Ok(Service {
+        ports: ports(spec, key, names, warnings)?,
+        external_ips: external::external_ips(spec, &cluster_ips, key, warnings),
+        ingress_ips: external::ingress_ips(object.status.as_ref(), &cluster_ips, key, warnings),
+        source_ranges: external::source_ranges(spec, key, warnings),
+        internal_policy,
+        external_policy,
+        affinity_s: affinity(spec, key)?,
+        health_check_port: external::health_check_port(spec, external_policy, key, warnings),
+        cluster_ips,
+        ..Service::named(ObjectName::clone(&key.name))
+    })
+}
+
+/// How long a client stays with its backend, in seconds; 0 for not at all. The default and the limits are the API's
+/// (`DefaultClientIPServiceAffinitySeconds`, `MaxClientIPServiceAffinitySeconds`).
+fn affinity(spec: &api::ServiceSpec, key: &Key) -> Result<u32, Problem> {
+    const DEFAULT_S: i32 = 10_800;
+    const MAX_S: u32 = 86_400;
+    match spec.session_affinity.as_deref() {
+        None | Some("" | "None") => return Ok(0),
+        Some("ClientIP") => {}
+        Some(other) => {
+            return Err(key.problem("spec.sessionAffinity", format!("{other:?} is not an affinity (None or ClientIP)")));
+        }
+    }
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = config.and_then(|config| config.timeout_seconds).unwrap_or(DEFAULT_S);
+    u32::try_from(seconds).ok().filter(|s| (1..=MAX_S).contains(s)).ok_or_else(|| {
+        let what = format!("{seconds} is not a number of seconds from 1 to {MAX_S} (a day)");
+        key.problem("spec.sessionAffinityConfig.clientIP.timeoutSeconds", what)
+    })
 }
 
 fn kind(object: &api::Service, key: &Key) -> Result<ServiceKind, Problem> {
@@ -52,9 +95,9 @@ fn kind(object: &api::Service, key: &Key) -> Result<ServiceKind, Problem> {
     }
 }
 
-fn cluster_ips(spec: Option<&api::ServiceSpec>, key: &Key) -> Result<Vec<IpAddr>, Problem> {
-    let single = spec.and_then(|spec| spec.cluster_ip.as_deref()).filter(|text| !text.is_empty());
-    let list = spec.and_then(|spec| spec.cluster_ips.as_deref()).unwrap_or_default();
+fn cluster_ips(spec: &api::ServiceSpec, key: &Key) -> Result<Vec<IpAddr>, Problem> {
+    let single = spec.cluster_ip.as_deref().filter(|text| !text.is_empty());
+    let list = spec.cluster_ips.as_deref().unwrap_or_default();
     let first = single.map(|text| address(text).at(key, || "spec.clusterIP".to_owned())).transpose()?;
     let mut addresses: Vec<IpAddr> = Vec::new();
     for (i, text) in list.iter().enumerate() {
@@ -79,17 +122,17 @@ fn cluster_ips(spec: Option<&api::ServiceSpec>, key: &Key) -> Result<Vec<IpAddr>
 }
 
 fn ports(
-    spec: Option<&api::ServiceSpec>,
+    spec: &api::ServiceSpec,
     key: &Key,
     names: &mut Interner,
     warnings: &mut Vec<Problem>,
 ) -> Result<Vec<ServicePort>, Problem> {
-    let list = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+    let list = spec.ports.as_deref().unwrap_or_default();
     if list.is_empty() {
         return Err(key.problem("spec.ports", "missing: a Service with an address needs at least one port"));
     }
     let mut ports = Vec::with_capacity(list.len());
-    let (mut seen_names, mut seen_ports) = (HashSet::new(), HashSet::new());
+    let (mut seen_names, mut seen_ports, mut seen_node_ports) = (HashSet::new(), HashSet::new(), HashSet::new());
     for (i, port) in list.iter().enumerate() {
         let field = |name: &str| format!("spec.ports[{i}].{name}");
         let name = port.name.as_deref().unwrap_or_default();
@@ -111,7 +154,17 @@ fn ports(
         if !seen_ports.insert((number, proto)) {
             return Err(key.problem(field("port"), format!("{number} appears twice with the same protocol")));
         }
-        ports.push(ServicePort { name: names.get(name), proto, port: number, node_port: None });
+        let node_port = port.node_port.filter(|&number| number != 0);
+        let node_port = node_port.map(port_number).transpose().at(key, || field("nodePort"))?;
+        if node_port.is_none() && spec.type_.as_deref() == Some("NodePort") {
+            // The API server allocates one, in a cluster.
+            let what = "missing: nobody allocates one here; set one, or the port is served at the clusterIP only";
+            warnings.push(key.problem(field("nodePort"), what));
+        }
+        if node_port.is_some_and(|node_port| !seen_node_ports.insert((node_port, proto))) {
+            return Err(key.problem(field("nodePort"), "is also another port's, with the same protocol"));
+        }
+        ports.push(ServicePort { name: names.get(name), proto, port: number, node_port });
     }
     Ok(ports)
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::discovery::v1 as api;
 
 use super::{At, address, key, label, port_number, protocol, shared};
 use crate::{
-    event::{Endpoint, EndpointSlice, SlicePort},
+    event::{Endpoint, EndpointSlice, Hints, SlicePort},
     watch::{
         intern::Interner,
         problem::{Converted, Key, Kind, Problem},
@@ -82,8 +82,17 @@ fn endpoint(
         terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
         node: shared(endpoint.node_name.as_deref(), names),
         zone: shared(endpoint.zone.as_deref(), names),
-        hints: None,
+        hints: hints(endpoint.hints.as_ref(), names),
     })
+}
+
+/// Names in hints are shared texts: many endpoints name the same zones.
+fn hints(hints: Option<&api::EndpointHints>, names: &mut Interner) -> Option<Box<Hints>> {
+    let hints = hints?;
+    let zones = hints.for_zones.iter().flatten().map(|zone| names.get(&zone.name)).collect();
+    let nodes = hints.for_nodes.iter().flatten().map(|node| names.get(&node.name)).collect();
+    let hints = Hints { zones, nodes };
+    (hints != Hints::default()).then(|| Box::new(hints))
 }
 
 fn ports(list: &[api::EndpointPort], key: &Key, names: &mut Interner) -> Result<Vec<SlicePort>, Problem> {

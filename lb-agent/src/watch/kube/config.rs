@@ -27,7 +27,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
 /// Where the API servers are and who we are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// A kubeconfig file. `None` means the configuration that Kubernetes gives to pods.
     pub kubeconfig: Option<PathBuf>,
@@ -35,6 +35,8 @@ pub struct Options {
     /// certificate authority. The agent should have at least one that does not depend on the Service
     /// `default/kubernetes`, which it provides itself.
     pub api_servers: Vec<String>,
+    /// This node's name: its Node object is watched, and no other.
+    pub node_name: Arc<str>,
 }
 
 /// Why the configuration cannot be used.

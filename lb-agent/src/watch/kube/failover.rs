@@ -76,6 +76,10 @@ impl Line {
         ClientBuilder::new(self.clone(), "default").build()
     }
 
+    pub(super) fn n_servers(&self) -> usize {
+        self.servers.list.len()
+    }
+
     /// The server that the last request went to.
     pub(super) fn url(&self) -> Arc<str> {
         let (url, _) = &self.servers.list[self.used.load(Ordering::Relaxed) % self.servers.list.len()];

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 pub(super) const SERVICES: &str = "/api/v1/services";
+pub(super) const NODES: &str = "/api/v1/nodes";
 pub(super) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 
 /// All objects, and what happened to them.
@@ -55,7 +56,8 @@ impl Store {
         self.version.send_modify(|version| {
             *version += 1;
             let mut contents = self.contents.lock().unwrap();
-            let mut object = contents.objects.remove(&(collection, format!("default/{name}"))).unwrap();
+            let namespace = if collection == NODES { "" } else { "default" };
+            let mut object = contents.objects.remove(&(collection, format!("{namespace}/{name}"))).unwrap();
             object["metadata"]["resourceVersion"] = version.to_string().into();
             contents.log.push((*version, collection, json!({"type": "DELETED", "object": object})));
         });
@@ -91,6 +93,8 @@ pub(super) struct Faults {
     pub(super) breaks_watches: bool,
     /// It answers every request with this status and message.
     pub(super) refuse: Option<(u16, &'static str)>,
+    /// It answers requests for Nodes with this status and message.
+    pub(super) refuse_nodes: Option<(u16, &'static str)>,
     /// It sends no streaming lists and says so with this status and message.
     pub(super) no_streaming: Option<(u16, &'static str)>,
     /// It begins streaming lists and says only then that it has none.
@@ -151,7 +155,14 @@ impl Server {
         if let Some((code, message)) = faults.refuse {
             return Ok(status(code, message));
         }
-        let collection = if request.uri().path() == SERVICES { SERVICES } else { SLICES };
+        let collection = match request.uri().path() {
+            SERVICES => SERVICES,
+            NODES => NODES,
+            _ => SLICES,
+        };
+        if let Some((code, message)) = faults.refuse_nodes.filter(|_| collection == NODES) {
+            return Ok(status(code, message));
+        }
         let query: BTreeMap<&str, &str> =
             request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect();
         let streaming = query.get("sendInitialEvents") == Some(&"true");
@@ -160,22 +171,24 @@ impl Server {
             Some(_) if let (true, Some((code, message))) = (streaming, faults.no_streaming) => {
                 Ok(status(code, message))
             }
-            Some(_) => Ok(self.watch(collection, streaming, query["resourceVersion"].parse().unwrap(), &faults)),
+            Some(_) => Ok(self.watch(collection, streaming, &query, &faults)),
         }
     }
 
-    fn objects(&self, collection: &str) -> Vec<Value> {
+    fn objects(&self, collection: &str, name: Option<&str>) -> Vec<Value> {
         let mut empty = false;
         self.faults.send_if_modified(|faults| {
-            empty = faults.empty_lists > 0;
-            faults.empty_lists = faults.empty_lists.saturating_sub(1);
+            empty = faults.empty_lists > 0 && collection != NODES;
+            faults.empty_lists = faults.empty_lists.saturating_sub(usize::from(empty));
             false
         });
-        if empty { Vec::new() } else { self.store.objects(collection) }
+        let mut objects = if empty { Vec::new() } else { self.store.objects(collection) };
+        objects.retain(|object| is_called(object, name));
+        objects
     }
 
     fn list(&self, collection: &str, query: &BTreeMap<&str, &str>) -> Response<AnswerBody> {
-        let objects = self.objects(collection);
+        let objects = self.objects(collection, selected_name(query));
         let start: usize = query.get("continue").map_or(0, |token| token.parse().unwrap());
         let end = query.get("limit").map_or(objects.len(), |limit| start + limit.parse::<usize>().unwrap());
         let end = end.min(objects.len());
@@ -186,12 +199,22 @@ impl Server {
         Response::new(AnswerBody::from(list.to_string()))
     }
 
-    fn watch(&self, collection: &'static str, streaming: bool, from: u64, faults: &Faults) -> Response<AnswerBody> {
+    fn watch(
+        &self,
+        collection: &'static str,
+        streaming: bool,
+        query: &BTreeMap<&str, &str>,
+        faults: &Faults,
+    ) -> Response<AnswerBody> {
+        let from: u64 = query["resourceVersion"].parse().unwrap();
+        let name = selected_name(query);
         let mut first = VecDeque::new();
         let mut version = from;
         if streaming {
             version = *self.store.version.borrow();
-            first.extend(self.objects(collection).into_iter().map(|object| json!({"type": "ADDED", "object": object})));
+            first.extend(
+                self.objects(collection, name).into_iter().map(|object| json!({"type": "ADDED", "object": object})),
+            );
             let bookmark = json!({"type": "BOOKMARK", "object": {"kind": "x", "apiVersion": "v1", "metadata":
                 {"resourceVersion": version.to_string(), "annotations": {"k8s.io/initial-events-end": "true"}}}});
             if faults.no_streaming_after_all {
@@ -215,6 +238,7 @@ impl Server {
             versions: self.store.version.subscribe(),
             faults: self.faults.subscribe(),
             collection,
+            name: name.map(str::to_owned),
             version,
             first,
         };
@@ -234,6 +258,7 @@ struct Watch {
     versions: watch::Receiver<u64>,
     faults: watch::Receiver<Faults>,
     collection: &'static str,
+    name: Option<String>,
     version: u64,
     first: VecDeque<Value>,
 }
@@ -252,7 +277,11 @@ impl Watch {
             let found = {
                 let contents = self.store.contents.lock().unwrap();
                 let mut log = contents.log.iter();
-                log.find(|(version, c, _)| *version > self.version && *c == self.collection).cloned()
+                log.find(|(version, c, event)| {
+                    let selected = is_called(&event["object"], self.name.as_deref());
+                    *version > self.version && *c == self.collection && selected
+                })
+                .cloned()
             };
             if let Some((version, _, event)) = found {
                 self.version = version;
@@ -264,6 +293,15 @@ impl Watch {
             }
         }
     }
+}
+
+/// The name that a field selector asks for.
+fn selected_name<'a>(query: &BTreeMap<&str, &'a str>) -> Option<&'a str> {
+    query.get("fieldSelector").map(|selector| selector.strip_prefix("metadata.name%3D").unwrap())
+}
+
+fn is_called(object: &Value, name: Option<&str>) -> bool {
+    name.is_none_or(|name| object["metadata"]["name"] == name)
 }
 
 fn status(code: u16, message: &str) -> Response<AnswerBody> {

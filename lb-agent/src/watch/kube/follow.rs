@@ -26,9 +26,6 @@ use crate::{
     },
 };
 
-/// Leaves out what other proxies serve, and headless Services, which DNS serves. Both labels are on the Services and on
-/// their slices; kube-proxy selects in the same way (cmd/kube-proxy/app/server.go).
-const SELECTOR: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
 /// How long a streaming list may stand still. A server that does not know them may begin as if it did and never end.
 const LIST_STALL: Duration = Duration::from_secs(30);
 /// How long to wait before a list that was not believed is asked for again.
@@ -68,6 +65,7 @@ pub(super) struct Closed;
 pub(super) struct Follower<W> {
     line: Line,
     credentials: Arc<str>,
+    node_name: Arc<str>,
     out: mpsc::Sender<Reported>,
     names: Interner,
     brake: Brake,
@@ -76,6 +74,8 @@ pub(super) struct Follower<W> {
     streaming: bool,
     /// What the watcher asks for next is a list, not the rest of a watch.
     needs_list: bool,
+    /// How often the first list was refused for lack of permission; `None` once there was one, or it is done without.
+    refusals: Option<usize>,
     list: List<W>,
 }
 
@@ -110,16 +110,24 @@ enum Restart {
 
 impl<W: Watched> Follower<W> {
     /// `brake` may know what an earlier agent left.
-    pub(super) fn new(line: Line, credentials: Arc<str>, out: mpsc::Sender<Reported>, brake: Brake) -> Self {
+    pub(super) fn new(
+        line: Line,
+        credentials: Arc<str>,
+        node_name: Arc<str>,
+        out: mpsc::Sender<Reported>,
+        brake: Brake,
+    ) -> Self {
         Self {
             line,
             credentials,
+            node_name,
             out,
             names: Interner::default(),
             brake,
             pace: Pace::default(),
             streaming: true,
             needs_list: true,
+            refusals: Some(0),
             list: List::default(),
         }
     }
@@ -141,7 +149,7 @@ impl<W: Watched> Follower<W> {
 
     async fn follow(&mut self) -> Result<Restart, Closed> {
         let api = Api::<Raw<W::Api>>::all(self.line.client());
-        let config = watcher::Config::default().labels(SELECTOR);
+        let config = W::selection(&self.node_name);
         let config = if self.streaming { config.streaming_lists() } else { config };
         let mut stream = watcher::watcher(api, config).boxed();
         self.list = List::default();
@@ -190,12 +198,28 @@ impl<W: Watched> Follower<W> {
         if !expired || self.pace.expired() {
             let text = trouble.text(error, &self.line.url(), W::RESOURCE, &self.credentials);
             self.report(Report::Failed(trouble, text)).await?;
+            if trouble == Trouble::Forbidden {
+                self.refused().await?;
+            }
             // A refusal (401, 403) may be the fault of this server alone: of its clock, certificates or authorizer.
             self.line.leave_server();
         }
         sleep(self.pace.pause()).await;
         // Kube lists again only if it is told so within a watch, not in answer to the request for one.
         Ok((expired && matches!(error, watcher::Error::WatchStartFailed(_))).then_some(Restart::List))
+    }
+
+    /// When every server has refused the first list of something that can be done without, it is.
+    async fn refused(&mut self) -> Result<(), Closed> {
+        let Some(refusals) = &mut self.refusals else { return Ok(()) };
+        *refusals += 1;
+        if *refusals >= self.line.n_servers()
+            && let Some(event) = W::withheld()
+        {
+            self.refusals = None;
+            self.report(Report::Event(event)).await?;
+        }
+        Ok(())
     }
 
     async fn take(&mut self, event: watcher::Event<Raw<W::Api>>) -> Result<Option<Restart>, Closed> {
@@ -245,6 +269,7 @@ impl<W: Watched> Follower<W> {
         self.needs_list = false;
         match self.brake.judge(list.weights, list.entries) {
             Verdict::Believe => {
+                self.refusals = None;
                 self.report(Report::Event(W::listed(list.objects))).await?;
                 self.report(Report::Listed(list.problems)).await?;
                 self.names.sweep();

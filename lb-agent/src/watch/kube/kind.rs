@@ -1,14 +1,20 @@
-//! What differs between Services and EndpointSlices when they are watched.
+//! What differs between Services, EndpointSlices and this node's Node when they are watched.
+
+use kube::runtime::watcher;
 
 use super::{brake::Adopted, raw::ApiType};
 use crate::{
-    event::{EndpointSlice, Event, FullList, ObjectName, Service},
+    event::{EndpointSlice, Event, FullList, Node, ObjectName, Service},
     watch::{
         convert,
         intern::Interner,
         problem::{Converted, Problem},
     },
 };
+
+/// Leaves out what other proxies serve, and headless Services, which DNS serves. Both labels are on the Services and on
+/// their slices; kube-proxy selects in the same way (cmd/kube-proxy/app/server.go).
+const SELECTOR: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
 
 /// A kind of object that is watched.
 pub(super) trait Watched: Sized + Send + 'static {
@@ -17,6 +23,10 @@ pub(super) trait Watched: Sized + Send + 'static {
     /// As RBAC and error messages call it.
     const RESOURCE: &'static str;
 
+    /// Which objects to ask for.
+    fn selection(_node_name: &str) -> watcher::Config {
+        watcher::Config::default().labels(SELECTOR)
+    }
     /// Reads an object; `None` if it is none of ours.
     fn convert(object: &Self::Api, names: &mut Interner) -> Result<Option<Converted<Self>>, Problem>;
     /// 1, and 1 for each endpoint that is ready; see [`super::brake`].
@@ -28,6 +38,10 @@ pub(super) trait Watched: Sized + Send + 'static {
     fn applied(self) -> Event;
     fn deleted(name: ObjectName) -> Event;
     fn listed(list: FullList<Self>) -> Event;
+    /// What to go on with where no server lets the agent list this kind; `None` if nothing can be done without.
+    fn withheld() -> Option<Event> {
+        None
+    }
 }
 
 impl Watched for Service {
@@ -100,5 +114,47 @@ impl Watched for EndpointSlice {
 
     fn listed(list: FullList<Self>) -> Event {
         Event::SlicesReset(list)
+    }
+}
+
+/// At most one: this node's own.
+impl Watched for Node {
+    type Api = k8s_openapi::api::core::v1::Node;
+    const RESOURCE: &'static str = "nodes";
+
+    fn selection(node_name: &str) -> watcher::Config {
+        watcher::Config::default().fields(&format!("metadata.name={node_name}"))
+    }
+
+    fn convert(object: &Self::Api, names: &mut Interner) -> Result<Option<Converted<Self>>, Problem> {
+        Ok(Some(convert::node(object, names)))
+    }
+
+    fn weight(&self) -> u32 {
+        1
+    }
+
+    fn entries(&self) -> u64 {
+        0
+    }
+
+    fn adopted(_: Adopted) -> u64 {
+        0
+    }
+
+    fn applied(self) -> Event {
+        Event::NodeApplied(self)
+    }
+
+    fn deleted(_: ObjectName) -> Event {
+        Event::NodeDeleted
+    }
+
+    fn listed(list: FullList<Self>) -> Event {
+        list.objects.into_iter().next().map_or(Event::NodeDeleted, Event::NodeApplied)
+    }
+
+    fn withheld() -> Option<Event> {
+        Some(Event::NodeDeleted)
     }
 }

@@ -1,6 +1,6 @@
 //! A Kubernetes API server, or several of them, as a source.
 //!
-//! Two followers, one for Services and one for EndpointSlices, each with a watcher of kube; below them all API servers
+//! Three followers, for Services, EndpointSlices and this node's Node object, each with a watcher of kube; below them all API servers
 //! look like one ([`failover`]). Losing them changes nothing: the last state stays in force, the loss shows in the status,
 //! and it is tried again for as long as it takes.
 
@@ -18,7 +18,7 @@ mod status;
 mod tests;
 mod trouble;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use tokio::{
     sync::mpsc,
@@ -35,10 +35,10 @@ use self::{
     failover::{Line, Servers},
     follow::{Follower, Report, Reported},
     kind::Watched,
-    status::{Notice, Tracker},
+    status::{Notice, Tracker, address_of},
 };
 use super::Message;
-use crate::event::{EndpointSlice, Service};
+use crate::event::{EndpointSlice, Node, Service};
 
 /// Reports on their way from the followers. Small: the receiver of [`Source::run`] sets the pace.
 const REPORTS: usize = 16;
@@ -48,6 +48,7 @@ const REPORTS: usize = 16;
 pub struct Source {
     servers: Arc<Servers>,
     credentials: Arc<str>,
+    node_name: Arc<str>,
     adopted: Adopted,
 }
 
@@ -58,11 +59,16 @@ impl Source {
     /// If the configuration cannot be used; with the file and what is wrong.
     pub async fn open(options: &Options) -> Result<Self, OpenError> {
         let (clients, credentials) = config::clients(options).await?;
-        Ok(Self::of_clients(clients, credentials))
+        Ok(Self::of_clients(clients, credentials, options.node_name.clone()))
     }
 
-    fn of_clients(clients: Clients, credentials: Arc<str>) -> Self {
-        Self { servers: Servers::new(clients), credentials, adopted: Adopted::default() }
+    fn of_clients(clients: Clients, credentials: Arc<str>, node_name: Arc<str>) -> Self {
+        Self { servers: Servers::new(clients), credentials, node_name, adopted: Adopted::default() }
+    }
+
+    /// The API servers whose URLs name an address.
+    pub fn server_addresses(&self) -> BTreeSet<SocketAddr> {
+        self.servers.urls().filter_map(|url| address_of(url)).map(SocketAddr::from).collect()
     }
 
     /// For an agent that found this much in the maps. First lists that account for little of it have to be confirmed
@@ -78,15 +84,17 @@ impl Source {
         // Dropped with this future, which ends the followers.
         let mut followers = JoinSet::new();
         followers.spawn(self.follower::<EndpointSlice>(out.clone()).run());
-        followers.spawn(self.follower::<Service>(out).run());
+        followers.spawn(self.follower::<Service>(out.clone()).run());
+        followers.spawn(self.follower::<Node>(out).run());
         let urls: Vec<Arc<str>> = self.servers.urls().cloned().collect();
-        let tracker = Tracker::new([Service::RESOURCE, EndpointSlice::RESOURCE], &urls);
+        let tracker = Tracker::new(&[Service::RESOURCE, EndpointSlice::RESOURCE], &[Node::RESOURCE], &urls);
         pass_on(followers, reports, tracker, tx).await;
     }
 
     fn follower<W: Watched>(&self, out: mpsc::Sender<Reported>) -> Follower<W> {
         let brake = Brake::adopting(W::adopted(self.adopted));
-        Follower::new(Line::new(self.servers.clone()), self.credentials.clone(), out, brake)
+        let line = Line::new(self.servers.clone());
+        Follower::new(line, self.credentials.clone(), self.node_name.clone(), out, brake)
     }
 }
 

@@ -27,6 +27,10 @@ impl ApiType for k8s_openapi::api::core::v1::Service {
     const KIND: Kind = Kind::Service;
 }
 
+impl ApiType for k8s_openapi::api::core::v1::Node {
+    const KIND: Kind = Kind::Node;
+}
+
 impl ApiType for k8s_openapi::api::discovery::v1::EndpointSlice {
     const KIND: Kind = Kind::EndpointSlice;
 }

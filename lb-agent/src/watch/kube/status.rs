@@ -1,4 +1,4 @@
-//! How the source as a whole is doing, from what the followers of the two kinds report. Pure, but for the clock that the
+//! How the source as a whole is doing, from what the followers of the kinds report. Pure, but for the clock that the
 //! caller reads.
 
 use std::{
@@ -20,11 +20,21 @@ use crate::{
 /// What is known of one kind.
 #[derive(Debug, Default)]
 struct Condition {
+    /// The agent can do without it.
+    optional: bool,
+    /// Why there is no list, if the servers do not let the agent have one.
+    withheld: Option<Arc<str>>,
     listed: bool,
     answering: bool,
     problems: BTreeMap<ObjectName, Vec<Arc<str>>>,
     /// Errors that were told since it last answered: each is told once, however often it is met.
     told: BTreeSet<String>,
+}
+
+impl Condition {
+    fn is_settled(&self) -> bool {
+        (self.listed && self.answering) || self.withheld.is_some()
+    }
 }
 
 /// What the operator should be told now.
@@ -47,8 +57,8 @@ pub(super) struct Tracker {
 }
 
 impl Tracker {
-    /// For these kinds of objects and API servers.
-    pub(super) fn new(kinds: [&'static str; 2], urls: &[Arc<str>]) -> Self {
+    /// For these kinds of objects, of which some can be done without, and these API servers.
+    pub(super) fn new(required: &[&'static str], optional: &[&'static str], urls: &[Arc<str>]) -> Self {
         let status = SourceStatus {
             kind: SourceKind::Kubernetes,
             location: urls.first().cloned().unwrap_or_default(),
@@ -57,7 +67,10 @@ impl Tracker {
             problems: Vec::new(),
         };
         let servers = urls.iter().filter_map(|url| address_of(url).map(|(ip, port)| (url.clone(), ip, port))).collect();
-        Self { status, kinds: kinds.map(|kind| (kind, Condition::default())).into(), servers, own: BTreeMap::new() }
+        let kind =
+            |&kind: &&'static str| (kind, Condition { optional: optional.contains(&kind), ..Condition::default() });
+        let kinds = required.iter().chain(optional).map(kind).collect();
+        Self { status, kinds, servers, own: BTreeMap::new() }
     }
 
     pub(super) fn status(&self) -> &SourceStatus {
@@ -76,6 +89,7 @@ impl Tracker {
                 kind.problems.clone_from(problems);
                 kind.listed = true;
                 kind.answering = true;
+                kind.withheld = None;
                 kind.told.clear();
             }
             Report::Answered => {
@@ -97,6 +111,10 @@ impl Tracker {
                 self.status.last_error = Some(SourceError { at: now, text: text.as_str().into() });
                 match trouble {
                     _ if repeated => {}
+                    // Told as a lasting problem.
+                    Trouble::Forbidden if kind.optional => {
+                        kind.withheld.get_or_insert_with(|| format!("{text}; done without until then").into());
+                    }
                     Trouble::Unauthorized | Trouble::Forbidden => notices.push(Notice::Error(text.clone())),
                     _ => notices.push(Notice::Warn(text.clone())),
                 }
@@ -108,10 +126,12 @@ impl Tracker {
     }
 
     fn refresh(&mut self, now: SystemTime, notices: &mut Vec<Notice>) {
-        let synced = self.kinds.values().all(|kind| kind.listed && kind.answering);
+        let synced = self.kinds.values().all(Condition::is_settled);
         self.status.synced_since = synced.then(|| self.status.synced_since.unwrap_or(now));
         let of_kinds = self.kinds.values().flat_map(|kind| kind.problems.values());
-        let problems: Vec<Arc<str>> = of_kinds.chain(self.own.values()).flatten().cloned().collect();
+        let withheld = self.kinds.values().filter_map(|kind| kind.withheld.as_ref());
+        let problems = of_kinds.chain(self.own.values()).flatten().chain(withheld);
+        let problems: Vec<Arc<str>> = problems.cloned().collect();
         if problems != self.status.problems {
             let old: BTreeSet<_> = std::mem::take(&mut self.status.problems).into_iter().collect();
             let new = problems.iter().filter(|problem| !old.contains(*problem));
@@ -162,7 +182,7 @@ fn note_own_addresses(
 }
 
 /// Address and port of a URL that names an address.
-fn address_of(url: &str) -> Option<(IpAddr, u16)> {
+pub(super) fn address_of(url: &str) -> Option<(IpAddr, u16)> {
     let uri: http::Uri = url.parse().ok()?;
     let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
     let default = if uri.scheme_str() == Some("http") { 80 } else { 443 };

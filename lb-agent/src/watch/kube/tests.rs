@@ -1,6 +1,6 @@
 //! The source against API servers that fail in every way.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     Adopted, Options, Source,
-    fake::{Faults, SERVICES, SLICES, Server, Store},
+    fake::{Faults, NODES, SERVICES, SLICES, Server, Store},
     pass_on,
     status::Tracker,
 };
@@ -54,6 +54,13 @@ struct Live {
     events: Vec<Event>,
 }
 
+/// One that waits only for what the source tells.
+fn model() -> Model {
+    let mut model = Model::default();
+    model.apply(Event::AddressesChanged(BTreeSet::new()));
+    model
+}
+
 impl Live {
     fn start(servers: &[&Arc<Server>]) -> Self {
         Self::adopting(servers, Adopted::default())
@@ -62,10 +69,10 @@ impl Live {
     fn adopting(servers: &[&Arc<Server>], adopted: Adopted) -> Self {
         let clients =
             servers.iter().enumerate().map(|(i, s)| (format!("https://10.96.0.{}", i + 1).into(), s.client()));
-        let source = Source::of_clients(clients.collect(), "kubeconfig k".into());
+        let source = Source::of_clients(clients.collect(), "kubeconfig k".into(), "n1".into());
         let (tx, messages) = mpsc::channel(1);
         tokio::spawn(source.adopting(adopted).run(tx));
-        Self { messages, model: Model::default(), status: None, events: Vec::new() }
+        Self { messages, model: model(), status: None, events: Vec::new() }
     }
 
     async fn until(&mut self, what: &str, condition: impl Fn(&Self) -> bool) {
@@ -124,10 +131,13 @@ async fn lists_and_watches_select_what_is_ours_and_are_followed() {
     assert!(live.model.in_sync());
     assert_eq!(live.backends("s1"), ["10.0.0.2"]);
     let requests = server.requests();
-    assert_eq!(requests.len(), 2, "{requests:?}");
+    assert_eq!(requests.len(), 3, "{requests:?}");
     for request in requests {
-        let selector =
-            "labelSelector=%21service.kubernetes.io%2Fheadless%2C%21service.kubernetes.io%2Fservice-proxy-name";
+        let selector = if request.starts_with(NODES) {
+            "fieldSelector=metadata.name%3Dn1"
+        } else {
+            "labelSelector=%21service.kubernetes.io%2Fheadless%2C%21service.kubernetes.io%2Fservice-proxy-name"
+        };
         assert!(request.contains(selector), "{request}");
         assert!(request.contains("sendInitialEvents=true"), "{request}");
     }
@@ -138,6 +148,66 @@ async fn lists_and_watches_select_what_is_ours_and_are_followed() {
     live.until("the deletion", |live| live.n_services() == 2).await;
     store.put(SERVICES, service("s9", "10.96.0.9"));
     live.until("the addition", |live| live.n_services() == 3).await;
+}
+
+fn node(name: &str, zone: &str) -> Value {
+    json!({"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]}})
+}
+
+/// What the source said last of this node: its zone, or `None` if there is no such node.
+fn zone(live: &Live) -> Option<Option<&str>> {
+    live.events.iter().rev().find_map(|event| match event {
+        Event::NodeApplied(node) => Some(node.zone.as_deref()),
+        Event::NodeDeleted => Some(None),
+        _ => None,
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn this_nodes_own_object_is_followed_and_no_other() {
+    let store = cluster(1);
+    store.put(NODES, node("n0", "other"));
+    let mut live = Live::start(&[&Server::new(&store)]);
+    live.until_synced().await;
+    assert!(live.model.in_sync(), "also without a Node");
+    assert_eq!(zone(&live), Some(None));
+    store.put(NODES, node("n1", "a"));
+    live.until("the node", |live| zone(live) == Some(Some("a"))).await;
+    store.put(NODES, node("n0", "another"));
+    store.put(NODES, node("n1", "b"));
+    live.until("its change", |live| zone(live) == Some(Some("b"))).await;
+    store.delete(NODES, "n1");
+    live.until("its end", |live| zone(live) == Some(None)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_permission_for_nodes_the_agent_goes_on_with_one_warning_until_it_is_given() {
+    let store = cluster(3);
+    store.put(NODES, node("n1", "a"));
+    let refuse = Faults { refuse_nodes: Some((403, "nodes is forbidden")), ..Faults::default() };
+    let servers = [Server::with(&store, refuse.clone()), Server::with(&store, refuse)];
+    let mut live = Live::start(&[&servers[0], &servers[1]]);
+    live.until_synced().await;
+    live.until("something to go on with", |live| live.model.in_sync()).await;
+    assert_eq!(live.n_services(), 3);
+    let problems = live.status.as_ref().unwrap().problems.clone();
+    let told: Vec<_> = problems.iter().filter(|problem| problem.contains("nodes is forbidden")).collect();
+    assert!(told.len() == 1 && told[0].contains("grant list and watch on services, nodes"), "{problems:?}");
+    for server in &servers {
+        server.set(|faults| faults.refuse_nodes = None);
+    }
+    live.until("the node", |live| zone(live) == Some(Some("a"))).await;
+    live.until("the end of the warning", |live| !live.has_problem("nodes is forbidden")).await;
+
+    // Lost later, the node stays what it was.
+    servers[0].set(|faults| faults.refuse_nodes = Some((403, "nodes is forbidden")));
+    servers[1].set(|faults| faults.down = true);
+    servers[0].set(|faults| faults.breaks_watches = true);
+    live.until("the loss", |live| live.has_problem("nodes is forbidden")).await;
+    servers[0].set(|faults| faults.breaks_watches = false);
+    live.until_synced().await;
+    assert_eq!(zone(&live), Some(Some("a")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -446,7 +516,11 @@ async fn open_error(kubeconfig: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("kubeconfig");
     std::fs::write(&path, kubeconfig).unwrap();
-    let options = Options { kubeconfig: Some(path.clone()), api_servers: vec!["https://192.0.2.1:6443".to_owned()] };
+    let options = Options {
+        kubeconfig: Some(path.clone()),
+        api_servers: vec!["https://192.0.2.1:6443".to_owned()],
+        node_name: "n1".into(),
+    };
     let error = Source::open(&options).await.map(|_| ()).map_err(|error| error.to_string());
     error.err().unwrap_or_default().replace(&path.display().to_string(), "FILE")
 }
@@ -462,7 +536,8 @@ async fn a_kubeconfig_that_cannot_be_used_is_an_error_that_names_it() {
     assert!(error.starts_with("kubeconfig FILE: failed to load current context: other"), "{error}");
     let error = open_error(&good.replace("{token: t}", "{client-certificate-data: eA==, client-key-data: eA==}")).await;
     assert!(error.starts_with("credentials of kubeconfig FILE for API server https://192.0.2.1:6443: "), "{error}");
-    let missing = Options { kubeconfig: Some("/nonexistent/kubeconfig".into()), api_servers: Vec::new() };
+    let missing =
+        Options { kubeconfig: Some("/nonexistent/kubeconfig".into()), api_servers: Vec::new(), node_name: "n1".into() };
     let error = Source::open(&missing).await.map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/kubeconfig") && error.contains("No such file"), "{error}");
 }
@@ -477,7 +552,7 @@ async fn a_follower_that_panics_ends_the_whole_source() {
         drop(out);
     });
     let (tx, _messages) = mpsc::channel(4);
-    let tracker = Tracker::new(["services", "endpointslices"], &[]);
+    let tracker = Tracker::new(&["services", "endpointslices"], &[], &[]);
     let source = tokio::spawn(pass_on(followers, reports, tracker, tx));
     let ended = timeout(Duration::from_secs(10), source).await.expect("the other follower does not keep it");
     assert!(ended.unwrap_err().to_string().contains("no such slice"));

@@ -44,7 +44,7 @@ impl Trouble {
             ),
             Self::Forbidden => format!(
                 "API server {url} refuses to list and watch {resource} (403 {said}); grant list and watch on \
-                 services and endpointslices.discovery.k8s.io to that user. Trying again"
+                 services, nodes and endpointslices.discovery.k8s.io to that user. Trying again"
             ),
             Self::Expired | Self::NoStreamingLists | Self::Failed => {
                 format!("API server {url}: {resource}: {}. Trying again, with the last state in force", chain(error))

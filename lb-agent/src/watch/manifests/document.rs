@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::split::{self, Chunk};
 use crate::{
-    event::{EndpointSlice, ObjectName, Service},
+    event::{EndpointSlice, Node, ObjectName, Service},
     watch::{
         convert,
         intern::Interner,
@@ -41,6 +41,7 @@ pub(super) enum Object {
     Service { service: Service, has_selector: bool },
     Slice { slice: EndpointSlice, mirrored: bool },
     Endpoints { slices: Vec<EndpointSlice>, skip_mirror: bool },
+    Node(Node),
 }
 
 /// What became of one object of a file.
@@ -87,6 +88,7 @@ fn objects(place: Place, mut value: Value, names: &mut Interner, entries: &mut V
     let item_type = match (text(&value, "apiVersion"), text(&value, "kind")) {
         (Some("v1"), Some("List")) => None,
         (Some("v1"), Some("ServiceList")) => Some(("v1", "Service")),
+        (Some("v1"), Some("NodeList")) => Some(("v1", "Node")),
         (Some("v1"), Some("EndpointsList")) => Some(("v1", "Endpoints")),
         (Some("discovery.k8s.io/v1"), Some("EndpointSliceList")) => Some(("discovery.k8s.io/v1", "EndpointSlice")),
         _ => {
@@ -123,6 +125,8 @@ fn object(mut value: Value, names: &mut Interner) -> Outcome {
         return Outcome::Bad { key: None, text: format!("{kind}: metadata.name: missing, or not a text") };
     };
     let namespace = match metadata.as_ref().and_then(|metadata| metadata.get("namespace")) {
+        // The one kind that is in no namespace.
+        _ if kind == Kind::Node => String::new(),
         None | Some(Value::Null) => "default".to_owned(),
         Some(Value::String(namespace)) if !namespace.is_empty() => namespace.clone(),
         Some(_) => return Outcome::Bad { key: None, text: format!("{kind} {name}: metadata.namespace: not a name") },
@@ -149,13 +153,14 @@ fn kind(value: &Value) -> Result<Kind, Box<Outcome>> {
     match (version, kind) {
         ("v1", "Service") => Ok(Kind::Service),
         ("v1", "Endpoints") => Ok(Kind::Endpoints),
+        ("v1", "Node") => Ok(Kind::Node),
         ("discovery.k8s.io/v1", "EndpointSlice") => Ok(Kind::EndpointSlice),
         ("discovery.k8s.io/v1beta1" | "v1", "EndpointSlice") => {
             Err(bad(&format!("{kind}: apiVersion: {version:?} is not supported, write discovery.k8s.io/v1")))
         }
         _ => Err(Box::new(Outcome::Ignored {
             text: format!(
-                "{version} {kind} is not read by this agent (Service, EndpointSlice, Endpoints and List are)"
+                "{version} {kind} is not read by this agent (Service, EndpointSlice, Endpoints, Node and List are)"
             ),
         })),
     }
@@ -184,6 +189,10 @@ fn convert(key: &Key, value: Value, names: &mut Interner) -> Result<Converted<Ob
             let skip_mirror = label.is_some_and(|value| value == "true");
             Ok(Converted { object: Object::Endpoints { slices, skip_mirror }, warnings })
         }
+        Kind::Node => {
+            let Converted { object, warnings } = convert::node(&typed(key, value)?, names);
+            Ok(Converted { object: Object::Node(object), warnings })
+        }
     }
 }
 
@@ -197,7 +206,7 @@ fn check_names(key: &Key) -> Result<(), Problem> {
     if !is_label(&key.name.name, max, dots) {
         return Err(key.problem("metadata.name", format!("not a name (at most {max} of a-z, 0-9 and -)")));
     }
-    if !is_label(&key.name.namespace, 63, false) {
+    if key.kind != Kind::Node && !is_label(&key.name.namespace, 63, false) {
         return Err(key.problem("metadata.namespace", "not a name (at most 63 of a-z, 0-9 and -)"));
     }
     Ok(())

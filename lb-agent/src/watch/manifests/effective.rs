@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::Object;
 use crate::{
-    event::{EndpointSlice, Event, ObjectName, Service},
+    event::{EndpointSlice, Event, Node, ObjectName, Service},
     watch::problem::{Key, Kind},
 };
 
-/// Services and slices by name.
+/// Services and slices by name, and this node.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Effective {
+    pub(super) node: Option<Node>,
     pub(super) services: BTreeMap<ObjectName, Service>,
     pub(super) slices: BTreeMap<ObjectName, EndpointSlice>,
 }
@@ -18,13 +19,15 @@ pub(super) struct Effective {
 /// Works out Services and slices. Where a Service has both an Endpoints object and slices, the same rules decide as in
 /// the control plane's mirroring controller: Endpoints of a Service with a selector, or that say `skip-mirror`, are not
 /// copied to slices; others are, and their copies follow them, so that a copy among the manifests is out of date.
-pub(super) fn effective(objects: &BTreeMap<&Key, &Object>, problems: &mut Vec<String>) -> Effective {
+pub(super) fn effective(objects: &BTreeMap<&Key, &Object>, node_name: &str, problems: &mut Vec<String>) -> Effective {
     let mut result = Effective::default();
     let mut with_selector = BTreeSet::new();
     let mut mirrored: BTreeMap<ObjectName, Vec<&EndpointSlice>> = BTreeMap::new();
     let mut with_slices = BTreeSet::new();
-    for object in objects.values() {
+    for (key, object) in objects {
         match object {
+            Object::Node(node) if *key.name.name == *node_name => result.node = Some(node.clone()),
+            Object::Node(_) => {}
             Object::Service { service, has_selector } => {
                 if *has_selector {
                     with_selector.insert(&service.name);
@@ -67,6 +70,9 @@ fn service_of(slice: &EndpointSlice) -> ObjectName {
 /// endpoints for a moment.
 pub(super) fn difference(old: &Effective, new: &Effective) -> Vec<Event> {
     let mut events = Vec::new();
+    if new.node != old.node {
+        events.push(new.node.clone().map_or(Event::NodeDeleted, Event::NodeApplied));
+    }
     let applied = new.slices.iter().filter(|(name, slice)| old.slices.get(name) != Some(slice));
     events.extend(applied.map(|(_, slice)| Event::SliceApplied(slice.clone())));
     let applied = new.services.iter().filter(|(name, service)| old.services.get(name) != Some(service));

@@ -1,6 +1,7 @@
 //! The source on a real directory, with real inotify.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -33,10 +34,13 @@ impl Live {
     fn start(prepare: impl FnOnce(&Path)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         prepare(&manifests(&directory));
-        let source = Source::open(&manifests(&directory)).unwrap();
+        let source = Source::open(&manifests(&directory), &"n1".into()).unwrap();
         let (tx, messages) = mpsc::channel(1);
         let task = tokio::spawn(source.run(tx));
-        Self { directory, messages, model: Model::default(), status: None, events: Vec::new(), task }
+        let mut model = Model::default();
+        // From another watch.
+        model.apply(Event::AddressesChanged(BTreeSet::new()));
+        Self { directory, messages, model, status: None, events: Vec::new(), task }
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -90,7 +94,11 @@ fn service(name: &str, ip: &str) -> String {
 async fn the_first_events_are_full_lists_and_then_the_source_is_in_sync() {
     let mut live = Live::start(|dir| fs::write(dir.join("a.yaml"), service("a", "10.96.0.1")).unwrap());
     live.until("in sync", |live| live.status.as_ref().is_some_and(|status| status.synced_since.is_some())).await;
-    assert!(matches!(&live.events[..], [Event::SlicesReset(_), Event::ServicesReset(_)]), "{:?}", live.events);
+    assert!(
+        matches!(&live.events[..], [Event::NodeDeleted, Event::SlicesReset(_), Event::ServicesReset(_)]),
+        "{:?}",
+        live.events
+    );
     assert_eq!(live.addresses(), ["10.96.0.1"]);
     assert!(live.model.in_sync());
 }
@@ -209,11 +217,11 @@ fn what_is_no_directory_is_refused_with_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing");
     assert_eq!(
-        Source::open(&missing).unwrap_err().to_string(),
+        Source::open(&missing, &"n1".into()).unwrap_err().to_string(),
         format!("manifest directory {}: does not exist; create it, or name another by --manifests", missing.display())
     );
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
-    let error = Source::open(&file).unwrap_err().to_string();
+    let error = Source::open(&file, &"n1".into()).unwrap_err().to_string();
     assert!(error.ends_with("is not a directory; --manifests takes the directory that the files are in"), "{error}");
 }

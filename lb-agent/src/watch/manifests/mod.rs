@@ -1,7 +1,7 @@
 //! A directory of manifests as a source: the embedded default, where there is no API server.
 //!
 //! Files `*.yaml`, `*.yml` and `*.json` of the directory itself are read, with any number of Services, EndpointSlices,
-//! Endpoints and Lists of them each. The directory is watched by inotify; a file counts when it is closed after writing
+//! Endpoints, Nodes and Lists of them each. The directory is watched by inotify; a file counts when it is closed after writing
 //! or put in place by a rename (a ConfigMap volume's `..data` link included), so that no half-written file is read.
 //! What is wrong with a document is told, and costs nothing that worked before: see [`set`].
 
@@ -78,11 +78,11 @@ struct Reader {
 }
 
 impl Source {
-    /// Begins to watch `path`.
+    /// Begins to watch `path`. Of the Nodes in it only the one called `node_name` counts.
     ///
     /// # Errors
     /// If it is not a directory, or cannot be read or watched; with what to do about it.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, node_name: &Arc<str>) -> Result<Self, OpenError> {
         let error = |what: String| OpenError { path: path.to_owned(), what };
         let metadata = std::fs::metadata(path).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => error("does not exist; create it, or name another by --manifests".to_owned()),
@@ -100,7 +100,7 @@ impl Source {
             last_error: None,
             problems: Vec::new(),
         };
-        let reader = Reader { directory: Directory::new(path.to_owned()), set: Set::default() };
+        let reader = Reader { directory: Directory::new(path.to_owned()), set: Set::new(node_name.clone()) };
         Ok(Self { path: path.to_owned(), watch, reader: Some(reader), listed: false, status })
     }
 

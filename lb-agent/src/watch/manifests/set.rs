@@ -43,6 +43,8 @@ pub(super) struct Changes {
 /// The manifests as they were last read.
 #[derive(Debug, Default)]
 pub(super) struct Set {
+    /// Of the Nodes among the manifests only the one of this name counts.
+    node_name: Arc<str>,
     files: BTreeMap<Arc<str>, File>,
     /// Which file speaks for an object: the first that did, for as long as it does.
     owners: BTreeMap<Key, Arc<str>>,
@@ -57,6 +59,11 @@ struct File {
 }
 
 impl Set {
+    /// No manifest yet, on the node of this name.
+    pub(super) fn new(node_name: Arc<str>) -> Self {
+        Self { node_name, ..Self::default() }
+    }
+
     /// Takes in new contents of some files.
     pub(super) fn update(&mut self, contents: impl IntoIterator<Item = (Arc<str>, Content)>) -> Changes {
         for (name, content) in contents {
@@ -76,18 +83,20 @@ impl Set {
             }
         }
         let mut problems: Vec<String> = self.files.values().flat_map(|file| file.problems.iter().cloned()).collect();
+        let node_name = self.node_name.clone();
         let objects = self.resolve(&mut problems);
-        let new = effective::effective(&objects, &mut problems);
+        let new = effective::effective(&objects, &node_name, &mut problems);
         let events = effective::difference(&self.in_force, &new);
         self.in_force = new;
         self.names.sweep();
         Changes { events, problems: problems.into_iter().map(Into::into).collect() }
     }
 
-    /// Everything that is in force, as full lists.
-    pub(super) fn full_lists(&self) -> [Event; 2] {
-        let Effective { services, slices } = &self.in_force;
+    /// Everything that is in force: this node, and full lists.
+    pub(super) fn full_lists(&self) -> [Event; 3] {
+        let Effective { node, services, slices } = &self.in_force;
         [
+            node.clone().map_or(Event::NodeDeleted, Event::NodeApplied),
             Event::SlicesReset(slices.values().cloned().collect::<Vec<_>>().into()),
             Event::ServicesReset(services.values().cloned().collect::<Vec<_>>().into()),
         ]

@@ -233,7 +233,7 @@ fn a_bad_document_is_told_with_file_document_object_and_field() {
         ),
         (
             "apiVersion: apps/v1\nkind: Deployment\n".to_owned(),
-            "f.yaml, document 1 (line 1): apps/v1 Deployment is not read by this agent (Service, EndpointSlice, Endpoints \
+            "f.yaml, document 1 (line 1): apps/v1 Deployment is not read by this agent (Service, EndpointSlice, Endpoints, Node \
              and List are)"
                 .to_owned(),
         ),
