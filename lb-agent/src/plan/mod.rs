@@ -19,18 +19,23 @@
 //! its frontends is answered by; where both sets are the same backends, one range serves both. The guards of a Service
 //! are frontends of a port of their own, without name and protocol.
 
+mod gone;
 mod ids;
 mod names;
 mod slots;
 mod table;
+mod want;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::{Endpoint, Family, FrontendKey, NameKey, V4, V6, endpoint_sets, name_kind};
+use lb_common::abi::{Family, NameKey, V4, V6, name_kind};
 
+pub use self::gone::GoneBackend;
 use self::{
+    gone::Gone,
     names::{Names, PortName},
-    table::{Refused, Source, Table, Want, WantBackend, guard},
+    table::{Recorded, Refused, Table, Want},
+    want::{NO_PROTO, guards, guards_name, port_name, want},
 };
 use crate::{
     datapath::{
@@ -39,7 +44,7 @@ use crate::{
         store::{Capacity, StoreError},
     },
     event::ObjectName,
-    model::{Answer, DesiredBackend, DesiredPort, DesiredService, FrontendAddr},
+    model::DesiredService,
 };
 
 /// What the maps of one family hold, against what fits.
@@ -91,6 +96,8 @@ pub struct Plan {
     garbage: BTreeSet<u32>,
     /// Service-port ids in adopted maps to which no name belongs.
     strays: BTreeSet<u32>,
+    /// See [`Plan::take_gone`].
+    gone: Vec<Gone>,
 }
 
 impl Plan {
@@ -105,7 +112,7 @@ impl Plan {
             names.adopt_reference(node);
         }
         let strays = ids.into_keys().filter(|&id| !names.is_known(id)).collect();
-        Self { names, v4, v6, garbage: BTreeSet::new(), strays }
+        Self { names, v4, v6, garbage: BTreeSet::new(), strays, gone: Vec::new() }
     }
 
     /// What has to be done for a Service to be as desired.
@@ -161,18 +168,40 @@ impl Plan {
             Op::PutName(key, _) => self.names.written(*key),
             Op::DeleteName(key) => self.names.deleted(*key),
             Op::V4(op) => {
-                let (from, to) = self.v4.record(op);
-                self.names.moved(from, to);
+                let recorded = self.v4.record(op);
+                self.note(recorded);
             }
             Op::V6(op) => {
-                let (from, to) = self.v6.record(op);
-                self.names.moved(from, to);
+                let recorded = self.v6.record(op);
+                self.note(recorded);
             }
             Op::WaitForReaders => {
                 self.v4.readers_gone();
                 self.v6.readers_gone();
             }
         }
+    }
+
+    fn note(&mut self, Recorded { left_node, joined_node, gone }: Recorded) {
+        self.names.moved(left_node, joined_node);
+        if let Some(backend) = gone {
+            // Now, while the name is still there.
+            let owner = self.names.owner(backend.service).cloned();
+            self.gone.push(Gone { backend, owner });
+        }
+    }
+
+    /// The backends that stopped serving since the last call, as far as the maps say so, without those that serve the
+    /// same Service again, whatever its port is called and whichever id they have now.
+    pub fn take_gone(&mut self) -> Vec<GoneBackend> {
+        let gone = std::mem::take(&mut self.gone);
+        gone.into_iter().filter(|gone| !self.serves_again(gone)).map(|gone| gone.backend).collect()
+    }
+
+    fn serves_again(&self, Gone { backend, owner }: &Gone) -> bool {
+        let ports = owner.iter().flat_map(|owner| self.names.ids_of(owner));
+        let mut ids = ports.chain([backend.service]);
+        ids.any(|id| self.v4.serves(id, backend.proto, backend.addr) || self.v6.serves(id, backend.proto, backend.addr))
     }
 
     /// Takes note that staged operations will not be done.
@@ -255,49 +284,4 @@ impl Staged {
             Err(Refused::ReadersNotGone) => self.wants_readers_gone = true,
         }
     }
-}
-
-/// The protocol of guards: they stand for all.
-const NO_PROTO: u8 = 0;
-
-fn port_name(port: &DesiredPort) -> PortName {
-    PortName { name: port.port_name.clone(), proto: port.proto.number() }
-}
-
-/// The port that the guards of a Service belong to. No other port has this protocol.
-fn guards_name() -> PortName {
-    PortName { name: "".into(), proto: NO_PROTO }
-}
-
-/// The guards of one family: they refuse everybody.
-fn guards<F: Family>(desired: &DesiredService) -> Want<F> {
-    let addresses = desired.guards.iter().filter_map(|ip| F::from_ip(*ip));
-    Want { frontends: addresses.map(|addr| (guard(addr), Answer::default())).collect(), ..Want::default() }
-}
-
-/// The part of a port that concerns one family.
-fn want<F: Family>(port: &DesiredPort, names: &mut Names, ops: &mut Vec<Op>) -> Want<F> {
-    let proto = port.proto.number();
-    let key = |addr, port, scope| FrontendKey { addr, port, proto, scope };
-    let of_family =
-        |(at, answer): (&FrontendAddr, &Answer)| Some((key(F::from_ip(at.ip)?, at.port, at.scope), *answer));
-    let frontends: BTreeMap<FrontendKey<F>, Answer> = port.frontends.iter().filter_map(of_family).collect();
-    let mut want = Want { frontends, affinity_s: port.affinity_s, ..Want::default() };
-    if !want.frontends.is_empty() {
-        for backend in &port.backends {
-            let Some(addr) = F::from_ip(backend.ip) else { continue };
-            let node = backend.node.as_ref().map_or(0, |node| names.node_id(node, ops));
-            let value = WantBackend { state: backend.state, sets: sets(backend), node };
-            want.backends.insert(Endpoint { addr, port: backend.port }, value);
-        }
-    }
-    if want.frontends.values().any(|answer| answer.restricted) {
-        want.sources = port.sources.iter().filter_map(Source::from_net).collect();
-    }
-    want
-}
-
-fn sets(backend: &DesiredBackend) -> u32 {
-    let bit = |is_in, bit| if is_in { bit } else { 0 };
-    bit(backend.in_cluster, endpoint_sets::CLUSTER) | bit(backend.in_local, endpoint_sets::LOCAL)
 }

@@ -188,6 +188,16 @@ impl Names {
         self.service_of.contains_key(&id)
     }
 
+    /// The Service that the port of this id belongs to.
+    pub(super) fn owner(&self, id: u32) -> Option<&ObjectName> {
+        self.service_of.get(&id)
+    }
+
+    /// The ids of a Service's ports.
+    pub(super) fn ids_of(&self, service: &ObjectName) -> impl Iterator<Item = u32> {
+        self.services.get(service).into_iter().flatten().map(|entry| entry.id)
+    }
+
     fn entry(&self, id: u32) -> Option<&PortEntry> {
         self.services.get(self.service_of.get(&id)?)?.iter().find(|entry| entry.id == id)
     }

@@ -7,11 +7,14 @@
 
 mod clock;
 mod conflicts;
-mod gone;
+mod health_checks;
+mod node;
+mod program;
 mod queue;
 mod report;
 mod retry;
 mod run;
+mod sweep;
 
 use std::{
     collections::BTreeMap,
@@ -20,19 +23,18 @@ use std::{
 
 pub use self::{
     clock::{Clock, SystemClock},
-    gone::GoneBackend,
     report::{Problem, Report},
     run::{Update, run},
 };
-use self::{conflicts::Conflicts, queue::Queue, retry::Retry};
+use self::{conflicts::Conflicts, health_checks::HealthChecks, node::NodeFate, queue::Queue, retry::Retry};
+pub use crate::plan::GoneBackend;
 use crate::{
     datapath::{
-        op::{Op, execute},
         snapshot::Snapshot,
         store::{MapStore, StoreError},
     },
     event::{Event, ObjectName},
-    model::{Model, ModelConfig},
+    model::{HealthCheck, Model, ModelConfig},
     plan::Plan,
 };
 
@@ -78,28 +80,7 @@ pub struct Reconciler<S, C = SystemClock> {
     last_error: Option<Problem>,
     latencies: Vec<Duration>,
     node: NodeFate,
-    gone: Vec<GoneBackend>,
-}
-
-/// What the Node object says of this node's future.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum NodeFate {
-    /// No Node object was seen: a directory of manifests may have none.
-    #[default]
-    Unknown,
-    Stays,
-    GoesAway,
-}
-
-impl NodeFate {
-    fn after(self, event: &Event) -> Self {
-        match event {
-            Event::NodeApplied(node) if node.going_away => Self::GoesAway,
-            Event::NodeApplied(_) => Self::Stays,
-            Event::NodeDeleted if self != Self::Unknown => Self::GoesAway,
-            _ => self,
-        }
-    }
+    health_checks: HealthChecks,
 }
 
 impl<S: MapStore> Reconciler<S> {
@@ -139,8 +120,8 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             write_errors: 0,
             last_error: None,
             latencies: Vec::new(),
-            gone: Vec::new(),
             node: NodeFate::default(),
+            health_checks: HealthChecks::default(),
         })
     }
 
@@ -212,136 +193,6 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
         }
     }
 
-    /// Brings one Service into the maps, and notes how that went. Returns how many operations were done.
-    fn program(&mut self, service: &ObjectName, since: Instant) -> usize {
-        let (done, result) = self.write(service);
-        let now = self.clock.now();
-        match result {
-            Ok(()) => {
-                self.failed.remove(service);
-                self.not_fitting.remove(service);
-                if done > 0 {
-                    self.latencies.push(now.saturating_duration_since(since));
-                }
-            }
-            Err(error @ StoreError::Full { .. }) => {
-                self.failed.remove(service);
-                let why = one_line(&error);
-                let before = self.not_fitting.insert(service.clone(), (since, why.clone()));
-                if before.is_none_or(|(_, before)| before != why) {
-                    tracing::error!(%service, "{why}");
-                }
-                self.note_error(service, &error);
-            }
-            Err(error) => {
-                let retry = Retry::after(self.failed.remove(service), done > 0, since, now);
-                if retry.is_first() {
-                    tracing::warn!(%service, "{}; trying again", one_line(&error));
-                }
-                self.failed.insert(service.clone(), retry);
-                self.note_error(service, &error);
-            }
-        }
-        done
-    }
-
-    fn write(&mut self, service: &ObjectName) -> (usize, Result<(), StoreError>) {
-        let desired = self.model.desired(service);
-        let mut done = 0;
-        loop {
-            let staged = self.plan.stage(&desired);
-            self.sweep = true;
-            let (n, result) = self.execute(&staged.ops);
-            done += n;
-            if result.is_err() {
-                return (done, result);
-            }
-            if !staged.wants_readers_gone {
-                return (done, staged.full.map_or(Ok(()), Err));
-            }
-            let (_, result) = self.execute(&[Op::WaitForReaders]);
-            if result.is_err() {
-                return (done, result);
-            }
-        }
-    }
-
-    /// Carries out operations up to the first that fails. Returns how many were done.
-    fn execute(&mut self, ops: &[Op]) -> (usize, Result<(), StoreError>) {
-        for (done, op) in ops.iter().enumerate() {
-            if let Err(error) = execute(&mut self.store, op) {
-                self.plan.abandon(&ops[done..]);
-                self.write_errors += 1;
-                return (done, Err(error));
-            }
-            self.plan.record(op);
-            self.gone.extend(gone::taken_away(op));
-            self.updated = Some(self.clock.wall());
-        }
-        (ops.len(), Ok(()))
-    }
-
-    /// All Services of the batch were tried: what is not wanted any more goes.
-    fn finish_batch(&mut self, budget: &mut usize) {
-        if self.synced.is_none() {
-            self.synced = Some(self.clock.wall());
-        }
-        if !self.pruned {
-            self.pruned = true;
-            self.sweep = true;
-            self.plan.prune();
-        }
-        let now = self.clock.now();
-        if self.sweep && self.sweep_failed.as_ref().is_none_or(|retry| retry.at <= now) {
-            self.sweep_all(budget);
-        }
-    }
-
-    fn sweep_all(&mut self, budget: &mut usize) {
-        let before = *budget;
-        let result = self.sweep_within(budget);
-        let now = self.clock.now();
-        match result {
-            Ok(()) => {
-                self.sweep_failed = None;
-                self.sweep = *budget == 0;
-            }
-            Err(error) => {
-                let retry = Retry::after(self.sweep_failed.take(), *budget < before, now, now);
-                if retry.is_first() {
-                    tracing::warn!("removing what is no longer wanted: {}; trying again", one_line(&error));
-                }
-                self.sweep_failed = Some(retry);
-                self.last_error = Some(Problem { at: self.clock.wall(), text: one_line(&error) });
-            }
-        }
-    }
-
-    /// Removes what is not wanted any more, until the budget is used up. One port's failure does not keep the others.
-    fn sweep_within(&mut self, budget: &mut usize) -> Result<(), StoreError> {
-        let mut failure = Ok(());
-        for id in self.plan.garbage() {
-            if *budget == 0 {
-                return failure;
-            }
-            let ops = self.plan.sweep(id);
-            let (done, result) = self.execute(&ops);
-            *budget = budget.saturating_sub(done);
-            failure = result.and(failure);
-        }
-        for op in self.plan.sweep_rest() {
-            let (done, result) = self.execute(&[op]);
-            *budget = budget.saturating_sub(done);
-            failure = result.and(failure);
-        }
-        failure
-    }
-
-    fn note_error(&mut self, service: &ObjectName, error: &StoreError) {
-        self.last_error =
-            Some(Problem { at: self.clock.wall(), text: format!("Service {service}: {}", one_line(error)) });
-    }
-
     /// When [`Self::step`] has something to do again without an event.
     pub fn next_wake(&self) -> Option<Instant> {
         if !self.model.in_sync() {
@@ -351,7 +202,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
         retries.map(|retry| retry.at).min()
     }
 
-    /// The state now. Takes the latencies and what is gone with it.
+    /// The state now. Takes the latencies with it.
     pub fn report(&mut self) -> Report {
         let waiting = self.model.in_sync().then(|| self.queue.oldest()).flatten();
         let failing = self.failed.values().map(|retry| retry.since);
@@ -370,8 +221,18 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             write_errors: self.write_errors,
             last_error: self.last_error.clone(),
             latencies: std::mem::take(&mut self.latencies),
-            gone: std::mem::take(&mut self.gone),
         }
+    }
+
+    /// The backends that stopped serving since the last call: see [`Plan::take_gone`].
+    pub fn take_gone(&mut self) -> Vec<GoneBackend> {
+        self.plan.take_gone()
+    }
+
+    /// What load balancers' health checks are to be told of each Service that asks for it, if that changed since the
+    /// last call.
+    pub fn take_health_checks(&mut self) -> Option<BTreeMap<ObjectName, HealthCheck>> {
+        self.health_checks.take_changed()
     }
 
     /// The Services that keep what they had, in whole or in part, because a map is full, and why.
@@ -394,16 +255,4 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
     pub fn into_store(self) -> S {
         self.store
     }
-}
-
-/// An error with its causes.
-fn one_line(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::GoneBackend;
 use crate::plan::Usage;
 
 /// The state after some work, complete each time.
@@ -35,8 +34,6 @@ pub struct Report {
     pub last_error: Option<Problem>,
     /// For each change that reached the maps since the report before: how long after its event was received.
     pub latencies: Vec<Duration>,
-    /// Backends that were taken out of the maps since the report before.
-    pub gone: Vec<GoneBackend>,
 }
 
 /// An error and when it happened.

@@ -1,6 +1,6 @@
 //! The asynchronous shell of the [`Reconciler`]: waits for events, for the time of a retry, or for the end.
 
-use std::future::Future;
+use std::{collections::BTreeMap, future::Future};
 
 use tokio::{
     sync::mpsc,
@@ -11,7 +11,9 @@ use tokio::{
 use super::{Clock, Reconciler, Report, Step};
 use crate::{
     datapath::store::MapStore,
-    event::Event,
+    event::{Event, ObjectName},
+    model::HealthCheck,
+    plan::GoneBackend,
     watch::{Message, SourceStatus},
 };
 
@@ -19,13 +21,17 @@ use crate::{
 /// next ones before any long work.
 const MESSAGES_AT_ONCE: usize = 4096;
 
-/// What there is to tell about the agent, for `status`, health and metrics.
+/// What there is to tell to the rest of the agent.
 #[derive(Clone, Debug)]
 pub enum Update {
     /// How the maps are doing. After each piece of work.
     Maps(Report),
     /// How the source is doing, as it said.
     Source(SourceStatus),
+    /// Backends that stopped serving. Told once; by then no new connection is given to them.
+    Gone(Vec<GoneBackend>),
+    /// What load balancers' health checks are to be told, of all Services, when any of it changed.
+    HealthChecks(BTreeMap<ObjectName, HealthCheck>),
 }
 
 /// Drives the reconciler until `shutdown` completes. Nothing is removed then: the maps go on as they are. Everything
@@ -62,8 +68,19 @@ pub async fn run<S: MapStore, C: Clock>(
         }
         reconciler.handle(events(batch.drain(..), &mut tell));
         more = reconciler.step() == Step::More;
-        tell(Update::Maps(reconciler.report()));
+        tell_results(&mut reconciler, &mut tell);
     }
+}
+
+fn tell_results<S: MapStore, C: Clock>(reconciler: &mut Reconciler<S, C>, tell: &mut impl FnMut(Update)) {
+    let gone = reconciler.take_gone();
+    if !gone.is_empty() {
+        tell(Update::Gone(gone));
+    }
+    if let Some(checks) = reconciler.take_health_checks() {
+        tell(Update::HealthChecks(checks));
+    }
+    tell(Update::Maps(reconciler.report()));
 }
 
 /// The events among the messages. What the source says of itself goes straight to those who want to know.

@@ -287,14 +287,16 @@ fn reconcile_until(
     let reconciler = reconciler.map_err(|error| unexpected(error, "adopting the maps"))?;
     let tell = |update| match update {
         Update::Source(status) => observer.update(|state| state.take_source(status, SystemTime::now())),
-        Update::Maps(mut report) => {
-            termination.take(&mut report);
+        Update::Maps(report) => {
+            termination.take(&report);
             for latency in &report.latencies {
                 observer.latency().observe(*latency);
             }
             observer.update(|state| state.take_report(report));
             selftest::say_ready(observer);
         }
+        Update::Gone(backends) => termination.gone(backends),
+        Update::HealthChecks(_) => {}
     };
     let shutdown = async { drop(stopped.await) };
     runtime()?.block_on(reconcile::run(reconciler, messages, tell, shutdown));

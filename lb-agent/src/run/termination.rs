@@ -8,7 +8,7 @@ use tracing::warn;
 use crate::{
     datapath::bpf::Datapath,
     observe::{Observer, Problem},
-    reconcile::Report,
+    reconcile::{GoneBackend, Report},
     terminate::{NodeKernel, Outcome, TcpPolicy, Terminator},
 };
 
@@ -20,10 +20,16 @@ pub(super) struct Termination {
 }
 
 impl Termination {
-    /// Passes on what the loop says.
-    pub(super) fn take(&mut self, report: &mut Report) {
+    /// Passes on which backends are gone.
+    pub(super) fn gone(&self, backends: Vec<GoneBackend>) {
+        if let Some(terminator) = &self.terminator {
+            terminator.gone(backends);
+        }
+    }
+
+    /// Once the maps are right, looks for what went while no agent ran.
+    pub(super) fn take(&mut self, report: &Report) {
         let Some(terminator) = &self.terminator else { return };
-        terminator.gone(mem::take(&mut report.gone));
         // Before the first full lists the maps say nothing about what is gone.
         if report.synced.is_some() && !mem::replace(&mut self.swept, true) {
             terminator.sweep();

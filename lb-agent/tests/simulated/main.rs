@@ -5,6 +5,7 @@
 
 mod adoption;
 mod agent;
+mod gone;
 mod histories;
 mod plans;
 mod reconciling;

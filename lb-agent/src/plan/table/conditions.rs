@@ -89,9 +89,9 @@ impl<F: Family> Guards<F> {
 
     /// The prefix that is needed before these frontends are put, if the present one does not do.
     fn widened<'a>(&self, frontends: impl Iterator<Item = &'a FrontendKey<F>>) -> Option<ClusterIps<F>> {
-        let outside = frontends.filter(|key| is_guard(key) && !holds(&self.prefix, key.addr)).map(|key| key.addr);
-        let mut all: BTreeSet<F::Addr> = outside.collect();
-        if all.is_empty() {
+        // Also those that the present prefix holds by chance: it may be the rest of a wider one.
+        let mut all: BTreeSet<F::Addr> = frontends.filter(|key| is_guard(key)).map(|key| key.addr).collect();
+        if all.iter().all(|addr| holds(&self.prefix, *addr)) {
             return None;
         }
         all.extend(self.addresses.first());
@@ -164,6 +164,10 @@ mod tests {
             let all = longer.is_some_and(|net| addresses.iter().all(|addr| net.contains(&F::to_ip(*addr))));
             assert!(!all, "{addresses:?} are in a smaller prefix than {prefix:?}");
         }
+        let every: Vec<_> = addresses.iter().chain([&outside]).map(|addr| guard(*addr)).collect();
+        let after_removal = Guards::<F>::adopt(prefix).widened(every.iter());
+        let wide = after_removal.unwrap_or(prefix);
+        assert!(every.iter().all(|key| holds(&wide, key.addr)), "{every:?} in {wide:?}, of which none is in the map");
         let new = guard::<F>(outside);
         let mut guards = Guards::<F>::adopt(prefix);
         addresses.iter().for_each(|addr| guards.frontend_put(&guard(*addr)));

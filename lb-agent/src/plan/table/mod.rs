@@ -5,24 +5,26 @@
 
 mod adopt;
 mod conditions;
+mod record;
 mod stage;
 mod sweep;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::SocketAddr,
+};
 
-use lb_common::abi::{Backend, Endpoint, Family, Frontend, FrontendKey, endpoint_sets};
+use lb_common::abi::{Backend, Endpoint, Family, Frontend, FrontendKey, Proto, endpoint_sets};
 
 use self::conditions::Guards;
 pub(super) use self::conditions::{Source, guard};
 use super::{
+    gone::{GoneBackend, serves},
     ids::Ids,
     slots::{SlotUse, Slots},
 };
 use crate::{
-    datapath::{
-        op::FamilyOp,
-        store::{Capacity, StoreError},
-    },
+    datapath::store::{Capacity, StoreError},
     model::{Answer, EndpointSet},
 };
 
@@ -55,6 +57,17 @@ pub(super) enum Refused {
     Full(StoreError),
     /// Slots are free once running programs have ended: wait for those and stage again.
     ReadersNotGone,
+}
+
+/// What an operation that was done means to others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Recorded {
+    /// The node id that a backend no longer refers to.
+    pub(super) left_node: Option<u32>,
+    /// The node id that a backend refers to now.
+    pub(super) joined_node: Option<u32>,
+    /// A backend that stopped serving.
+    pub(super) gone: Option<GoneBackend>,
 }
 
 /// One Service port in this family.
@@ -148,122 +161,13 @@ impl<F: Family> Table<F> {
         good.chain(self.ports.values().flat_map(|port| port.damaged.iter().map(|(_, value)| value.node)))
     }
 
-    /// Takes note that an operation was done. Returns the node ids that a backend (no longer, now) refers to.
-    pub(super) fn record(&mut self, op: &FamilyOp<F>) -> (Option<u32>, Option<u32>) {
-        match op {
-            FamilyOp::PutBackend(id, value) => {
-                self.backend_ids.insert(*id);
-                let at = Endpoint { addr: value.addr, port: value.port };
-                let known = Known { id: *id, value: *value, wanted: true };
-                let old = self.ports.entry(value.service).or_default().backends.insert(at, known);
-                (old.map(|old| old.value.node), Some(value.node))
-            }
-            FamilyOp::WriteSlots { service, first, slots } => {
-                let ids = slots.iter().map(|slot| slot.backend).collect();
-                self.ports.entry(*service).or_default().ranges.push(Range { first: *first, ids });
-                (None, None)
-            }
-            FamilyOp::PutClusterIps(prefix) => {
-                self.guards.prefix_put(*prefix);
-                (None, None)
-            }
-            FamilyOp::PutSource(key, prefix_len) => {
-                let sources = &mut self.ports.entry(key.service).or_default().sources;
-                sources.insert(Source::adopt(key, *prefix_len), true);
-                (None, None)
-            }
-            FamilyOp::PutFrontend(key, frontend) => {
-                self.claims.remove(key);
-                self.record_frontend(*key, *frontend);
-                (None, None)
-            }
-            FamilyOp::DeleteFrontend(key) => {
-                self.claims.remove(key);
-                self.guards.frontend_deleted(key);
-                if let Some(old) = self.frontends.remove(key) {
-                    self.freed += 1;
-                    self.disown(key, old);
-                }
-                (None, None)
-            }
-            FamilyOp::DeleteSource(key, prefix_len) => {
-                self.freed += 1;
-                if let Some(port) = self.ports.get_mut(&key.service) {
-                    port.sources.remove(&Source::adopt(key, *prefix_len));
-                    self.drop_if_empty(key.service);
-                }
-                (None, None)
-            }
-            FamilyOp::DeleteBackend(id, value) => {
-                self.backend_ids.remove(id);
-                self.freed += 1;
-                if let Some(port) = self.ports.get_mut(&value.service) {
-                    let at = Endpoint { addr: value.addr, port: value.port };
-                    match port.damaged.iter().position(|(damaged, _)| damaged == id) {
-                        Some(index) => drop(port.damaged.swap_remove(index)),
-                        None => drop(port.backends.remove(&at)),
-                    }
-                    self.drop_if_empty(value.service);
-                }
-                (Some(value.node), None)
-            }
-        }
-    }
-
-    fn record_frontend(&mut self, key: FrontendKey<F>, value: Frontend) {
-        let holds = value.n_slots > 0;
-        if holds {
-            self.slots.expose(value.first_slot);
-        }
-        self.guards.frontend_put(&key);
-        let old = self.frontends.insert(key, Shown { value, holds });
-        let port = self.ports.entry(value.service).or_default();
-        port.frontends.insert(key);
-        port.pending.remove(&key);
-        match old {
-            Some(old) if old.value.service == value.service => self.release(old.range()),
-            Some(old) => self.disown(&key, old),
-            None => {}
-        }
-    }
-
-    /// A port lost a frontend, by deletion or to another port.
-    fn disown(&mut self, key: &FrontendKey<F>, old: Shown) {
-        self.release(old.range());
-        if let Some(port) = self.ports.get_mut(&old.value.service) {
-            port.frontends.remove(key);
-            port.released.remove(key);
-            port.pending.remove(key);
-            self.drop_if_empty(old.value.service);
-        }
-    }
-
-    fn drop_if_empty(&mut self, service: u32) {
-        if self.ports.get(&service).is_some_and(|port| port.n_entries() == 0)
-            && let Some(port) = self.ports.remove(&service)
-        {
-            self.release(port.ranges.iter().map(|range| range.first));
-        }
-    }
-
-    fn release(&mut self, slots: impl IntoIterator<Item = u32>) {
-        for slot in slots {
-            if self.slots.release(slot) {
-                self.freed += 1;
-            }
-        }
-    }
-
-    /// An operation that was staged will not be done.
-    pub(super) fn abandon(&mut self, op: &FamilyOp<F>) {
-        if let FamilyOp::WriteSlots { first, .. } = op {
-            self.slots.release(*first);
-        }
-    }
-
-    /// No program reads the ranges any more that were given back before.
-    pub(super) fn readers_gone(&mut self) {
-        self.slots.readers_gone();
+    /// Whether a client of this Service port may be connected to this address.
+    pub(super) fn serves(&self, service: u32, proto: Proto, addr: SocketAddr) -> bool {
+        let known = || {
+            let at = Endpoint { addr: F::from_ip(addr.ip())?, port: addr.port() };
+            self.ports.get(&service)?.backends.get(&at)
+        };
+        known().is_some_and(|known| known.value.proto == proto.number() && serves(&known.value))
     }
 
     /// Grows whenever an entry or a range was given back: then it is worth trying again what did not fit.

@@ -1,0 +1,100 @@
+//! Brings one Service into the maps, and notes how that went.
+
+use std::time::Instant;
+
+use super::{Clock, Problem, Reconciler, retry::Retry};
+use crate::{
+    datapath::{
+        op::{Op, execute},
+        store::{MapStore, StoreError},
+    },
+    event::ObjectName,
+};
+
+impl<S: MapStore, C: Clock> Reconciler<S, C> {
+    /// Brings one Service into the maps, and notes how that went. Returns how many operations were done.
+    pub(super) fn program(&mut self, service: &ObjectName, since: Instant) -> usize {
+        let (done, result) = self.write(service);
+        let now = self.clock.now();
+        match result {
+            Ok(()) => {
+                self.failed.remove(service);
+                self.not_fitting.remove(service);
+                if done > 0 {
+                    self.latencies.push(now.saturating_duration_since(since));
+                }
+            }
+            Err(error @ StoreError::Full { .. }) => {
+                self.failed.remove(service);
+                let why = one_line(&error);
+                let before = self.not_fitting.insert(service.clone(), (since, why.clone()));
+                if before.is_none_or(|(_, before)| before != why) {
+                    tracing::error!(%service, "{why}");
+                }
+                self.note_error(service, &error);
+            }
+            Err(error) => {
+                let retry = Retry::after(self.failed.remove(service), done > 0, since, now);
+                if retry.is_first() {
+                    tracing::warn!(%service, "{}; trying again", one_line(&error));
+                }
+                self.failed.insert(service.clone(), retry);
+                self.note_error(service, &error);
+            }
+        }
+        done
+    }
+
+    fn write(&mut self, service: &ObjectName) -> (usize, Result<(), StoreError>) {
+        let desired = self.model.desired(service);
+        self.health_checks.set(service, desired.health_check);
+        let mut done = 0;
+        loop {
+            let staged = self.plan.stage(&desired);
+            self.sweep = true;
+            let (n, result) = self.execute(&staged.ops);
+            done += n;
+            if result.is_err() {
+                return (done, result);
+            }
+            if !staged.wants_readers_gone {
+                return (done, staged.full.map_or(Ok(()), Err));
+            }
+            let (_, result) = self.execute(&[Op::WaitForReaders]);
+            if result.is_err() {
+                return (done, result);
+            }
+        }
+    }
+
+    /// Carries out operations up to the first that fails. Returns how many were done.
+    pub(super) fn execute(&mut self, ops: &[Op]) -> (usize, Result<(), StoreError>) {
+        for (done, op) in ops.iter().enumerate() {
+            if let Err(error) = execute(&mut self.store, op) {
+                self.plan.abandon(&ops[done..]);
+                self.write_errors += 1;
+                return (done, Err(error));
+            }
+            self.plan.record(op);
+            self.updated = Some(self.clock.wall());
+        }
+        (ops.len(), Ok(()))
+    }
+
+    fn note_error(&mut self, service: &ObjectName, error: &StoreError) {
+        self.last_error =
+            Some(Problem { at: self.clock.wall(), text: format!("Service {service}: {}", one_line(error)) });
+    }
+}
+
+/// An error with its causes.
+pub(super) fn one_line(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,62 @@
+//! The end of a batch: what is not wanted any more goes.
+
+use super::{Clock, Problem, Reconciler, program::one_line, retry::Retry};
+use crate::datapath::store::{MapStore, StoreError};
+
+impl<S: MapStore, C: Clock> Reconciler<S, C> {
+    /// All Services of the batch were tried: what is not wanted any more goes.
+    pub(super) fn finish_batch(&mut self, budget: &mut usize) {
+        if self.synced.is_none() {
+            self.synced = Some(self.clock.wall());
+        }
+        if !self.pruned {
+            self.pruned = true;
+            self.sweep = true;
+            self.plan.prune();
+        }
+        let now = self.clock.now();
+        if self.sweep && self.sweep_failed.as_ref().is_none_or(|retry| retry.at <= now) {
+            self.sweep_all(budget);
+        }
+    }
+
+    fn sweep_all(&mut self, budget: &mut usize) {
+        let before = *budget;
+        let result = self.sweep_within(budget);
+        let now = self.clock.now();
+        match result {
+            Ok(()) => {
+                self.sweep_failed = None;
+                self.sweep = *budget == 0;
+            }
+            Err(error) => {
+                let retry = Retry::after(self.sweep_failed.take(), *budget < before, now, now);
+                if retry.is_first() {
+                    tracing::warn!("removing what is no longer wanted: {}; trying again", one_line(&error));
+                }
+                self.sweep_failed = Some(retry);
+                self.last_error = Some(Problem { at: self.clock.wall(), text: one_line(&error) });
+            }
+        }
+    }
+
+    /// Removes what is not wanted any more, until the budget is used up. One port's failure does not keep the others.
+    fn sweep_within(&mut self, budget: &mut usize) -> Result<(), StoreError> {
+        let mut failure = Ok(());
+        for id in self.plan.garbage() {
+            if *budget == 0 {
+                return failure;
+            }
+            let ops = self.plan.sweep(id);
+            let (done, result) = self.execute(&ops);
+            *budget = budget.saturating_sub(done);
+            failure = result.and(failure);
+        }
+        for op in self.plan.sweep_rest() {
+            let (done, result) = self.execute(&[op]);
+            *budget = budget.saturating_sub(done);
+            failure = result.and(failure);
+        }
+        failure
+    }
+}
