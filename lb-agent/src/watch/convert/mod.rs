@@ -6,6 +6,8 @@ mod external;
 mod node;
 mod service;
 mod slice;
+#[cfg(test)]
+mod tests;
 
 use std::{net::IpAddr, sync::Arc};
 

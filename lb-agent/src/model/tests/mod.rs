@@ -1,5 +1,8 @@
 //! Objects in, frontends and backends out.
 
+mod frontends;
+mod policies;
+
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{Model, ModelConfig};
