@@ -1,5 +1,7 @@
 //! `lb-bench`: measures this agent beside a direct connection and kube-proxy, all in one run, taking turns.
 //!
+//! `lb-bench scale` measures what large clusters cost instead: start, memory, changes.
+//!
 //! For `cargo xtask bench`, which builds everything in release mode first. Ratios within a round are what to look at:
 //! absolute times of this kind drift from minute to minute on most machines. Needs root, as the tests do.
 
@@ -11,6 +13,7 @@ mod protocol;
 mod remote;
 mod report;
 mod rig;
+mod scale;
 mod server;
 mod stats;
 mod usage;
@@ -33,7 +36,7 @@ use nix::{
 };
 use serde_json::json;
 
-use crate::{measure::Measured, objects::ENDPOINT_PORTS, rig::Rig};
+use crate::{objects::ENDPOINT_PORTS, rig::Rig};
 
 /// Measures Service connections: direct, this agent, kube-proxy in nftables and iptables mode.
 #[derive(Parser)]
@@ -54,9 +57,11 @@ struct Args {
     changes: usize,
 }
 
-/// The processes of the benchmark, which it starts itself.
+/// Another benchmark, and the processes that the benchmarks start themselves.
 #[derive(Subcommand)]
 enum Part {
+    /// Measures starting, memory and changes in large clusters: this agent, then kube-proxy in nftables mode.
+    Scale(scale::Args),
     /// The measuring client: requests on stdin.
     #[command(hide = true)]
     Client,
@@ -72,6 +77,7 @@ fn main() -> Result<()> {
     let mut args = Args::parse();
     match args.part.take() {
         None => bench(&args),
+        Some(Part::Scale(args)) => scale::run(&args),
         Some(Part::Client) => {
             pin()?;
             client::run()
@@ -83,10 +89,15 @@ fn main() -> Result<()> {
     }
 }
 
-fn bench(args: &Args) -> Result<()> {
+fn ensure_components() -> Result<()> {
     for component in [Component::Etcd, Component::ApiServer, Component::KubeProxy] {
         components::ensure(component)?;
     }
+    Ok(())
+}
+
+fn bench(args: &Args) -> Result<()> {
+    ensure_components()?;
     eprintln!("starting a control plane");
     let rig = Rig::start(args.endpoints)?;
     let mut all = Vec::new();
@@ -100,23 +111,20 @@ fn bench(args: &Args) -> Result<()> {
         println!("{}\n", report::table(&measured));
         all.push(measured);
     }
-    eprintln!("written to {}", write_json(args, &all)?.display());
+    let report = json!({"endpoints": args.endpoints, "rounds": args.rounds, "measured": all});
+    eprintln!("written to {}", write_json(report)?.display());
     Ok(())
 }
 
-fn write_json(args: &Args, measured: &[Measured]) -> Result<PathBuf> {
+/// Keeps what was measured, with what it was measured on.
+fn write_json(mut report: serde_json::Value) -> Result<PathBuf> {
     let directory = components::target_dir().join("bench");
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
     let path = directory.join(format!("{now}.json"));
-    let report = json!({
-        "unix_time_s": now,
-        "kernel": uname()?.release().to_string_lossy(),
-        "processors": available_parallelism()?,
-        "endpoints": args.endpoints,
-        "rounds": args.rounds,
-        "measured": measured,
-    });
+    report["unix_time_s"] = now.into();
+    report["kernel"] = uname()?.release().to_string_lossy().into();
+    report["processors"] = available_parallelism()?.get().into();
     fs::write(&path, format!("{report:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }

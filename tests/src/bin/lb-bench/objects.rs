@@ -1,7 +1,10 @@
 //! The Services that every proxy serves: all alike, without selector, each with its own EndpointSlice and the same
 //! endpoints.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use anyhow::Result;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -12,6 +15,7 @@ use kube::{
 };
 use lb_tests::control_plane::Admin;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
 
 /// The port of every Service, TCP and UDP.
 pub(crate) const SERVICE_PORT: u16 = 80;
@@ -54,13 +58,39 @@ pub(crate) fn create(admin: &Admin, from: usize, to: usize, endpoints: &[IpAddr]
 
 /// Moves Service `index` to another port of its endpoints.
 pub(crate) fn set_endpoint_port(admin: &Admin, index: usize, port: u16) -> Result<()> {
-    let patch = json!({"ports": ports(index, port)});
-    let name = name(index);
+    change(admin, None, [(index, json!({"ports": ports(index, port)}))])
+}
+
+/// Gives each of these Services (index, port) that port of its endpoints, so many a second.
+pub(crate) fn set_endpoint_ports(
+    admin: &Admin,
+    per_second: u32,
+    services: impl IntoIterator<Item = (usize, u16)>,
+) -> Result<()> {
+    let patches = services.into_iter().map(|(index, port)| (index, json!({"ports": ports(index, port)})));
+    change(admin, Some(per_second), patches)
+}
+
+/// Lists exactly these endpoints for the first `n` Services, as fast as the API server takes it.
+pub(crate) fn set_endpoints(admin: &Admin, n: usize, endpoints: &[IpAddr]) -> Result<()> {
+    let listed = listed(endpoints);
+    change(admin, None, (0..n).map(|index| (index, json!({"endpoints": listed}))))
+}
+
+/// Merges a patch into each of these Services' slices.
+fn change(admin: &Admin, per_second: Option<u32>, patches: impl IntoIterator<Item = (usize, Value)>) -> Result<()> {
+    let patches: Vec<_> = patches.into_iter().zip(0_u32..).collect();
     admin.call(|client| async move {
         let slices: Api<EndpointSlice> = Api::default_namespaced(client);
-        slices.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await
-    })?;
-    Ok(())
+        let (slices, start) = (&slices, Instant::now());
+        let changed = stream::iter(patches).map(|((index, patch), number)| async move {
+            if let Some(rate) = per_second {
+                sleep_until(start + Duration::from_secs(1) * number / rate).await;
+            }
+            slices.patch(&name(index), &PatchParams::default(), &Patch::Merge(patch)).await
+        });
+        changed.buffer_unordered(PARALLEL).try_for_each(|_| async { Ok(()) }).await
+    })
 }
 
 fn name(index: usize) -> String {
@@ -77,15 +107,18 @@ fn service(index: usize) -> Result<Value> {
 }
 
 fn slice(index: usize, endpoints: &[IpAddr]) -> Value {
-    let endpoints = endpoints.iter().map(|address| json!({"addresses": [address], "conditions": {"ready": true}}));
     json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {"name": name(index), "labels": {"kubernetes.io/service-name": name(index)}},
         "addressType": "IPv4",
         "ports": ports(index, ENDPOINT_PORTS[0]),
-        "endpoints": endpoints.collect::<Vec<_>>(),
+        "endpoints": listed(endpoints),
     })
+}
+
+fn listed(endpoints: &[IpAddr]) -> Vec<Value> {
+    endpoints.iter().map(|address| json!({"addresses": [address], "conditions": {"ready": true}})).collect()
 }
 
 /// The ports of a Service or of its slice, which have the same form.

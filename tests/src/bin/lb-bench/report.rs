@@ -61,7 +61,7 @@ fn cpu_per_change(target: &TargetMeasured) -> Option<String> {
 }
 
 /// `median [lower quartile - upper quartile]`.
-fn spread(values: impl IntoIterator<Item = f64>, digits: usize) -> Option<String> {
+pub(crate) fn spread(values: impl IntoIterator<Item = f64>, digits: usize) -> Option<String> {
     let Quartiles { q1, median, q3 } = Quartiles::of(values)?;
     Some(format!("{median:.digits$} [{q1:.digits$}-{q3:.digits$}]"))
 }

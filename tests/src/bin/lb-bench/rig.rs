@@ -2,12 +2,12 @@
 //! all. Nodes have the same objects and the same addresses of endpoints; only the proxy differs.
 
 use std::{
-    fmt,
+    fmt, fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::Command,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
     Agent, AgentSpec, Cgroup, ControlPlane, Kubelet, Layout, Node, Pod, Process, Source,
     components::{self, Component},
@@ -19,7 +19,7 @@ use crate::{
     objects::{ENDPOINT_PORTS, SERVICE_PORT, cluster_ip},
     protocol::Request,
     remote::Client,
-    usage::Usage,
+    usage::{Usage, as_f64},
 };
 
 /// The node that the control plane is linked to; the others reach it over the underlay.
@@ -170,6 +170,27 @@ impl Target {
         ]);
         self.node.netns().enter(&mut command);
         Process::spawn(&format!("kube-proxy-{mode}"), command)
+    }
+
+    /// The agent, if that is the proxy.
+    pub(crate) fn agent(&self) -> Option<&Agent> {
+        match self.proxy.as_ref()? {
+            Proxy::Agent(agent) => Some(agent),
+            Proxy::KubeProxy(_) => None,
+        }
+    }
+
+    /// What the maps of the agent's installation take of the kernel's memory, MiB; none without such maps.
+    pub(crate) fn maps_mib(&self) -> Result<Option<f64>> {
+        let Some(_) = self.agent() else { return Ok(None) };
+        let mut bytes = 0;
+        for map in fs::read_dir(self.node.bpffs().path().join("lb/maps"))? {
+            let shown = Command::new("bpftool").args(["-j", "map", "show", "pinned"]).arg(map?.path()).output()?;
+            ensure!(shown.status.success(), "bpftool: {}", String::from_utf8_lossy(&shown.stderr));
+            let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).context("bpftool's JSON")?;
+            bytes += shown["bytes_memlock"].as_u64().context("a map without bytes_memlock")?;
+        }
+        Ok(Some(as_f64(bytes) / f64::from(1 << 20)))
     }
 
     /// The proxy's process.
