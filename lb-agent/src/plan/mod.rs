@@ -67,8 +67,6 @@ pub struct FamilyUsage {
 pub struct Usage {
     /// Services with an entry.
     pub services: usize,
-    /// Ports of these.
-    pub ports: usize,
     /// IPv4.
     pub v4: FamilyUsage,
     /// IPv6.
@@ -128,8 +126,7 @@ impl Plan {
             self.stage_port(id, name.proto, (&v4, &v6), &mut staged);
         }
         if !desired.guards.is_empty() {
-            let id = self.names.service_id(&desired.name, &guards_name(), &mut ops);
-            self.stage_port(id, NO_PROTO, (&guards(desired), &guards(desired)), &mut staged);
+            self.stage_guards(desired, &mut ops, &mut staged);
             ports.push(guards_name());
         }
         for id in self.names.retire_others(&desired.name, &ports) {
@@ -140,6 +137,21 @@ impl Plan {
         ops.sort_by_key(Op::phase);
         staged.ops = ops;
         staged
+    }
+
+    /// Last, and only once the ports are served: a full map has no room for refusals.
+    fn stage_guards(&mut self, desired: &DesiredService, ops: &mut Vec<Op>, staged: &mut Staged) {
+        if staged.full.is_some() {
+            return;
+        }
+        let id = self.names.service_id(&desired.name, &guards_name(), ops);
+        let (v4, v6) = (guards(desired), guards(desired));
+        if staged.wants_readers_gone {
+            self.v4.claim(id, &v4);
+            self.v6.claim(id, &v6);
+        } else {
+            self.stage_port(id, NO_PROTO, (&v4, &v6), staged);
+        }
     }
 
     fn stage_port(&mut self, id: u32, proto: u8, (v4, v6): (&Want<V4>, &Want<V6>), staged: &mut Staged) {
@@ -264,12 +276,7 @@ impl Plan {
 
     /// Counts against capacities.
     pub fn usage(&self) -> Usage {
-        Usage {
-            services: self.names.n_services(),
-            ports: self.names.n_ports(),
-            v4: self.v4.usage(),
-            v6: self.v6.usage(),
-        }
+        Usage { services: self.names.n_services(), v4: self.v4.usage(), v6: self.v6.usage() }
     }
 }
 

@@ -212,11 +212,6 @@ impl Names {
         self.services.keys()
     }
 
-    /// How many Service ports there are.
-    pub(super) fn n_ports(&self) -> usize {
-        self.service_of.len()
-    }
-
     /// From now on the names go that make no sense.
     pub(super) fn prune(&mut self) {
         self.condemned.append(&mut self.damaged);

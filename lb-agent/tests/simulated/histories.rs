@@ -167,7 +167,11 @@ impl World {
     /// Where each frontend should lead.
     fn leads(&self) -> BTreeMap<FrontendName, BTreeSet<SocketAddr>> {
         let mut leads = BTreeMap::new();
-        for port in self.services.keys().flat_map(|name| self.model.desired(name).ports) {
+        let desired: Vec<_> = self.services.keys().map(|name| self.model.desired(name)).collect();
+        for guard in desired.iter().flat_map(|service| &service.guards) {
+            leads.insert((SocketAddr::new(*guard, 0), 0), BTreeSet::new());
+        }
+        for port in desired.iter().flat_map(|service| &service.ports) {
             for frontend in port.frontends.keys() {
                 let usable = |ip: IpAddr| ip.is_ipv4() == frontend.ip.is_ipv4();
                 let backends = port.backends.iter().filter(|backend| backend.in_cluster && usable(backend.ip));

@@ -53,12 +53,18 @@ impl<F: Family> Table<F> {
         Ok(ops)
     }
 
-    pub(super) fn claim(&mut self, service: u32, want: &Want<F>) {
+    /// The port wants these frontends: those that are another's now, or its own and given up before, stay until it has
+    /// them as it wants them.
+    pub(in crate::plan) fn claim(&mut self, service: u32, want: &Want<F>) {
         self.claims.retain(|_, claimant| *claimant != service);
         let of_another =
             |key: &&FrontendKey<F>| self.frontends.get(*key).is_some_and(|present| present.value.service != service);
         let wanted = want.frontends.keys().filter(of_another);
         self.claims.extend(wanted.map(|key| (*key, service)));
+        if let Some(port) = self.ports.get_mut(&service) {
+            let again = port.released.extract_if(.., |key| want.frontends.contains_key(key));
+            port.pending.extend(again);
+        }
     }
 
     fn check_room(&self, service: u32, want: &Want<F>) -> Result<(), StoreError> {
