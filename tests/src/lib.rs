@@ -16,6 +16,7 @@ pub mod manifests;
 pub mod netns;
 pub mod node;
 pub mod overlay;
+pub mod peer;
 pub mod pod;
 pub mod poll;
 pub mod process;

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use kube::{
     Api, Client, Config,
-    api::{DynamicObject, Patch, PatchParams},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
     core::{ApiResource, GroupVersionKind},
 };
@@ -70,6 +70,16 @@ impl Admin {
         self.call(|_| async move { api.patch_status(&name, &PatchParams::default(), &Patch::Merge(object)).await })
             .with_context(|| format!("cannot set the status of {object}"))?;
         Ok(())
+    }
+
+    /// Deletes an object, at once. That it is not there is fine.
+    pub fn delete(&self, object: &Value) -> Result<()> {
+        let Named { api, name } = self.find(object)?;
+        let params = DeleteParams::default().grace_period(0);
+        match self.call(|_| async move { Ok(api.delete(&name, &params).await) })? {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            other => other.map(|_| ()).with_context(|| format!("cannot delete {object}")),
+        }
     }
 
     /// Creates or changes the objects of a YAML text.

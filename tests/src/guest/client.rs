@@ -11,7 +11,8 @@ use std::{
 use anyhow::{Context as _, Error, Result, bail};
 
 use super::protocol::{
-    Answer, Failure, Handle, HoldReport, HoldSpec, LoadReport, LoadSpec, Names, Proto, Reply, Request, Target, Traffic,
+    Answer, Attempt, Failure, Handle, HoldReport, HoldSpec, LoadReport, LoadSpec, Names, ProbeSpec, Proto, Reply,
+    Request, Target, Traffic,
 };
 use crate::{
     cgroup::Cgroup,
@@ -57,6 +58,19 @@ impl Guest {
     /// Starts a server that answers `name`.
     pub fn serve(&self, name: &str, proto: Proto, port: u16) -> Result<()> {
         self.done(Request::Serve { name: name.to_owned(), proto, port })
+    }
+
+    /// Starts a server at one address that answers `name` and the address that it sees the asker with.
+    pub fn witness(&self, name: &str, proto: Proto, at: SocketAddr) -> Result<()> {
+        self.done(Request::Witness { name: name.to_owned(), proto, at })
+    }
+
+    /// What a client meets at each target, on each of several new sockets.
+    pub fn probe(&self, specs: Vec<ProbeSpec>) -> Result<Vec<Vec<Attempt>>> {
+        match self.call(&Request::Probe(specs))? {
+            Reply::Probes(attempts) => Ok(attempts),
+            other => bail!("the guest answered {other:?} to Probe"),
+        }
     }
 
     /// Opens a TCP connection.

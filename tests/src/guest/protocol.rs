@@ -83,6 +83,17 @@ pub enum Request {
         /// Where.
         port: u16,
     },
+    /// Answer `name` and the address that the asker is seen with, at one address only. No reply data.
+    Witness {
+        /// The first word of the answer.
+        name: String,
+        /// TCP or UDP.
+        proto: Proto,
+        /// Where.
+        at: SocketAddr,
+    },
+    /// Several probes side by side: [`Reply::Probes`].
+    Probe(Vec<ProbeSpec>),
     /// A TCP connection that is kept: [`Reply::Socket`].
     TcpConnect(Target),
     /// A UDP socket for addresses such as the target's, not connected: [`Reply::Socket`].
@@ -113,6 +124,31 @@ pub enum Request {
     HoldReport(Handle),
     /// Close them; the final [`Reply::Hold`].
     StopHold(Handle),
+}
+
+/// New sockets one after the other, each asked once, and all that a client can learn from it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ProbeSpec {
+    /// How.
+    pub traffic: Traffic,
+    /// Where to.
+    pub target: Target,
+    /// How many sockets. None after one that met silence, or a late word: the next would meet it as well.
+    pub attempts: u32,
+    /// How long a call may take before that counts as silence.
+    pub patience_ms: u64,
+}
+
+/// What a client met on one socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The whole answer, or the call that failed.
+    pub end: Result<String, Failure>,
+    /// With whom the client takes itself to talk: getpeername(2) of a connected socket, the sender of the answer
+    /// otherwise. None without an answer.
+    pub peer: Option<SocketAddr>,
+    /// From before connect(2) to the end.
+    pub took_ms: u64,
 }
 
 /// New sockets at a steady rate.
@@ -176,6 +212,8 @@ pub enum Reply {
     Started(Handle),
     /// Somebody answered.
     Answer(Answer),
+    /// What each probe met, socket by socket.
+    Probes(Vec<Vec<Attempt>>),
     /// A socket's names.
     Names(Names),
     /// Of load.

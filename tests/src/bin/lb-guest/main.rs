@@ -5,6 +5,7 @@
 mod hold;
 mod load;
 mod pace;
+mod probe;
 mod server;
 mod session;
 mod socket;

@@ -15,21 +15,42 @@ use crate::socket::failure;
 /// Starts to listen on all addresses of both families; serves in threads until the process ends.
 pub(crate) fn start(name: &str, proto: Proto, port: u16) -> Result<(), Failure> {
     let wildcards = [SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
-    for address in wildcards {
-        let name = name.to_owned();
-        match proto {
-            Proto::Tcp => {
-                let listener = bind(address, Type::STREAM, Protocol::TCP)?;
-                listener.listen(128).map_err(failure("listen"))?;
-                thread::spawn(move || accept_forever(&listener.into(), &name));
-            }
-            Proto::Udp => {
-                let socket = bind(address, Type::DGRAM, Protocol::UDP)?;
-                thread::spawn(move || answer_forever(&socket.into(), &name));
-            }
+    wildcards.into_iter().try_for_each(|address| serve(proto, address, Answer::Name(name.to_owned())))
+}
+
+/// Starts to listen at one address, and answers with the asker's address after the name.
+pub(crate) fn witness(name: &str, proto: Proto, at: SocketAddr) -> Result<(), Failure> {
+    serve(proto, at, Answer::NameAndAsker(name.to_owned()))
+}
+
+fn serve(proto: Proto, address: SocketAddr, answer: Answer) -> Result<(), Failure> {
+    match proto {
+        Proto::Tcp => {
+            let listener = bind(address, Type::STREAM, Protocol::TCP)?;
+            listener.listen(128).map_err(failure("listen"))?;
+            thread::spawn(move || accept_forever(&listener.into(), &answer));
+        }
+        Proto::Udp => {
+            let socket = bind(address, Type::DGRAM, Protocol::UDP)?;
+            thread::spawn(move || answer_forever(&socket.into(), &answer));
         }
     }
     Ok(())
+}
+
+/// What a server says.
+enum Answer {
+    Name(String),
+    NameAndAsker(String),
+}
+
+impl Answer {
+    fn to(&self, asker: SocketAddr) -> String {
+        match self {
+            Self::Name(name) => name.clone(),
+            Self::NameAndAsker(name) => format!("{name} {}", asker.ip()),
+        }
+    }
 }
 
 fn bind(address: SocketAddr, kind: Type, protocol: Protocol) -> Result<Socket, Failure> {
@@ -43,12 +64,12 @@ fn bind(address: SocketAddr, kind: Type, protocol: Protocol) -> Result<Socket, F
     Ok(socket)
 }
 
-fn accept_forever(listener: &TcpListener, name: &str) {
-    for stream in listener.incoming() {
-        match stream {
-            Ok(stream) => {
-                let name = name.to_owned();
-                thread::spawn(move || report("a connection", serve_connection(&stream, &name)));
+fn accept_forever(listener: &TcpListener, answer: &Answer) {
+    loop {
+        match listener.accept() {
+            Ok((stream, asker)) => {
+                let answer = answer.to(asker);
+                thread::spawn(move || report("a connection", serve_connection(&stream, &answer)));
             }
             Err(error) => report("accept", Err(error)),
         }
@@ -84,10 +105,11 @@ fn answer_http(
     stream.write_all(format!("{head}Content-Length: {length}\r\n\r\n{body}").as_bytes())
 }
 
-fn answer_forever(socket: &UdpSocket, name: &str) {
+fn answer_forever(socket: &UdpSocket, answer: &Answer) {
     let mut buffer = [0; 2048];
     loop {
-        let answered = socket.recv_from(&mut buffer).and_then(|(_, from)| socket.send_to(name.as_bytes(), from));
+        let asked = socket.recv_from(&mut buffer);
+        let answered = asked.and_then(|(_, asker)| socket.send_to(answer.to(asker).as_bytes(), asker));
         report("a datagram", answered.map(|_| ()));
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, io::Write as _};
 use anyhow::{Context as _, Result};
 use lb_tests::guest::{Failure, Handle, Reply, Request, Traffic};
 
-use crate::{hold::Holding, load::Loading, server, socket::Conversation};
+use crate::{hold::Holding, load::Loading, probe, server, socket::Conversation};
 
 #[derive(Default)]
 struct Session {
@@ -33,6 +33,8 @@ impl Session {
     fn answer(&mut self, request: Request) -> Result<Reply, Failure> {
         match request {
             Request::Serve { name, proto, port } => server::start(&name, proto, port).map(|()| Reply::Done),
+            Request::Witness { name, proto, at } => server::witness(&name, proto, at).map(|()| Reply::Done),
+            Request::Probe(specs) => probe::run_all(&specs).map(Reply::Probes),
             Request::TcpConnect(target) => Conversation::open(Traffic::Tcp, target).map(|socket| self.keep(socket)),
             Request::UdpOpen(target) => Conversation::udp(target).map(|socket| self.keep(socket)),
             Request::UdpConnect(handle, to) => self.socket(handle)?.connect(to).map(|()| Reply::Done),

@@ -22,27 +22,31 @@ pub(crate) struct Conversation {
 impl Conversation {
     /// A socket that is ready to ask.
     pub(crate) fn open(traffic: Traffic, target: Target) -> Result<Self, Failure> {
-        if traffic == Traffic::UdpUnconnected {
-            return Self::udp(target);
+        Self::open_within(TIMEOUT, traffic, target)
+    }
+
+    /// As [`Self::open`], with another limit for each call.
+    pub(crate) fn open_within(timeout: Duration, traffic: Traffic, target: Target) -> Result<Self, Failure> {
+        let mut conversation = Self::new(timeout, traffic, target)?;
+        if traffic != Traffic::UdpUnconnected {
+            conversation.connect(conversation.to)?;
         }
-        let kind = if traffic == Traffic::Tcp { Type::STREAM } else { Type::DGRAM };
-        let mut conversation = Self::new(kind, traffic, target)?;
-        conversation.connect(conversation.to)?;
         Ok(conversation)
     }
 
     /// A UDP socket without a peer.
     pub(crate) fn udp(target: Target) -> Result<Self, Failure> {
-        Self::new(Type::DGRAM, Traffic::UdpUnconnected, target)
+        Self::new(TIMEOUT, Traffic::UdpUnconnected, target)
     }
 
-    fn new(kind: Type, traffic: Traffic, target: Target) -> Result<Self, Failure> {
+    fn new(timeout: Duration, traffic: Traffic, target: Target) -> Result<Self, Failure> {
+        let kind = if traffic == Traffic::Tcp { Type::STREAM } else { Type::DGRAM };
         let to = target.on_the_socket();
         let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
         let socket = Socket::new(Domain::for_address(to), kind, Some(protocol)).map_err(failure("socket"))?;
-        socket.set_read_timeout(Some(TIMEOUT)).map_err(failure("setsockopt"))?;
+        socket.set_read_timeout(Some(timeout)).map_err(failure("setsockopt"))?;
         // Also the time that connect(2) of a stream socket may take (socket(7), SO_SNDTIMEO).
-        socket.set_write_timeout(Some(TIMEOUT)).map_err(failure("setsockopt"))?;
+        socket.set_write_timeout(Some(timeout)).map_err(failure("setsockopt"))?;
         Ok(Self { socket, traffic, to })
     }
 

@@ -1,0 +1,283 @@
+//! One node with one proxy, and all that its clients may reach: pods on it, a process of its own, the pods of another
+//! node, and a host outside the cluster. Knows no objects and no cases.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::probe::Client;
+use crate::{
+    agent::{Agent, AgentSpec, Source},
+    components::{self, Component},
+    control_plane::ControlPlane,
+    guest::{Guest, Proto},
+    node::{Layout, Node},
+    pod::{FAR_INDEX, Pod},
+    process::Process,
+    run,
+};
+
+/// The name of the node, on every island.
+pub(super) const NODE: &str = "n1";
+
+/// The ports of every witness, by TCP and UDP.
+pub(super) const PORTS: [u16; 2] = [8080, 8081];
+
+/// The TCP ports at which `world` answers, at every address that is nobody's.
+const WORLD_PORTS: [u16; 3] = [25, 80, 81];
+
+/// The ports at which pod `a` answers for the marker (see `marker.rs`).
+pub(super) const MARKER_PORTS: std::ops::Range<u16> = 7000..7016;
+
+/// Which proxy an island has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// kube-proxy in nftables mode.
+    KubeProxy,
+    /// The agent.
+    Agent,
+}
+
+/// Somebody who answers at [`PORTS`], with name and addresses, on every island the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Witness {
+    /// What cases call it, and what it answers.
+    pub(super) name: &'static str,
+    /// Its IPv4 address.
+    pub(super) v4: Ipv4Addr,
+    /// Its IPv6 address.
+    pub(super) v6: Ipv6Addr,
+    /// The node it is on, none outside the cluster.
+    pub(super) node: Option<&'static str>,
+}
+
+const fn pod_v6(node: u16, number: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x10, 0x244, node, 0, 0, 0, number)
+}
+
+/// Pods `a` and `b` on the node, `h` a process of the node itself, `c` and `d` pods of another node, `n2` a process of
+/// that node, `x` a host outside the cluster.
+pub(super) const WITNESSES: [Witness; 7] = [
+    Witness { name: "a", v4: Ipv4Addr::new(10, 244, 1, 2), v6: pod_v6(1, 2), node: Some(NODE) },
+    Witness { name: "b", v4: Ipv4Addr::new(10, 244, 1, 3), v6: pod_v6(1, 3), node: Some(NODE) },
+    Witness {
+        name: "h",
+        v4: Ipv4Addr::new(172, 18, 0, 1),
+        v6: Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, 1),
+        node: Some(NODE),
+    },
+    Witness { name: "c", v4: Ipv4Addr::new(10, 244, 2, 2), v6: pod_v6(2, 2), node: Some("n2") },
+    Witness { name: "d", v4: Ipv4Addr::new(10, 244, 2, 3), v6: pod_v6(2, 3), node: Some("n2") },
+    Witness {
+        name: "n2",
+        v4: Ipv4Addr::new(172, 18, 0, 2),
+        v6: Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, 2),
+        node: Some("n2"),
+    },
+    Witness {
+        name: "x",
+        v4: Ipv4Addr::new(192, 0, 2, 10),
+        v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10),
+        node: None,
+    },
+];
+
+/// The witness of that name.
+pub(super) fn witness(name: &str) -> Option<&'static Witness> {
+    WITNESSES.iter().find(|witness| witness.name == name)
+}
+
+/// A node with its proxy. The fields are dropped in this order: processes before their namespaces.
+pub struct Island {
+    proxy: Option<Running>,
+    clients: [Guest; 3],
+    _servers: Vec<Guest>,
+    addresses: [(Ipv4Addr, Ipv6Addr); 3],
+    _pods: Vec<Pod>,
+    node: Node,
+}
+
+enum Running {
+    KubeProxy(Process),
+    Agent(Box<Agent>),
+}
+
+impl Island {
+    /// The node with everything around it, and a way to the control plane on `hub`, but without its proxy yet.
+    /// `number` tells islands apart where they must be: on that way, which no case uses.
+    pub fn new(hub: &Node, control_plane: &ControlPlane, number: u8) -> Result<Self> {
+        let node = Node::with(NODE, 1, Layout::PointToPoint)?;
+        link_to_hub(hub, control_plane, &node, number)?;
+        let beyond = Beyond::new(&node)?;
+        let (a, b, p) = (node.pod("a")?, node.pod("b")?, node.pod("p")?);
+        for netns in [node.netns(), beyond.0.netns(), a.netns(), b.netns(), p.netns()] {
+            // Every refusal is to be told, however many there are.
+            netns.sysctl("net/ipv4/icmp_ratelimit", "0")?;
+            netns.sysctl("net/ipv4/icmp_msgs_per_sec", "1000000")?;
+            netns.sysctl("net/ipv4/icmp_msgs_burst", "1000000")?;
+            netns.sysctl("net/ipv6/icmp/ratelimit", "0")?;
+        }
+        let (pod, endpoint, host) = (p.guest()?, a.guest()?, node.host_process("host")?);
+        let (beside, outside) = (b.guest()?, beyond.0.guest()?);
+        for witness in &WITNESSES {
+            serve(
+                witness,
+                match witness.name {
+                    "a" => &endpoint,
+                    "b" => &beside,
+                    "h" => &host,
+                    _ => &outside,
+                },
+            )?;
+        }
+        for port in WORLD_PORTS {
+            outside.serve("world", Proto::Tcp, port)?;
+        }
+        for port in MARKER_PORTS {
+            endpoint.serve(&format!("marker-{port}"), Proto::Tcp, port)?;
+        }
+        Ok(Self {
+            proxy: None,
+            addresses: [(p.v4(), p.v6()), (node.v4(), node.v6()), (a.v4(), a.v6())],
+            clients: [pod, host, endpoint],
+            _servers: vec![beside, outside],
+            _pods: vec![a, b, p, beyond.0],
+            node,
+        })
+    }
+
+    /// Starts the proxy; [`super::Rig::settle`] waits until it works.
+    pub fn start(&mut self, proxy: Proxy, control_plane: &ControlPlane) -> Result<()> {
+        self.proxy = Some(match proxy {
+            Proxy::KubeProxy => Running::KubeProxy(start_kube_proxy(&self.node, control_plane)?),
+            Proxy::Agent => {
+                let spec = AgentSpec::new(Source::Kubeconfig(control_plane.agent_kubeconfig()?));
+                let mut agent = self.node.start_agent_with(spec)?;
+                agent.wait_ready()?;
+                Running::Agent(Box::new(agent))
+            }
+        });
+        Ok(())
+    }
+
+    /// A client.
+    pub fn client(&self, client: Client) -> &Guest {
+        &self.clients[client.index()]
+    }
+
+    /// A client's own address of the same family as `like`.
+    pub fn address(&self, client: Client, like: IpAddr) -> IpAddr {
+        let (v4, v6) = self.addresses[client.index()];
+        if like.is_ipv4() { v4.into() } else { v6.into() }
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The agent, where there is one.
+    pub fn agent(&self) -> Option<&Agent> {
+        match &self.proxy {
+            Some(Running::Agent(agent)) => Some(agent),
+            _ => None,
+        }
+    }
+
+    /// Forgets tracked connections, so that a source port that comes again is no part of an older conversation.
+    pub fn forget_connections(&self) -> Result<()> {
+        self.node.netns().output("conntrack", &["-F"])?;
+        Ok(())
+    }
+
+    /// Where the proxy's log is.
+    pub fn log(&self) -> String {
+        match &self.proxy {
+            None => "no proxy".to_owned(),
+            Some(Running::KubeProxy(process)) => process.log_path().display().to_string(),
+            Some(Running::Agent(agent)) => agent.process().log_path().display().to_string(),
+        }
+    }
+}
+
+fn serve(witness: &Witness, guest: &Guest) -> Result<()> {
+    for port in PORTS {
+        // An answer from the second port shows that it is one.
+        let name = if port == PORTS[0] { witness.name.to_owned() } else { format!("{}:{port}", witness.name) };
+        for ip in [IpAddr::V4(witness.v4), IpAddr::V6(witness.v6)] {
+            for proto in [Proto::Tcp, Proto::Udp] {
+                let at = SocketAddr::new(ip, port);
+                guest.witness(&name, proto, at).with_context(|| format!("cannot serve at {at}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A link that has addresses of its own on both ends, since the node's are the same on every island.
+fn link_to_hub(hub: &Node, control_plane: &ControlPlane, node: &Node, number: u8) -> Result<()> {
+    let far = format!("hub{}", run::current().number());
+    let api = control_plane.machine().v4();
+    node.netns().ip([
+        format!("link add hub {FAR_INDEX} type veth peer name {far} netns {}", hub.netns().path().display()),
+        "link set hub up".to_owned(),
+        format!("addr add 100.64.{number}.2/24 dev hub"),
+    ])?;
+    hub.netns().ip([format!("link set {far} up"), format!("addr add 100.64.{number}.1/24 dev {far}")])?;
+    node.netns().wait_up(&["hub"])?;
+    hub.netns().wait_up(&[&far])?;
+    node.netns().ip([format!("route add {api} via 100.64.{number}.1")])
+}
+
+/// The node's default gateway, in the place of the rest of the world: it has the addresses of another node, of its pods
+/// and of a host outside. At any other address `world` answers: so a client sees that a proxy let it pass.
+struct Beyond(Pod);
+
+impl Beyond {
+    fn new(node: &Node) -> Result<Self> {
+        let at = |name| witness(name).with_context(|| format!("no witness {name}"));
+        let gateway = at("n2")?;
+        let machine = node.external("beyond", gateway.v4, gateway.v6)?;
+        let others = [at("c")?, at("d")?, at("x")?];
+        machine.netns().ip(others.iter().flat_map(|other| {
+            [format!("addr add {}/32 dev lo", other.v4), format!("addr add {}/128 dev lo nodad", other.v6)]
+        }))?;
+        machine.netns().ip([
+            "route add 10.244.1.0/24 via 169.254.1.1".to_owned(),
+            format!("route add {} via 169.254.1.1", node.v4()),
+            "route del default".to_owned(),
+            // Every other address is its own as well.
+            "route add local default dev lo".to_owned(),
+            "route add fd00:10:244:1::/64 via fe80::1 dev eth0".to_owned(),
+            format!("route add {} via fe80::1 dev eth0", node.v6()),
+            "route del ::/0".to_owned(),
+            "route add local ::/0 dev lo".to_owned(),
+        ])?;
+        node.netns().ip([
+            format!("route add default via {} src {}", gateway.v4, node.v4()),
+            format!("route add default via {} src {}", gateway.v6, node.v6()),
+        ])?;
+        Ok(Self(machine))
+    }
+}
+
+fn start_kube_proxy(node: &Node, control_plane: &ControlPlane) -> Result<Process> {
+    let kubeconfig = control_plane.user_kubeconfig("system:kube-proxy")?;
+    let mut command = Command::new(components::ensure(Component::KubeProxy)?);
+    command.arg(format!("--kubeconfig={}", kubeconfig.display())).arg(format!("--hostname-override={NODE}")).args([
+        "--proxy-mode=nftables",
+        "--cluster-cidr=10.244.0.0/16,fd00:10:244::/48",
+        "--nodeport-addresses=primary",
+        // Sets the period for nftables as well, in spite of its name (processV1Alpha1Flags); the default is a second.
+        "--iptables-min-sync-period=10ms",
+        // These would set limits of the whole machine.
+        "--conntrack-max-per-core=0",
+        "--conntrack-tcp-timeout-established=0",
+        "--conntrack-tcp-timeout-close-wait=0",
+    ]);
+    node.netns().enter(&mut command);
+    Process::spawn("kube-proxy", command)
+}

@@ -1,0 +1,177 @@
+//! What a probe met, in words that do not depend on chance or on ports: the same on both islands unless the proxies
+//! differ. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::probe::Expectation;
+use crate::guest::{Attempt, Failure};
+
+/// A refusal is "at once" if it takes less than this.
+const AT_ONCE_MS: u64 = 250;
+
+/// How a probe ended, and what was seen at each end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// By the name of who answered, or by what the failure is called.
+    pub ends: BTreeMap<String, Seen>,
+}
+
+/// What was seen at one end of a probe.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// How the backend sees the client: `client` by its own address, `node` by the node's, or by another.
+    pub source: BTreeSet<String>,
+    /// With whom the client takes itself to talk: `dialled`, or another address.
+    pub peer: BTreeSet<String>,
+    /// The call that failed.
+    pub call: BTreeSet<String>,
+}
+
+/// What the addresses of a probe are called.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names {
+    pub(super) dialled: SocketAddr,
+    pub(super) client: IpAddr,
+    pub(super) node: IpAddr,
+}
+
+impl Outcome {
+    pub(super) fn new(attempts: &[Attempt], names: Names) -> Self {
+        let mut outcome = Self::default();
+        for attempt in attempts {
+            outcome.add(attempt, names);
+        }
+        outcome
+    }
+
+    fn add(&mut self, attempt: &Attempt, names: Names) {
+        match &attempt.end {
+            Ok(answer) => {
+                // Not everybody tells whom it sees.
+                let (name, source) = answer.split_once(' ').unwrap_or((answer, ""));
+                let seen = self.ends.entry(name.to_owned()).or_default();
+                seen.source.insert(names.source(source));
+                seen.peer.insert(names.peer(attempt.peer));
+            }
+            Err(failure) => {
+                let seen = self.ends.entry(name_of(failure, attempt.took_ms)).or_default();
+                seen.call.insert(failure.call.clone());
+            }
+        }
+    }
+
+    /// The names of the ends.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.ends.keys().cloned().collect()
+    }
+
+    /// Whether this is what was expected.
+    pub(super) fn meets(&self, expected: &Expectation) -> bool {
+        match expected {
+            Expectation::All(sets) => sets.contains(&self.names()),
+            Expectation::OneOf(names) => self.ends.len() == 1 && self.ends.keys().all(|name| names.contains(name)),
+        }
+    }
+
+    /// The same for whichever one was met, where any one of several is as good.
+    pub(super) fn comparable(self, expected: &Expectation) -> Self {
+        if matches!(expected, Expectation::OneOf(_)) && self.meets(expected) {
+            let ends = self.ends.into_values().map(|seen| ("one of them".to_owned(), seen));
+            return Self { ends: ends.collect() };
+        }
+        self
+    }
+}
+
+impl Names {
+    fn source(&self, text: &str) -> String {
+        match text.parse::<IpAddr>() {
+            Ok(ip) if ip == self.client => "client".to_owned(),
+            Ok(ip) if ip == self.node => "node".to_owned(),
+            _ => text.to_owned(),
+        }
+    }
+
+    fn peer(&self, peer: Option<SocketAddr>) -> String {
+        match peer {
+            Some(peer) if peer == self.dialled => "dialled".to_owned(),
+            Some(peer) => peer.to_string(),
+            None => "none".to_owned(),
+        }
+    }
+}
+
+fn name_of(failure: &Failure, took_ms: u64) -> String {
+    let word = match failure.errno.as_str() {
+        // The limits of socket(7) show as these two.
+        "EAGAIN" | "EINPROGRESS" => return "silent".to_owned(),
+        "ECONNREFUSED" => "refused",
+        // When is up to the network.
+        "EHOSTUNREACH" | "ENETUNREACH" => return "unreachable".to_owned(),
+        "" => return failure.call.clone(),
+        other => other,
+    };
+    if took_ms < AT_ONCE_MS { word.to_owned() } else { format!("{word}-late") }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |set: &BTreeSet<String>| set.iter().map(String::as_str).collect::<Vec<_>>().join("+");
+        let ends = self.ends.iter().map(|(name, seen)| match (seen.source.is_empty(), seen.call.is_empty()) {
+            (false, _) => format!("{name} (source {}, peer {})", word(&seen.source), word(&seen.peer)),
+            (true, false) => format!("{name} ({})", word(&seen.call)),
+            (true, true) => name.clone(),
+        });
+        f.write_str(&ends.collect::<Vec<_>>().join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Names {
+        Names {
+            dialled: "10.96.0.17:80".parse().unwrap(),
+            client: "10.244.1.4".parse().unwrap(),
+            node: "172.18.0.1".parse().unwrap(),
+        }
+    }
+
+    fn answer(text: &str) -> Attempt {
+        Attempt { end: Ok(text.to_owned()), peer: Some(names().dialled), took_ms: 1 }
+    }
+
+    fn failure(errno: &str, took_ms: u64) -> Attempt {
+        let failure = Failure { call: "connect".to_owned(), errno: errno.to_owned() };
+        Attempt { end: Err(failure), peer: None, took_ms }
+    }
+
+    #[test]
+    fn addresses_are_called_by_what_they_are() {
+        let outcome = Outcome::new(&[answer("a 10.244.1.4"), answer("b 172.18.0.1")], names());
+        assert_eq!(outcome.to_string(), "a (source client, peer dialled), b (source node, peer dialled)");
+    }
+
+    #[test]
+    fn failures_differ_by_errno_and_by_whether_they_come_at_once() {
+        let name = |attempt| Outcome::new(&[attempt], names()).names().pop_first().unwrap();
+        assert_eq!(name(failure("ECONNREFUSED", 3)), "refused");
+        assert_eq!(name(failure("ECONNREFUSED", 900)), "refused-late");
+        assert_eq!(name(failure("EINPROGRESS", 300)), "silent");
+        assert_eq!(name(failure("EPERM", 0)), "EPERM");
+    }
+
+    #[test]
+    fn one_of_several_is_met_by_a_single_one_only() {
+        let expected = Expectation::OneOf(["a".to_owned(), "b".to_owned()].into());
+        let one = Outcome::new(&[answer("a 10.244.1.4"), answer("a 10.244.1.4")], names());
+        let two = Outcome::new(&[answer("a 10.244.1.4"), answer("b 10.244.1.4")], names());
+        assert!(one.meets(&expected) && !two.meets(&expected));
+        assert_eq!(one.comparable(&expected).names(), ["one of them".to_owned()].into());
+    }
+}

@@ -1,0 +1,292 @@
+//! Both islands on one control plane, and the running of cases on them.
+//!
+//! Cases are run side by side: the first step of every case, then the probes of all; the second step of every case, and
+//! so on. Both proxies then take in many changes at once, as few times as there are steps in the longest case.
+
+use std::{
+    collections::BTreeMap,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use serde_json::{Value, json};
+
+use super::{
+    Case, Client, Difference, Island, Outcome, Probe, Proxy, Table,
+    marker::{self, ZONE},
+    objects,
+    outcome::Names,
+};
+use crate::{
+    control_plane::{ControlPlane, Kubelet},
+    guest::{Attempt, ProbeSpec},
+    node::{Layout, Node},
+    poll::{PATIENCE, eventually},
+};
+
+/// One of each: of kube-proxy's, and of the agent's.
+#[derive(Clone, Debug)]
+pub struct Pair<T> {
+    /// kube-proxy's.
+    pub kube_proxy: T,
+    /// The agent's.
+    pub agent: T,
+}
+
+impl<T> Pair<T> {
+    /// What `f` makes of each, at the same time.
+    ///
+    /// # Errors
+    /// The first error, with whose it is.
+    pub fn try_map<U: Send>(&self, f: impl Fn(&T) -> Result<U> + Sync) -> Result<Pair<U>>
+    where
+        T: Sync,
+    {
+        thread::scope(|scope| {
+            let [kube_proxy, agent] = [&self.kube_proxy, &self.agent].map(|one| scope.spawn(|| f(one)));
+            Ok(Pair {
+                kube_proxy: join(kube_proxy).context("on the island of kube-proxy")?,
+                agent: join(agent).context("on the island of the agent")?,
+            })
+        })
+    }
+}
+
+/// The control plane and the two islands. The fields are dropped in this order.
+pub struct Rig {
+    islands: Pair<Island>,
+    control_plane: ControlPlane,
+    _hub: Node,
+    n_changes: u16,
+}
+
+/// TCP sends a SYN again after a second.
+const LATE_MS: u64 = 3000;
+
+/// How long and how often a probe is tried: first for what is expected, then, where something else was met, with the
+/// patience and the number that make an accident of a busy machine or of chance unlikely.
+const TRIES: [(u32, u64); 4] = [(20, 300), (60, 1000), (200, 3000), (200, 3000)];
+
+impl Rig {
+    /// Starts everything, and waits until both proxies work.
+    pub fn start() -> Result<Self> {
+        let hub = Node::with("hub", 100, Layout::PointToPoint)?;
+        let control_plane = ControlPlane::start_without_controllers(&hub)?;
+        let islands = Pair {
+            kube_proxy: Island::new(&hub, &control_plane, 1)?,
+            agent: Island::new(&hub, &control_plane, 2)?,
+        };
+        let mut rig = Self { islands, control_plane, _hub: hub, n_changes: 0 };
+        // Both islands are this one node.
+        Kubelet::register(rig.islands.agent.node(), rig.control_plane.admin())?;
+        rig.create_namespace(marker::NAMESPACE)?;
+        rig.apply(&marker::of_zone()?)?;
+        rig.islands.kube_proxy.start(Proxy::KubeProxy, &rig.control_plane)?;
+        rig.islands.agent.start(Proxy::Agent, &rig.control_plane)?;
+        rig.settle()?;
+        Ok(rig)
+    }
+
+    /// The islands.
+    pub fn islands(&self) -> &Pair<Island> {
+        &self.islands
+    }
+
+    /// The control plane.
+    pub fn control_plane(&self) -> &ControlPlane {
+        &self.control_plane
+    }
+
+    /// Waits until both proxies have taken in every change of a Service or EndpointSlice so far.
+    pub fn settle(&mut self) -> Result<()> {
+        self.n_changes += 1;
+        self.apply(&marker::of_change(self.n_changes)?)?;
+        self.wait_for("the changes to be in force", |island| marker::is_seen(island, self.n_changes))
+    }
+
+    /// Puts labels on the node in the place of those before, and waits until both proxies have taken in its zone.
+    pub fn label_node(&self, labels: &Value) -> Result<()> {
+        let object = objects::object("", "node", labels)?;
+        self.control_plane.admin().apply(&object)?;
+        let zone = labels.get(ZONE).and_then(Value::as_str);
+        self.wait_for(&format!("zone {zone:?} to be in force"), |island| marker::zone_is_seen(island, zone))
+    }
+
+    /// Creates a namespace.
+    pub fn create_namespace(&self, name: &str) -> Result<()> {
+        self.apply(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})])
+    }
+
+    /// Runs the cases and says what is wrong: what kube-proxy did otherwise than expected, differences that the table
+    /// does not list, and steps that could not be made.
+    pub fn run(&mut self, cases: &[Case], table: &mut Table) -> Result<Vec<String>> {
+        let numbered = cases.iter().zip(0..).map(|(case, number)| Numbered { case, number });
+        let (alone, together): (Vec<_>, Vec<_>) = numbered.partition(|numbered| numbered.case.alone);
+        let mut problems = self.run_together(&together, table)?;
+        for one in alone {
+            problems.extend(self.run_together(&[one], table)?);
+            self.label_node(&json!({}))?;
+        }
+        Ok(problems)
+    }
+
+    fn run_together(&mut self, cases: &[Numbered<'_>], table: &mut Table) -> Result<Vec<String>> {
+        let mut problems = Vec::new();
+        for case in cases {
+            self.create_namespace(&case.case.name)?;
+        }
+        let n_steps = cases.iter().map(|case| case.case.steps.len()).max().unwrap_or_default();
+        for step in 0..n_steps {
+            let mut tasks = Vec::new();
+            for &case in cases {
+                match self.take_step(case, step) {
+                    Ok(probes) => tasks.extend(probes.into_iter().map(|probe| Task { case, step, probe })),
+                    Err(error) => problems.push(format!("{} step {}: {error:#}", case.case.name, step + 1)),
+                }
+            }
+            self.settle().with_context(|| format!("after step {} of {} cases", step + 1, cases.len()))?;
+            let pauses = cases.iter().filter_map(|case| case.case.steps.get(step)?.pause);
+            thread::sleep(Duration::from_secs(pauses.max().unwrap_or_default()));
+            problems.extend(self.probe_all(tasks, table)?);
+        }
+        Ok(problems)
+    }
+
+    /// Makes the changes of a step, and gives its probes.
+    fn take_step(&self, Numbered { case, number }: Numbered<'_>, step: usize) -> Result<Vec<Probe>> {
+        let Some(step) = case.steps.get(step) else { return Ok(Vec::new()) };
+        let (deleted, applied) = step.objects(&case.name, number)?;
+        deleted.iter().try_for_each(|object| self.control_plane.admin().delete(object))?;
+        for object in &applied {
+            if object["kind"] == "Node" {
+                self.label_node(&object["metadata"]["labels"])?;
+            } else {
+                self.apply(std::slice::from_ref(object))?;
+            }
+        }
+        step.probes(number)
+    }
+
+    /// Creates or changes objects, with their status where they have one.
+    fn apply(&self, objects: &[Value]) -> Result<()> {
+        let admin = self.control_plane.admin();
+        for object in objects {
+            admin.apply(object)?;
+            if object.get("status").is_some() {
+                admin.set_status(object)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for(&self, what: &str, is_true: impl Fn(&Island) -> Result<bool> + Sync) -> Result<()> {
+        self.islands.try_map(|island| {
+            eventually(what, PATIENCE, || Ok(is_true(island)?.then_some(())))
+                .with_context(|| format!("log: {}", island.log()))
+        })?;
+        Ok(())
+    }
+
+    /// Tries all tasks, those again that went otherwise than they should, and says what is wrong in the end.
+    fn probe_all(&self, mut tasks: Vec<Task<'_>>, table: &mut Table) -> Result<Vec<String>> {
+        let mut problems = Vec::new();
+        for (attempts, patience_ms) in TRIES {
+            let outcomes = self.try_once(&tasks, attempts, patience_ms)?;
+            let mut again = Vec::new();
+            problems.clear();
+            for (task, outcome) in tasks.into_iter().zip(outcomes) {
+                let found = task.judge(outcome, table);
+                if !found.is_empty() {
+                    problems.extend(found);
+                    again.push(task);
+                }
+            }
+            tasks = again;
+            if tasks.is_empty() {
+                break;
+            }
+        }
+        Ok(problems)
+    }
+
+    /// One outcome a task and island. Clients work side by side, each on its own tasks.
+    fn try_once(&self, tasks: &[Task<'_>], attempts: u32, patience_ms: u64) -> Result<Vec<Pair<Outcome>>> {
+        let outcomes = self.islands.try_map(|island| {
+            island.forget_connections()?;
+            let by_client = thread::scope(|scope| {
+                let threads = Client::ALL.map(|client| {
+                    let own = tasks.iter().enumerate().filter(move |(_, task)| task.probe.client == client);
+                    scope.spawn(move || {
+                        let (numbers, probes): (Vec<_>, Vec<_>) = own.map(|(n, task)| (n, &task.probe)).unzip();
+                        let outcomes = ask(island, client, &probes, attempts, patience_ms)?;
+                        Ok(numbers.into_iter().zip(outcomes).collect::<Vec<_>>())
+                    })
+                });
+                threads.into_iter().map(join).collect::<Result<Vec<_>>>()
+            })?;
+            Ok(by_client.into_iter().flatten().collect::<BTreeMap<usize, Outcome>>())
+        })?;
+        let pairs = outcomes.kube_proxy.into_values().zip(outcomes.agent.into_values());
+        Ok(pairs.map(|(kube_proxy, agent)| Pair { kube_proxy, agent }).collect())
+    }
+}
+
+/// A case with its number, which its addresses depend on.
+#[derive(Clone, Copy)]
+struct Numbered<'a> {
+    case: &'a Case,
+    number: u16,
+}
+
+/// A probe of a step.
+struct Task<'a> {
+    case: Numbered<'a>,
+    step: usize,
+    probe: Probe,
+}
+
+impl Task<'_> {
+    /// What is wrong with these outcomes.
+    fn judge(&self, outcome: Pair<Outcome>, table: &mut Table) -> Vec<String> {
+        let case = &self.case.case.name;
+        let place = format!("{case} step {}: {}", self.step + 1, self.probe);
+        let mut problems = Vec::new();
+        if !outcome.kube_proxy.meets(&self.probe.expected) {
+            problems.push(format!("{place}: kube-proxy gave {}, not {:?}", outcome.kube_proxy, self.probe.expected));
+        }
+        if outcome.agent.ends.contains_key("refused-late") {
+            problems.push(format!("{place}: the agent refuses, but late"));
+        }
+        let text = format!("kube-proxy {}; agent {}", outcome.kube_proxy, outcome.agent);
+        let [kube_proxy, agent] =
+            [outcome.kube_proxy, outcome.agent].map(|outcome| outcome.comparable(&self.probe.expected));
+        for difference in Difference::between(case, &self.probe, &kube_proxy, &agent) {
+            if !table.covers(&difference) {
+                problems.push(format!("{place}: {text}\n    unlisted: `{difference}`"));
+            }
+        }
+        problems
+    }
+}
+
+/// What a client meets with these probes.
+fn ask(island: &Island, client: Client, probes: &[&Probe], attempts: u32, patience_ms: u64) -> Result<Vec<Outcome>> {
+    let spec = |probe: &&Probe| ProbeSpec {
+        traffic: probe.traffic,
+        target: probe.to.into(),
+        attempts,
+        patience_ms: if probe.expected.takes_time() { patience_ms.max(LATE_MS) } else { patience_ms },
+    };
+    let met = island.client(client).probe(probes.iter().map(spec).collect())?;
+    let outcome = |(probe, attempts): (&&Probe, Vec<Attempt>)| {
+        let ip = probe.to.ip();
+        let (own, node) = (island.address(client, ip), island.address(Client::Host, ip));
+        Outcome::new(&attempts, Names { dialled: probe.to, client: own, node })
+    };
+    Ok(probes.iter().zip(met).map(outcome).collect())
+}
+
+fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|_| Err(anyhow!("a thread of the test panicked")))
+}
