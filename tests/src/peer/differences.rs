@@ -5,10 +5,7 @@
 //! `ends`, `source`, `peer`, `call`, both sides are words (or `*`), and KEY is `client`, `traffic`, `kind`, `end` or
 //! `case`. A difference is listed if one rule covers it, and a rule that covers nothing is out of date.
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-};
+use std::{collections::BTreeSet, fmt};
 
 use anyhow::{Context as _, Result, bail, ensure};
 

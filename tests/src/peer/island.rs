@@ -250,11 +250,11 @@ impl Beyond {
             format!("route add {} via 169.254.1.1", node.v4()),
             "route del default".to_owned(),
             // Every other address is its own as well.
-            "route add local default dev lo".to_owned(),
+            "route add local default dev lo table main".to_owned(),
             "route add fd00:10:244:1::/64 via fe80::1 dev eth0".to_owned(),
             format!("route add {} via fe80::1 dev eth0", node.v6()),
             "route del ::/0".to_owned(),
-            "route add local ::/0 dev lo".to_owned(),
+            "route add local ::/0 dev lo table main".to_owned(),
         ])?;
         node.netns().ip([
             format!("route add default via {} src {}", gateway.v4, node.v4()),

@@ -24,7 +24,8 @@ pub(super) const NAMESPACE: &str = "marker";
 pub(super) const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// The zones that cases put the node into, each with the port that answers there.
-const ZONES: [(&str, u16); 3] = [("za", MARKER_PORTS.start), ("zb", MARKER_PORTS.start + 1), ("zc", MARKER_PORTS.start + 2)];
+const ZONES: [(&str, u16); 3] =
+    [("za", MARKER_PORTS.start), ("zb", MARKER_PORTS.start + 1), ("zc", MARKER_PORTS.start + 2)];
 
 /// Addresses that no case has.
 const CHANGES: [IpAddr; 2] = addresses(2);
@@ -75,7 +76,11 @@ fn all(ips: [IpAddr; 2], is_seen: impl Fn(IpAddr) -> Result<bool>) -> Result<boo
 fn answers(island: &Island, to: SocketAddr, attempts: u32) -> Result<BTreeSet<String>> {
     let spec = ProbeSpec { traffic: Traffic::Tcp, target: to.into(), attempts, patience_ms: 200 };
     let attempts = island.client(Client::Host).probe(vec![spec])?;
-    Ok(attempts.into_iter().flatten().map(|attempt| attempt.end.unwrap_or_else(|failure| failure.to_string())).collect())
+    Ok(attempts
+        .into_iter()
+        .flatten()
+        .map(|attempt| attempt.end.unwrap_or_else(|failure| failure.to_string()))
+        .collect())
 }
 
 fn service_with(name: &str, ips: [IpAddr; 2], ports: &Value, slices: &[(&str, Value)]) -> Result<Vec<Value>> {

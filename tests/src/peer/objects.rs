@@ -164,8 +164,10 @@ fn merge(target: &mut Value, parts: &Value) {
 
 /// Whether the slice's owner could be another object than the API server lets a test make.
 pub(super) fn check_name(name: &str) -> Result<()> {
-    ensure!(name.len() <= 63 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'),
-        "`{name}` cannot be the name of a namespace");
+    ensure!(
+        name.len() <= 63 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'),
+        "`{name}` cannot be the name of a namespace"
+    );
     Ok(())
 }
 
@@ -176,7 +178,10 @@ mod tests {
     #[test]
     fn short_forms_become_the_objects_of_the_api() {
         let service = object("n", "service/web", &json!({"ports": ["http=80:30080/tcp"]})).unwrap();
-        assert_eq!(service["spec"]["ports"], json!([{"name": "http", "port": 80, "nodePort": 30080, "protocol": "TCP"}]));
+        assert_eq!(
+            service["spec"]["ports"],
+            json!([{"name": "http", "port": 80, "nodePort": 30080, "protocol": "TCP"}])
+        );
         let slice = object("n", "slice/web.2", &json!(["a", "c terminating hint=za"])).unwrap();
         assert_eq!(slice["metadata"]["labels"]["kubernetes.io/service-name"], "web");
         assert_eq!(slice["endpoints"][0]["nodeName"], "n1");

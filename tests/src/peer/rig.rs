@@ -3,11 +3,7 @@
 //! Cases are run side by side: the first step of every case, then the probes of all; the second step of every case, and
 //! so on. Both proxies then take in many changes at once, as few times as there are steps in the longest case.
 
-use std::{
-    collections::BTreeMap,
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
@@ -73,10 +69,8 @@ impl Rig {
     pub fn start() -> Result<Self> {
         let hub = Node::with("hub", 100, Layout::PointToPoint)?;
         let control_plane = ControlPlane::start_without_controllers(&hub)?;
-        let islands = Pair {
-            kube_proxy: Island::new(&hub, &control_plane, 1)?,
-            agent: Island::new(&hub, &control_plane, 2)?,
-        };
+        let islands =
+            Pair { kube_proxy: Island::new(&hub, &control_plane, 1)?, agent: Island::new(&hub, &control_plane, 2)? };
         let mut rig = Self { islands, control_plane, _hub: hub, n_changes: 0 };
         // Both islands are this one node.
         Kubelet::register(rig.islands.agent.node(), rig.control_plane.admin())?;

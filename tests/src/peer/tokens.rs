@@ -45,7 +45,8 @@ pub(super) fn expand(text: &str, number: u16) -> Result<String> {
 
 /// What the destination `text` (before its tokens are replaced) is.
 pub(super) fn kind(text: &str) -> Kind {
-    let kinds = [("$np", Kind::NodePort), ("$vip", Kind::ClusterIp), ("$ext", Kind::External), ("$lb", Kind::LoadBalancer)];
+    let kinds =
+        [("$np", Kind::NodePort), ("$vip", Kind::ClusterIp), ("$ext", Kind::External), ("$lb", Kind::LoadBalancer)];
     kinds.into_iter().find(|(token, _)| text.contains(token)).map_or(Kind::Plain, |(_, kind)| kind)
 }
 
