@@ -6,11 +6,13 @@
 //! them together.
 
 pub mod cli;
+pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod datapath;
 pub mod event;
 pub mod model;
+pub mod namespaces;
 pub mod observe;
 pub mod plan;
 pub mod reconcile;

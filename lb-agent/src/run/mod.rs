@@ -8,10 +8,10 @@
 //! block it for milliseconds.
 
 mod adopted;
+mod followers;
 mod logging;
 mod selftest;
 mod source;
-mod termination;
 
 use std::{future::Future, thread::JoinHandle, time::SystemTime};
 
@@ -22,7 +22,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::{source::Source, termination::Termination};
+use self::{followers::Followers, source::Source};
 
 use crate::{
     EBPF_OBJECT, VERSION,
@@ -69,8 +69,8 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     attach(&mut datapath)?;
     let failed = selftest::note(&observer, || datapath.self_test()).is_err();
     let tester = failed.then(|| datapath.self_tester()).transpose()?;
-    let termination = termination::start(&mut datapath, args.terminate_tcp, &observer);
-    let parts = Parts { source, addresses, model, datapath, tester, termination, observer, record };
+    let followers = Followers::start(&mut datapath, args.terminate_tcp, &observer);
+    let parts = Parts { source, addresses, model, datapath, tester, followers, observer, record };
     runtime.block_on(operate(&args, parts))
 }
 
@@ -131,14 +131,14 @@ struct Parts {
     datapath: Datapath,
     /// Where the self-test has to be repeated.
     tester: Option<SelfTester>,
-    termination: Termination,
+    followers: Followers,
     observer: Observer,
     record: Record,
 }
 
 /// Everything after the start: source, reconcile loop, HTTP servers, status, until a signal comes.
 async fn operate(args: &RunArgs, parts: Parts) -> Result<(), Failure> {
-    let Parts { source, addresses, model, datapath, tester, termination, observer, record } = parts;
+    let Parts { source, addresses, model, datapath, tester, followers, observer, record } = parts;
     let signal = end_signal()?;
     serve_http(args, &datapath, &observer)?;
     tokio::spawn(record.keep(observer.clone()));
@@ -146,7 +146,7 @@ async fn operate(args: &RunArgs, parts: Parts) -> Result<(), Failure> {
     if let Some(mut tester) = tester {
         tokio::spawn(selftest::repeat(observer.clone(), move || tester.run()));
     }
-    let mut reconciling = Reconciling::start(datapath, model, messages, observer, termination)?;
+    let mut reconciling = Reconciling::start(datapath, model, messages, observer, followers)?;
     let addresses = source::ended("watch on this node's addresses", tokio::spawn(addresses.run(sender.clone())));
     let source = source::ended("source of Services and endpoints", tokio::spawn(source.run(sender)));
     let result = tokio::select! {
@@ -177,13 +177,13 @@ impl Reconciling {
         model: ModelConfig,
         messages: mpsc::Receiver<Message>,
         observer: Observer,
-        termination: Termination,
+        followers: Followers,
     ) -> Result<Self, Failure> {
         let (stop, stopped) = oneshot::channel();
         let (alive_here, alive) = oneshot::channel();
         let body = move || {
             let _alive = alive_here;
-            reconcile_until(datapath, model, messages, &observer, termination, stopped)
+            reconcile_until(datapath, model, messages, &observer, followers, stopped)
         };
         let thread = std::thread::Builder::new().name("reconcile".to_owned()).spawn(body);
         let thread = thread.map_err(|error| unexpected(error, "starting the reconcile thread"))?;
@@ -280,7 +280,7 @@ fn reconcile_until(
     model: ModelConfig,
     messages: mpsc::Receiver<Message>,
     observer: &Observer,
-    mut termination: Termination,
+    mut followers: Followers,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(), Failure> {
     let reconciler = Reconciler::new(datapath.store_mut(), model);
@@ -288,14 +288,14 @@ fn reconcile_until(
     let tell = |update| match update {
         Update::Source(status) => observer.update(|state| state.take_source(status, SystemTime::now())),
         Update::Maps(report) => {
-            termination.take(&report);
+            followers.maps_changed(&report);
             for latency in &report.latencies {
                 observer.latency().observe(*latency);
             }
             observer.update(|state| state.take_report(report));
             selftest::say_ready(observer);
         }
-        Update::Gone(backends) => termination.gone(backends),
+        Update::Gone(backends) => followers.gone(backends),
         Update::HealthChecks(_) => {}
     };
     let shutdown = async { drop(stopped.await) };

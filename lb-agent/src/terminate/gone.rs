@@ -21,60 +21,76 @@ pub struct Translation {
     pub backend: u32,
 }
 
-impl Translation {
-    /// The backend.
-    pub fn as_gone(&self, proto: Proto) -> GoneBackend {
-        GoneBackend { addr: self.addr, proto, service: self.service, backend: self.backend }
+/// A peer that sockets may have lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// TCP or UDP.
+    pub proto: Proto,
+    /// Address and port.
+    pub addr: SocketAddr,
+    /// Service-port id and backend id of what is known to be gone there. None where that is only to be looked into.
+    pub known: Option<(u32, u32)>,
+}
+
+impl From<GoneBackend> for Suspect {
+    fn from(GoneBackend { addr, proto, service, backend }: GoneBackend) -> Self {
+        Self { proto, addr, known: Some((service, backend)) }
     }
 }
 
-/// Gone backends, found by the peer of a socket.
+type Peer = (Proto, SocketAddr);
+
+/// Suspects, found by the peer of a socket, and who serves at their addresses.
 #[derive(Debug, Default)]
-pub struct GoneSet {
-    by_peer: BTreeMap<(Proto, SocketAddr), BTreeSet<GoneBackend>>,
+pub struct Suspects {
+    by_peer: BTreeMap<Peer, BTreeSet<(u32, u32)>>,
+    serving: BTreeMap<Peer, BTreeSet<u32>>,
 }
 
-impl FromIterator<GoneBackend> for GoneSet {
-    fn from_iter<I: IntoIterator<Item = GoneBackend>>(backends: I) -> Self {
-        let mut set = Self::default();
-        for backend in backends {
-            set.by_peer.entry((backend.proto, backend.addr)).or_default().insert(backend);
+impl FromIterator<Suspect> for Suspects {
+    fn from_iter<I: IntoIterator<Item = Suspect>>(suspects: I) -> Self {
+        let mut by_peer: BTreeMap<Peer, BTreeSet<(u32, u32)>> = BTreeMap::new();
+        for suspect in suspects {
+            by_peer.entry((suspect.proto, suspect.addr)).or_default().extend(suspect.known);
         }
-        set
+        Self { by_peer, serving: BTreeMap::new() }
     }
 }
 
-impl GoneSet {
-    /// Whether nothing is gone.
-    pub fn is_empty(&self) -> bool {
-        self.by_peer.is_empty()
-    }
-
-    /// Whether some of it spoke this protocol.
+impl Suspects {
+    /// Whether there is one that speaks this protocol.
     pub fn has(&self, proto: Proto) -> bool {
         self.by_peer.keys().any(|(other, _)| *other == proto)
     }
 
-    /// Whether the socket's peer is one of these, so that its storage is worth a question. It says nothing of whether
-    /// the socket went to it through a Service.
-    pub fn concerns(&self, socket: &Connected) -> bool {
+    /// Whether the socket's peer is one, so that its storage is worth a question. It says nothing of whether the socket
+    /// went there through a Service.
+    pub fn concern(&self, socket: &Connected) -> bool {
         self.by_peer.contains_key(&(socket.proto, socket.peer()))
     }
 
-    /// Whether the socket was given one of these by its Service, and still has it as its peer.
-    pub fn took(&self, socket: &Connected, translation: &Translation) -> bool {
-        let backends = self.by_peer.get(&(socket.proto, socket.peer()));
-        // The set holds only backends with that very address, so the storage is of this connection, too.
-        backends.is_some_and(|backends| backends.contains(&translation.as_gone(socket.proto)))
+    /// This endpoint of a Service port serves now.
+    pub fn serves(&mut self, proto: Proto, service: u32, addr: SocketAddr) {
+        let peer = (proto, addr);
+        if self.by_peer.contains_key(&peer) {
+            self.serving.entry(peer).or_default().insert(service);
+        }
     }
 
-    /// This endpoint serves, under whichever id: it was listed again.
-    pub fn is_back(&mut self, proto: Proto, service: u32, addr: SocketAddr) {
-        let key = (proto, addr);
-        if let Some(backends) = self.by_peer.get_mut(&key) {
-            backends.retain(|backend| backend.service != service);
-            if backends.is_empty() {
-                self.by_peer.remove(&key);
+    /// Whether the socket has lost its backend. To be asked when all that serves was told to [`Self::serves`].
+    ///
+    /// Its storage must be of this very connection, and its Service port must not be served there, under whichever id:
+    /// the endpoint may be listed again. Where another Service is served there, the backend must be known to be gone:
+    /// ids change when a port is renamed, and then the endpoint serves as before.
+    pub fn lost(&self, socket: &Connected, translation: &Translation) -> bool {
+        let peer = (socket.proto, socket.peer());
+        let Some(known) = self.by_peer.get(&peer).filter(|_| translation.addr == peer.1) else {
+            return false;
+        };
+        match self.serving.get(&peer) {
+            None => true,
+            Some(services) => {
+                !services.contains(&translation.service) && known.contains(&(translation.service, translation.backend))
             }
         }
     }
@@ -84,51 +100,68 @@ impl GoneSet {
 mod tests {
     use super::*;
 
+    const PEER: &str = "10.0.0.1:53";
+
     fn addr(text: &str) -> SocketAddr {
         text.parse().unwrap()
     }
 
-    fn gone(text: &str) -> GoneBackend {
-        GoneBackend { addr: addr(text), proto: Proto::Udp, service: 7, backend: 3 }
+    /// Backend 3 of Service port 7 is known to be gone.
+    fn suspects() -> Suspects {
+        [Suspect { proto: Proto::Udp, addr: addr(PEER), known: Some((7, 3)) }].into_iter().collect()
     }
 
     fn socket(local: &str, remote: &str) -> Connected {
         Connected { proto: Proto::Udp, local: addr(local), remote: addr(remote), interface: 0, cookie: [1; 8] }
     }
 
-    fn translation(text: &str) -> Translation {
-        Translation { addr: addr(text), service: 7, backend: 3 }
+    fn translation() -> Translation {
+        Translation { addr: addr(PEER), service: 7, backend: 3 }
     }
 
     #[test]
-    fn a_socket_is_taken_only_for_the_very_backend_that_its_storage_names() {
-        let set = GoneSet::from_iter([gone("10.0.0.1:53")]);
-        let there = socket("10.0.0.9:4000", "10.0.0.1:53");
-        assert!(set.took(&there, &translation("10.0.0.1:53")));
-        assert!(!set.took(&there, &Translation { backend: 4, ..translation("10.0.0.1:53") }), "another endpoint");
-        assert!(!set.took(&there, &Translation { service: 8, ..translation("10.0.0.1:53") }), "another Service");
-        assert!(!set.took(&there, &translation("10.0.0.2:53")), "it has connected elsewhere since");
-        assert!(!set.took(&socket("10.0.0.9:4000", "10.0.0.2:53"), &translation("10.0.0.1:53")));
+    fn a_socket_has_lost_its_backend_only_if_its_storage_is_of_this_connection() {
+        let there = socket("10.0.0.9:4000", PEER);
+        assert!(suspects().concern(&there) && suspects().lost(&there, &translation()));
+        let elsewhere = Translation { addr: addr("10.0.0.2:53"), ..translation() };
+        assert!(!suspects().lost(&there, &elsewhere), "it has connected to that address by itself since");
+        assert!(!suspects().concern(&socket("10.0.0.9:4000", "10.0.0.2:53")));
         let tcp = Connected { proto: Proto::Tcp, ..there };
-        assert!(!set.concerns(&tcp) && !set.took(&tcp, &translation("10.0.0.1:53")));
+        assert!(!suspects().concern(&tcp) && !suspects().lost(&tcp, &translation()));
+        assert!(suspects().has(Proto::Udp) && !suspects().has(Proto::Tcp));
     }
 
     #[test]
     fn an_ipv6_socket_that_talks_ipv4_has_an_ipv4_peer() {
-        let set = GoneSet::from_iter([gone("10.0.0.1:53")]);
         let mapped = socket("[::ffff:10.0.0.9]:4000", "[::ffff:10.0.0.1]:53");
-        assert!(set.concerns(&mapped) && set.took(&mapped, &translation("10.0.0.1:53")));
+        assert!(suspects().concern(&mapped) && suspects().lost(&mapped, &translation()));
     }
 
     #[test]
-    fn an_endpoint_that_is_back_under_another_id_is_not_gone_for_its_service() {
-        let other = GoneBackend { service: 8, ..gone("10.0.0.1:53") };
-        let mut set = GoneSet::from_iter([gone("10.0.0.1:53"), other]);
-        set.is_back(Proto::Udp, 7, addr("10.0.0.1:53"));
-        let there = socket("10.0.0.9:4000", "10.0.0.1:53");
-        assert!(!set.took(&there, &translation("10.0.0.1:53")));
-        assert!(set.took(&there, &Translation { service: 8, ..translation("10.0.0.1:53") }));
-        set.is_back(Proto::Udp, 8, addr("10.0.0.1:53"));
-        assert!(set.is_empty() && !set.has(Proto::Udp));
+    fn an_endpoint_that_is_back_under_another_id_keeps_its_sockets() {
+        let mut suspects = suspects();
+        suspects.serves(Proto::Udp, 7, addr(PEER));
+        assert!(!suspects.lost(&socket("10.0.0.9:4000", PEER), &translation()));
+    }
+
+    #[test]
+    fn an_endpoint_that_left_one_service_and_serves_another_loses_the_sockets_of_the_first() {
+        let mut suspects = suspects();
+        suspects.serves(Proto::Udp, 8, addr(PEER));
+        let there = socket("10.0.0.9:4000", PEER);
+        assert!(suspects.lost(&there, &translation()));
+        assert!(!suspects.lost(&there, &Translation { service: 8, ..translation() }));
+    }
+
+    #[test]
+    fn ids_that_nobody_knows_any_more_decide_nothing_while_the_endpoint_serves() {
+        // The port was renamed: Service port 7 is 9 now.
+        let old = Translation { service: 6, backend: 2, ..translation() };
+        let there = socket("10.0.0.9:4000", PEER);
+        let mut suspects = suspects();
+        suspects.serves(Proto::Udp, 9, addr(PEER));
+        assert!(!suspects.lost(&there, &old));
+        let suspect = Suspect { proto: Proto::Udp, addr: addr(PEER), known: None };
+        assert!(Suspects::from_iter([suspect]).lost(&there, &old), "nobody serves there");
     }
 }

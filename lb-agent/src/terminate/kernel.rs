@@ -4,22 +4,28 @@
 use std::{fs::File, io, net::SocketAddr, path::PathBuf};
 
 use lb_common::abi::{Backend, Ends, Family, Proto, V4, V6, backend_state};
-use nix::sched::{CloneFlags, setns};
 
-use super::{Connected, Translation, diag::Diag, namespaces, pass::Kernel};
-use crate::datapath::bpf::{OwnerFamily, Owners};
+use super::{Connected, Translation, diag::Diag, pass::Kernel};
+use crate::{
+    datapath::bpf::{OwnerFamily, Owners},
+    namespaces::{self, Visitor},
+};
 
 /// The namespaces below a cgroup, and the programs that know our sockets.
 pub struct NodeKernel {
     cgroup_root: PathBuf,
     owners: Owners,
+    visitor: Visitor,
     diag: Option<Diag>,
 }
 
 impl NodeKernel {
     /// `cgroup_root` is where the programs are attached.
-    pub fn new(cgroup_root: PathBuf, owners: Owners) -> Self {
-        Self { cgroup_root, owners, diag: None }
+    ///
+    /// # Errors
+    /// This process's own network namespace cannot be opened.
+    pub fn new(cgroup_root: PathBuf, owners: Owners) -> io::Result<Self> {
+        Ok(Self { cgroup_root, owners, visitor: Visitor::new()?, diag: None })
     }
 
     fn diag(&mut self) -> io::Result<&mut Diag> {
@@ -71,9 +77,15 @@ impl Kernel for NodeKernel {
 
     fn enter(&mut self, namespace: &File) -> io::Result<()> {
         self.diag = None;
-        setns(namespace, CloneFlags::CLONE_NEWNET)?;
+        self.visitor.enter(namespace)?;
         self.diag = Some(Diag::open()?);
         Ok(())
+    }
+
+    fn leave(&mut self) -> io::Result<()> {
+        // Its socket would keep the namespace, as the thread would.
+        self.diag = None;
+        self.visitor.leave()
     }
 
     fn connected(&mut self, proto: Proto) -> io::Result<Vec<Connected>> {

@@ -12,21 +12,20 @@
 //! (`lb_owner4/6`). So a socket that dialled the pod directly, one that is not connected, and one whose endpoint still
 //! serves are never touched.
 //!
-//! [`gone`](GoneSet) and `pass` decide and are tested on the host; `diag`, `namespaces` and `kernel` are the system;
+//! [`gone`](Suspects) and `pass` decide and are tested on the host; `diag` and `kernel` are the system;
 //! `worker` is the thread. Nothing here writes to maps.
 
 mod diag;
 mod gone;
 mod kernel;
-mod namespaces;
 mod pass;
 mod worker;
 
 pub use self::{
     diag::Connected,
-    gone::{GoneSet, Translation},
+    gone::{Suspect, Suspects, Translation},
     kernel::NodeKernel,
-    pass::{Kernel, Outcome, find_gone, terminate},
+    pass::{Kernel, Outcome, find_suspects, terminate},
     worker::{Terminator, describe},
 };
 

@@ -7,8 +7,7 @@ use std::io;
 
 use lb_common::abi::Proto;
 
-use super::{Connected, GoneSet, Translation};
-use crate::reconcile::GoneBackend;
+use super::{Connected, Suspect, Suspects, Translation};
 
 /// What a pass needs of the system.
 pub trait Kernel {
@@ -18,6 +17,8 @@ pub trait Kernel {
     fn namespaces(&mut self) -> io::Result<(Vec<Self::Namespace>, usize)>;
     /// The next calls are about this one.
     fn enter(&mut self, namespace: &Self::Namespace) -> io::Result<()>;
+    /// After the last one.
+    fn leave(&mut self) -> io::Result<()>;
     /// The sockets that have a peer.
     fn connected(&mut self, proto: Proto) -> io::Result<Vec<Connected>>;
     /// What the socket's storage says, if one of our programs translated it.
@@ -74,30 +75,29 @@ impl Outcome {
     }
 }
 
-/// Ends the sockets that were given one of these backends.
-pub fn terminate<K: Kernel>(kernel: &mut K, gone: impl IntoIterator<Item = GoneBackend>) -> Outcome {
-    let mut batch = Batch { gone: gone.into_iter().collect(), compared: false };
+/// Ends the sockets that have lost their backend, of those whose peer is a suspect.
+pub fn terminate<K: Kernel>(kernel: &mut K, suspects: impl IntoIterator<Item = Suspect>) -> Outcome {
+    let mut batch = Batch { suspects: suspects.into_iter().collect(), compared: false };
     over_namespaces(kernel, |kernel, outcome| batch.in_namespace(kernel, outcome))
 }
 
-/// Finds the backends that sockets were given and that serve no more, whenever they went: for those that went while no
-/// agent ran. The same backend is found once for each socket.
-pub fn find_gone<K: Kernel>(kernel: &mut K, protos: &[Proto]) -> (Vec<GoneBackend>, Outcome) {
-    let mut gone = Vec::new();
+/// Finds what sockets were given that does not serve under its id, whenever it went: for those that went while no agent
+/// ran. The same peer is found once for each socket.
+pub fn find_suspects<K: Kernel>(kernel: &mut K, protos: &[Proto]) -> (Vec<Suspect>, Outcome) {
+    let mut suspects = Vec::new();
     let outcome = over_namespaces(kernel, |kernel, _| {
         for proto in protos {
             for socket in kernel.connected(*proto)? {
                 if let Some(translation) = kernel.translation(&socket)?
-                    && translation.addr == socket.peer()
                     && !kernel.serves(*proto, &translation)?
                 {
-                    gone.push(translation.as_gone(*proto));
+                    suspects.push(Suspect { proto: *proto, addr: socket.peer(), known: None });
                 }
             }
         }
         Ok(())
     });
-    (gone, outcome)
+    (suspects, outcome)
 }
 
 /// One namespace's failure does not keep the others.
@@ -119,24 +119,27 @@ fn over_namespaces<K: Kernel>(kernel: &mut K, mut look: impl FnMut(&mut K, &mut 
             Err(error) => outcome.failed(error),
         }
     }
+    if let Err(error) = kernel.leave() {
+        outcome.failed(error);
+    }
     outcome
 }
 
-/// Backends to end the sockets of.
+/// Suspects and what is known of them.
 struct Batch {
-    gone: GoneSet,
-    /// Whether those were taken out that are listed again by now. Put off until a socket is found: it reads all backends.
+    suspects: Suspects,
+    /// Whether it is known who serves at their addresses. Put off until a socket is found: it reads all backends.
     compared: bool,
 }
 
 impl Batch {
     fn in_namespace<K: Kernel>(&mut self, kernel: &mut K, outcome: &mut Outcome) -> io::Result<()> {
         for proto in [Proto::Udp, Proto::Tcp] {
-            if !self.gone.has(proto) {
+            if !self.suspects.has(proto) {
                 continue;
             }
             for socket in kernel.connected(proto)? {
-                if !self.gone.concerns(&socket) || !self.has_lost_its_backend(kernel, &socket)? {
+                if !self.suspects.concern(&socket) || !self.has_lost_its_backend(kernel, &socket)? {
                     continue;
                 }
                 match kernel.destroy(&socket) {
@@ -154,14 +157,11 @@ impl Batch {
         let Some(translation) = kernel.translation(socket)? else {
             return Ok(false);
         };
-        if !self.gone.took(socket, &translation) {
-            return Ok(false);
-        }
         if !self.compared {
-            kernel.each_serving(&mut |proto, service, addr| self.gone.is_back(proto, service, addr))?;
+            kernel.each_serving(&mut |proto, service, addr| self.suspects.serves(proto, service, addr))?;
             self.compared = true;
         }
-        Ok(self.gone.took(socket, &translation))
+        Ok(self.suspects.lost(socket, &translation))
     }
 }
 

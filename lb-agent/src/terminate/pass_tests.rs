@@ -34,6 +34,10 @@ impl Kernel for Fake {
         if self.broken == Some(*namespace) { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
 
+    fn leave(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn connected(&mut self, proto: Proto) -> io::Result<Vec<Connected>> {
         self.lists += 1;
         let sockets = self.namespaces[self.here].iter().map(|socket| &socket.socket);
@@ -75,6 +79,16 @@ fn backend(number: u8) -> Translation {
     Translation { addr: SocketAddr::from(([10, 0, 0, number], 53)), service: 7, backend: number.into() }
 }
 
+/// The backend, known to be gone.
+fn gone(number: u8) -> Suspect {
+    Suspect { proto: Proto::Udp, addr: backend(number).addr, known: Some((7, number.into())) }
+}
+
+/// Its address, to be looked into.
+fn suspect(proto: Proto, number: u8) -> Suspect {
+    Suspect { proto, addr: backend(number).addr, known: None }
+}
+
 /// A socket to `peer` that says it was given `translation`.
 fn socket(proto: Proto, port: u16, peer: u8, translation: Option<Translation>) -> Socket {
     let local = SocketAddr::from(([10, 0, 0, 99], port));
@@ -92,7 +106,7 @@ fn only_sockets_that_were_given_the_gone_backend_are_ended_in_every_namespace() 
         ],
         ..Fake::default()
     };
-    let outcome = terminate(&mut kernel, [backend(1).as_gone(Proto::Udp)]);
+    let outcome = terminate(&mut kernel, [gone(1)]);
     assert_eq!(kernel.ended(), [vec![true, false, false], vec![true, false]]);
     assert_eq!((outcome.udp, outcome.tcp, outcome.namespaces, outcome.failures), (2, 0, 2, 0));
 }
@@ -101,10 +115,9 @@ fn only_sockets_that_were_given_the_gone_backend_are_ended_in_every_namespace() 
 fn a_batch_lists_each_namespace_once_and_reads_the_backends_once_if_at_all() {
     let sockets = |peer| (0..5).map(|port| socket(Proto::Udp, port, peer, Some(backend(peer)))).collect();
     let mut kernel = Fake { namespaces: vec![sockets(1), sockets(2), sockets(3)], ..Fake::default() };
-    let gone = |peers: std::ops::Range<u8>| peers.map(|peer| backend(peer).as_gone(Proto::Udp));
-    assert_eq!(terminate(&mut kernel, gone(100..200)).udp, 0);
+    assert_eq!(terminate(&mut kernel, (100..200).map(gone)).udp, 0);
     assert_eq!((kernel.lists, kernel.comparisons), (3, 0), "nobody was concerned");
-    assert_eq!(terminate(&mut kernel, gone(1..100)).udp, 15);
+    assert_eq!(terminate(&mut kernel, (1..100).map(gone)).udp, 15);
     assert_eq!((kernel.lists, kernel.comparisons), (6, 1));
 }
 
@@ -116,10 +129,10 @@ fn the_socket_of_an_endpoint_that_is_listed_again_under_another_id_is_left() {
         serving: vec![(Proto::Udp, again)],
         ..Fake::default()
     };
-    assert_eq!(terminate(&mut kernel, [backend(1).as_gone(Proto::Udp)]).udp, 0);
-    let (gone, _) = find_gone(&mut kernel, &[Proto::Udp]);
-    assert_eq!(gone, [backend(1).as_gone(Proto::Udp)], "by its id it is gone");
-    assert_eq!(terminate(&mut kernel, gone).udp, 0, "and by its address it is not");
+    assert_eq!(terminate(&mut kernel, [gone(1)]).udp, 0);
+    let (suspects, _) = find_suspects(&mut kernel, &[Proto::Udp]);
+    assert_eq!(suspects, [suspect(Proto::Udp, 1)], "by its id it is gone");
+    assert_eq!(terminate(&mut kernel, suspects).udp, 0, "and by its address it is not");
     assert_eq!(kernel.ended(), [vec![false]]);
 }
 
@@ -137,16 +150,19 @@ fn the_sweep_finds_what_serves_no_more_and_only_of_the_protocols_asked_for() {
         serving: vec![(Proto::Udp, backend(2))],
         ..Fake::default()
     };
-    assert_eq!(find_gone(&mut kernel, &[Proto::Udp]).0, [backend(1).as_gone(Proto::Udp)]);
-    let both = [backend(1).as_gone(Proto::Udp), backend(6).as_gone(Proto::Tcp)];
-    assert_eq!(find_gone(&mut kernel, &[Proto::Udp, Proto::Tcp]).0, both);
+    let mut find = |protos| find_suspects(&mut kernel, protos).0;
+    assert_eq!(find(&[Proto::Udp]), [suspect(Proto::Udp, 1), suspect(Proto::Udp, 3)]);
+    let all = [suspect(Proto::Udp, 1), suspect(Proto::Udp, 3), suspect(Proto::Tcp, 6)];
+    assert_eq!(find(&[Proto::Udp, Proto::Tcp]), all);
+    assert_eq!(terminate(&mut kernel, all).udp, 1);
+    assert_eq!(kernel.ended(), [[true, false, false, false, true]]);
 }
 
 #[test]
 fn a_namespace_that_cannot_be_entered_is_counted_and_the_others_are_done() {
     let ours = || vec![socket(Proto::Udp, 1, 1, Some(backend(1)))];
     let mut kernel = Fake { namespaces: vec![ours(), ours()], broken: Some(0), ..Fake::default() };
-    let outcome = terminate(&mut kernel, [backend(1).as_gone(Proto::Udp)]);
+    let outcome = terminate(&mut kernel, [gone(1)]);
     assert_eq!(kernel.ended(), [[false], [true]]);
     assert_eq!((outcome.udp, outcome.namespaces, outcome.failures), (1, 1, 1));
     assert_eq!(outcome.first_failure.unwrap().kind(), io::ErrorKind::PermissionDenied);
@@ -156,6 +172,6 @@ fn a_namespace_that_cannot_be_entered_is_counted_and_the_others_are_done() {
 fn a_socket_that_closed_meanwhile_is_no_failure() {
     let mut kernel = Fake { namespaces: vec![vec![socket(Proto::Udp, 1, 1, Some(backend(1)))]], ..Fake::default() };
     kernel.namespaces[0][0].ended.set(true);
-    let outcome = terminate(&mut kernel, [backend(1).as_gone(Proto::Udp)]);
+    let outcome = terminate(&mut kernel, [gone(1)]);
     assert_eq!((outcome.udp, outcome.failures), (0, 0));
 }

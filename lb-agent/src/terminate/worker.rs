@@ -11,8 +11,8 @@ use lb_common::abi::Proto;
 use tracing::{debug, info, warn};
 
 use super::{
-    TcpPolicy,
-    pass::{Kernel, Outcome, find_gone, terminate},
+    Suspect, TcpPolicy,
+    pass::{Kernel, Outcome, find_suspects, terminate},
 };
 use crate::reconcile::GoneBackend;
 
@@ -77,7 +77,7 @@ struct Worker<K, R> {
     tcp: TcpPolicy,
     report: R,
     /// Looked at once.
-    again: Vec<GoneBackend>,
+    again: Vec<Suspect>,
     hidden_said: bool,
     failing: bool,
 }
@@ -100,36 +100,36 @@ impl<K: Kernel, R: FnMut(&Outcome)> Worker<K, R> {
 
     fn carry_out(&mut self, orders: impl Iterator<Item = Order>) {
         let started = Instant::now();
-        let mut gone = Vec::new();
+        let mut suspects = Vec::new();
         let mut sweep = false;
         for order in orders {
             match order {
-                Order::Gone(backends) => gone.extend(backends),
+                Order::Gone(backends) => suspects.extend(backends.into_iter().map(Suspect::from)),
                 Order::Sweep => sweep = true,
             }
         }
         let mut outcome = Outcome::default();
         if sweep {
-            let (found, of_sweep) = find_gone(&mut self.kernel, self.tcp.protos());
-            gone.extend(found);
+            let (found, of_sweep) = find_suspects(&mut self.kernel, self.tcp.protos());
+            suspects.extend(found);
             outcome = of_sweep;
         }
-        let seen_once = mem::replace(&mut self.again, gone.clone());
-        let n_backends = gone.len() + seen_once.len();
-        if n_backends > 0 {
-            outcome = outcome.and(terminate(&mut self.kernel, gone.into_iter().chain(seen_once)));
+        let seen_once = mem::replace(&mut self.again, suspects.clone());
+        let n_suspects = suspects.len() + seen_once.len();
+        if n_suspects > 0 {
+            outcome = outcome.and(terminate(&mut self.kernel, suspects.into_iter().chain(seen_once)));
         }
-        self.tell(&outcome, n_backends, started.elapsed());
+        self.tell(&outcome, n_suspects, started.elapsed());
         (self.report)(&outcome);
         thread::sleep(started.elapsed().saturating_mul(REST).min(AGAIN));
     }
 
-    fn tell(&mut self, outcome: &Outcome, backends: usize, took: Duration) {
+    fn tell(&mut self, outcome: &Outcome, suspects: usize, took: Duration) {
         let Outcome { udp, tcp, namespaces, hidden, failures, .. } = *outcome;
         if udp + tcp > 0 {
-            info!(backends, udp, tcp, namespaces, ?took, "ended the sockets of backends that serve no more");
+            info!(suspects, udp, tcp, namespaces, ?took, "ended the sockets of backends that serve no more");
         } else {
-            debug!(backends, namespaces, ?took, "no socket of a backend that serves no more");
+            debug!(suspects, namespaces, ?took, "no socket of a backend that serves no more");
         }
         if hidden > 0 && !mem::replace(&mut self.hidden_said, true) {
             warn!(

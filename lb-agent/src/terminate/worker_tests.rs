@@ -3,13 +3,21 @@
 use std::{net::SocketAddr, sync::mpsc};
 
 use super::*;
-use crate::terminate::{Connected, Translation};
+use crate::{
+    reconcile::GoneBackend,
+    terminate::{Connected, Translation},
+};
 
 /// One namespace with one socket of each protocol, whose backend `.1` is gone.
 struct OneSocket;
 
 fn backend() -> Translation {
     Translation { addr: SocketAddr::from(([10, 0, 0, 1], 53)), service: 7, backend: 1 }
+}
+
+fn gone(proto: Proto) -> GoneBackend {
+    let Translation { addr, service, backend } = backend();
+    GoneBackend { addr, proto, service, backend }
 }
 
 impl Kernel for OneSocket {
@@ -20,6 +28,10 @@ impl Kernel for OneSocket {
     }
 
     fn enter(&mut self, (): &()) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn leave(&mut self) -> io::Result<()> {
         Ok(())
     }
 
@@ -59,7 +71,7 @@ fn next(passes: &mpsc::Receiver<(u64, u64)>) -> (u64, u64) {
 #[test]
 fn a_batch_is_looked_at_twice_and_then_forgotten() {
     let (terminator, passes) = start(TcpPolicy::Never);
-    terminator.gone(vec![backend().as_gone(Proto::Udp)]);
+    terminator.gone(vec![gone(Proto::Udp)]);
     assert_eq!([next(&passes), next(&passes)], [(1, 0), (1, 0)]);
     drop(terminator);
     assert!(passes.recv().is_err(), "it has ended without a third look");
@@ -69,7 +81,7 @@ fn a_batch_is_looked_at_twice_and_then_forgotten() {
 fn tcp_connections_are_ended_only_where_that_was_asked_for() {
     for (policy, expected) in [(TcpPolicy::Never, (1, 0)), (TcpPolicy::Gone, (1, 1))] {
         let (terminator, passes) = start(policy);
-        terminator.gone(vec![backend().as_gone(Proto::Tcp), backend().as_gone(Proto::Udp)]);
+        terminator.gone(vec![gone(Proto::Tcp), gone(Proto::Udp)]);
         assert_eq!(next(&passes), expected);
         terminator.sweep();
         assert_eq!(next(&passes), expected, "also by the sweep");

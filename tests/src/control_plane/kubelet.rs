@@ -84,6 +84,16 @@ impl<'a> Kubelet<'a> {
         Ok((pod, started))
     }
 
+    /// Deletes the object of a pod. With a grace period of 0 it is gone at once; otherwise it is terminating until then.
+    pub fn delete_pod(&self, namespace: &str, name: &str, grace_period_s: u32) -> Result<()> {
+        let deleted = self.admin.call(|client| async move {
+            let pods: Api<v1::Pod> = Api::namespaced(client, namespace);
+            pods.delete(name, &DeleteParams::default().grace_period(grace_period_s)).await
+        });
+        deleted.with_context(|| format!("cannot delete pod {namespace}/{name}"))?;
+        Ok(())
+    }
+
     fn sync(&mut self) -> Result<()> {
         let pods = self.admin.call(|client| async move {
             let pods: Api<v1::Pod> = Api::default_namespaced(client);
@@ -151,11 +161,6 @@ impl<'a> Kubelet<'a> {
     /// Ends a pod that was deleted: first its servers, then the object, as a kubelet does.
     fn finish(&mut self, name: &str) -> Result<()> {
         self.running.remove(name);
-        let deleted = self.admin.call(|client| async move {
-            let pods: Api<v1::Pod> = Api::default_namespaced(client);
-            pods.delete(name, &DeleteParams::default().grace_period(0)).await
-        });
-        deleted.with_context(|| format!("cannot delete pod {name}"))?;
-        Ok(())
+        self.delete_pod("default", name, 0)
     }
 }

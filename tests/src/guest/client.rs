@@ -234,6 +234,14 @@ impl UdpSocket<'_> {
         self.socket.guest.done(Request::SendTo(self.socket.handle, to))
     }
 
+    /// send(2) of these bytes, then recv(2) of the answer's: waits some seconds, then fails with EAGAIN.
+    pub fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        match self.socket.guest.call(&Request::Exchange(self.socket.handle, bytes.to_vec()))? {
+            Reply::Datagram(bytes) => Ok(bytes),
+            other => bail!("the guest answered {other:?} to Exchange"),
+        }
+    }
+
     /// recvfrom(2): waits some seconds for an answer, then fails with EAGAIN.
     pub fn receive(&self) -> Result<Answer> {
         self.socket.receive()

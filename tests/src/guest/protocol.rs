@@ -108,6 +108,8 @@ pub enum Request {
     SendTo(Handle, SocketAddr),
     /// Wait for an answer: [`Reply::Answer`].
     Receive(Handle),
+    /// send(2) these bytes and wait for a datagram: [`Reply::Datagram`].
+    Exchange(Handle, Vec<u8>),
     /// getsockname(2) and getpeername(2): [`Reply::Names`].
     Names(Handle),
     /// Close what the handle stands for.
@@ -214,6 +216,8 @@ pub enum Reply {
     Answer(Answer),
     /// What each probe met, socket by socket.
     Probes(Vec<Vec<Attempt>>),
+    /// A datagram's content.
+    Datagram(Vec<u8>),
     /// A socket's names.
     Names(Names),
     /// Of load.

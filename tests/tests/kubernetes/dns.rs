@@ -11,11 +11,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use lb_tests::{
-    Guest, Kubelet, Pod, Process,
+    Agent, Guest, Kubelet, Pod, Process,
     components::{self, Component},
     control_plane::KUBERNETES_SERVICE,
     eventually,
-    guest::Traffic,
+    guest::{Traffic, UdpSocket, errno},
     poll::PATIENCE,
 };
 use serde_json::{Value, json};
@@ -58,6 +58,104 @@ fn names_resolve_through_the_dns_service_and_lead_to_the_pods() -> Result<()> {
     every_pod_answers_directly(&kubelet, &client)
 }
 
+/// As NGINX and many runtimes do it: one connected socket for all questions, another only when that one fails.
+struct LastingResolver<'c> {
+    client: &'c Guest,
+    socket: Option<UdpSocket<'c>>,
+    opened: u32,
+}
+
+impl<'c> LastingResolver<'c> {
+    fn new(client: &'c Guest) -> Self {
+        Self { client, socket: None, opened: 0 }
+    }
+
+    /// Asks for the API server's address; on a new socket if the old one fails.
+    fn ask(&mut self) -> Result<Ipv4Addr> {
+        if let Some(socket) = &self.socket {
+            match query(socket) {
+                // Silence is what applications suffer from: nothing tells them to open another socket.
+                Err(error) if errno(&error) != "EAGAIN" => {}
+                other => return other,
+            }
+        }
+        let server = SocketAddr::new(DNS.into(), 53);
+        let socket = self.client.udp(server)?;
+        socket.connect(server)?;
+        self.opened += 1;
+        query(self.socket.insert(socket))
+    }
+
+    fn has_peer(&self) -> Result<bool> {
+        let socket = self.socket.as_ref().context("no socket")?;
+        Ok(socket.names()?.peer.is_some())
+    }
+}
+
+/// A question for an A record by RFC 1035, and the address at the end of the answer.
+fn query(socket: &UdpSocket<'_>) -> Result<Ipv4Addr> {
+    // Id 7, recursion desired, one question.
+    let mut question = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in ["kubernetes", "default", "svc", "cluster", "local"] {
+        question.push(u8::try_from(label.len())?);
+        question.extend(label.bytes());
+    }
+    // The root, type A, class IN.
+    question.extend([0, 0, 1, 0, 1]);
+    let answer = socket.exchange(&question)?;
+    let n_answers = answer.get(6..8).map(|bytes| [bytes[0], bytes[1]]);
+    anyhow::ensure!(n_answers == Some([0, 1]), "not one answer: {answer:?}");
+    let address: [u8; 4] = answer.last_chunk().copied().context("a short answer")?;
+    Ok(address.into())
+}
+
+#[test]
+fn a_dns_client_with_one_lasting_socket_survives_a_rollout_of_coredns() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let kubelet = Kubelet::register(&cluster.node, cluster.control_plane.admin())?;
+    let agent = cluster.start_agent()?;
+    let files = tempfile::tempdir()?;
+    let old = start_dns(&cluster, &kubelet, files.path())?;
+    let pod = cluster.node.pod("client")?;
+    let client = pod.guest()?;
+    let mut resolver = LastingResolver::new(&client);
+    let kubernetes: Ipv4Addr = "10.96.0.1".parse()?;
+    eventually("the first answer", PATIENCE, || Ok(resolver.ask().ok().filter(|address| *address == kubernetes)))?;
+    let opened = resolver.opened;
+
+    let new = run_dns(&cluster, &kubelet, files.path(), "coredns-new")?;
+    wait_for_backend(&agent, &new.0, "ready")?;
+    wait_until_it_answers(&client, &new.0)?;
+    kubelet.delete_pod("kube-system", "coredns", 30)?;
+    wait_for_backend(&agent, &old.0, "terminating")?;
+    assert_eq!((resolver.ask()?, resolver.opened), (kubernetes, opened), "it still serves, and keeps its clients");
+
+    kubelet.delete_pod("kube-system", "coredns", 0)?;
+    // Its process still runs: nothing but the agent tells the client to go elsewhere.
+    eventually("the socket to be ended", PATIENCE, || Ok((!resolver.has_peer()?).then_some(())))?;
+    assert_eq!((resolver.ask()?, resolver.opened), (kubernetes, opened + 1));
+    drop(old);
+    assert_eq!((resolver.ask()?, resolver.opened), (kubernetes, opened + 1));
+    Ok(())
+}
+
+fn wait_for_backend(agent: &Agent, pod: &Pod, state: &str) -> Result<()> {
+    let address = pod.at4(53).to_string();
+    eventually(&format!("{address} to be {state}"), PATIENCE, || {
+        let (_, backends, _) = agent.cli(&["backends", "kube-system/kube-dns"])?;
+        Ok(backends.lines().any(|line| line.contains(&address) && line.contains(state)).then_some(()))
+    })
+}
+
+/// CoreDNS is ready here before it has read the cluster.
+fn wait_until_it_answers(client: &Guest, pod: &Pod) -> Result<()> {
+    eventually("the new CoreDNS to answer", PATIENCE, || {
+        let socket = client.udp(pod.at4(53))?;
+        socket.connect(pod.at4(53))?;
+        Ok(query(&socket).ok().map(drop))
+    })
+}
+
 fn every_pod_answers_directly(kubelet: &Kubelet<'_>, client: &Guest) -> Result<()> {
     for pod in kubelet.pods() {
         assert_eq!(client.ask(Traffic::Tcp, pod.at4(TARGET_PORT))?, pod.name());
@@ -81,8 +179,12 @@ fn headless_service() -> Value {
 
 /// CoreDNS in a pod with a ready status, and its Service.
 fn start_dns(cluster: &Cluster, kubelet: &Kubelet<'_>, files: &Path) -> Result<(Pod, Process)> {
-    let admin = cluster.control_plane.admin();
-    admin.apply_yaml(include_str!("coredns.yaml"))?;
+    cluster.control_plane.admin().apply_yaml(include_str!("coredns.yaml"))?;
+    run_dns(cluster, kubelet, files, "coredns")
+}
+
+/// CoreDNS in a pod of that name with a ready status.
+fn run_dns(cluster: &Cluster, kubelet: &Kubelet<'_>, files: &Path, name: &str) -> Result<(Pod, Process)> {
     let url = format!("https://{KUBERNETES_SERVICE}");
     let kubeconfig = cluster.control_plane.service_account_kubeconfig("kube-system", "coredns", &url)?;
     let corefile = files.join("Corefile");
@@ -90,7 +192,7 @@ fn start_dns(cluster: &Cluster, kubelet: &Kubelet<'_>, files: &Path) -> Result<(
     let object = json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "coredns", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
+        "metadata": {"name": name, "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
         "spec": {"containers": [{"name": "coredns", "image": "coredns"}]},
     });
     kubelet.run_pod(&object, |pod| {
@@ -98,7 +200,7 @@ fn start_dns(cluster: &Cluster, kubelet: &Kubelet<'_>, files: &Path) -> Result<(
         command.arg("-conf").arg(&corefile);
         pod.netns().enter(&mut command);
         pod.cgroup().enter(&mut command)?;
-        Process::spawn("coredns", command)
+        Process::spawn(name, command)
     })
 }
 

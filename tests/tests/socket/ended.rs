@@ -1,7 +1,9 @@
 //! A backend is gone: the sockets that a Service gave it to are ended at once, and no others.
 
 use std::{
+    fs,
     net::SocketAddr,
+    os::unix::fs::MetadataExt as _,
     time::{Duration, Instant},
 };
 
@@ -61,6 +63,26 @@ fn a_connected_udp_socket_fails_at_once_and_its_next_connect_reaches_another_bac
     assert!(metrics.contains("lb_sockets_terminated_total{protocol=\"UDP\"} 3"), "{metrics}");
     assert!(metrics.contains("lb_socket_termination_failures_total 0"), "{metrics}");
     Ok(())
+}
+
+#[test]
+fn the_agent_does_not_stay_in_the_namespaces_that_it_looks_into() -> Result<()> {
+    let cluster = Cluster::with(&["a", "b"], 1)?;
+    replace(&cluster, 0, 1)?;
+    let home = fs::metadata(cluster.node.netns().path())?.ino();
+    let process = format!("/proc/{}", cluster.agent.process().pid());
+    eventually("the agent's threads to be at home, with no other namespace open", PATIENCE, || {
+        let threads = fs::read_dir(format!("{process}/task"))?.map(|task| Ok(task?.path().join("ns/net")));
+        let files = fs::read_dir(format!("{process}/fd"))?.map(|file| Ok(file?.path()));
+        for path in threads.chain(files).collect::<std::io::Result<Vec<_>>>()? {
+            // A thread or file that has just gone is in no namespace.
+            let namespace = fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().starts_with("net:"));
+            if namespace && fs::metadata(&path).is_ok_and(|found| found.ino() != home) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })
 }
 
 #[test]

@@ -63,15 +63,28 @@ impl<F: Family> Addresses<F> {
 pub struct KernelClients {
     v4: HashMap<MapData, u64, ClientAddr<V4>>,
     v6: HashMap<MapData, u64, ClientAddr<V6>>,
+    sources4: LpmTrie<MapData, SourceKey<V4>, u32>,
+    sources6: LpmTrie<MapData, SourceKey<V6>, u32>,
 }
 
 impl KernelClients {
     pub(super) fn open(paths: &Paths) -> Result<Self, StoreError> {
-        let open = |name| load::open_pinned(&paths.maps, name).map(Map::HashMap);
+        let open = |name| load::open_pinned(&paths.maps, name);
+        let (clients4, clients6) = (Map::HashMap(open(maps::CLIENTS4)?), Map::HashMap(open(maps::CLIENTS6)?));
+        let (sources4, sources6) = (Map::LpmTrie(open(maps::SOURCES4)?), Map::LpmTrie(open(maps::SOURCES6)?));
         Ok(Self {
-            v4: open(maps::CLIENTS4)?.try_into().map_err(failed(maps::CLIENTS4, "open"))?,
-            v6: open(maps::CLIENTS6)?.try_into().map_err(failed(maps::CLIENTS6, "open"))?,
+            v4: clients4.try_into().map_err(failed(maps::CLIENTS4, "open"))?,
+            v6: clients6.try_into().map_err(failed(maps::CLIENTS6, "open"))?,
+            sources4: sources4.try_into().map_err(failed(maps::SOURCES4, "open"))?,
+            sources6: sources6.try_into().map_err(failed(maps::SOURCES6, "open"))?,
         })
+    }
+
+    /// Whether `lb_sources4/6` hold any range, of whichever Service: only then does anybody ask for clients.
+    pub fn has_ranges(&self) -> Result<bool, StoreError> {
+        let first4 = self.sources4.keys().next().transpose().map_err(failed(maps::SOURCES4, "read"))?;
+        let first6 = self.sources6.keys().next().transpose().map_err(failed(maps::SOURCES6, "read"))?;
+        Ok(first4.is_some() || first6.is_some())
     }
 }
 

@@ -42,6 +42,7 @@ impl Session {
             Request::Send(handle) => self.socket(handle)?.send().map(|()| Reply::Done),
             Request::SendTo(handle, to) => self.socket(handle)?.send_to(to).map(|()| Reply::Done),
             Request::Receive(handle) => self.socket(handle)?.receive().map(Reply::Answer),
+            Request::Exchange(handle, bytes) => self.socket(handle)?.exchange(&bytes).map(Reply::Datagram),
             Request::Names(handle) => self.socket(handle)?.names().map(Reply::Names),
             Request::Close(handle) => self.sockets.remove(&handle).map(|_| Reply::Done).ok_or_else(unknown),
             Request::StartLoad(spec) => {

@@ -117,13 +117,25 @@ impl Conversation {
         }
     }
 
+    /// send(2) of any bytes, and the datagram that comes back.
+    pub(crate) fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
+        self.socket.send(bytes).map_err(failure("send"))?;
+        self.receive_bytes().map(|(bytes, _)| bytes)
+    }
+
     fn receive_datagram(&self) -> Result<Answer, Failure> {
-        let mut buffer = [MaybeUninit::new(0); 256];
+        let (bytes, from) = self.receive_bytes()?;
+        let name = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+        Ok(Answer { name, from: Some(ip_address(&from)?) })
+    }
+
+    fn receive_bytes(&self) -> Result<(Vec<u8>, SockAddr), Failure> {
+        // More than any answer here has.
+        let mut buffer = [MaybeUninit::new(0); 1500];
         let (n_bytes, from) = self.socket.recv_from(&mut buffer).map_err(failure("recvfrom"))?;
         // SAFETY: the array was initialised above, and recvfrom never uninitialises.
         let bytes = buffer.map(|byte| unsafe { byte.assume_init() });
-        let text = String::from_utf8_lossy(bytes.get(..n_bytes).unwrap_or_default());
-        Ok(Answer { name: text.trim_end().to_owned(), from: Some(ip_address(&from)?) })
+        Ok((bytes.get(..n_bytes).unwrap_or_default().to_vec(), from))
     }
 }
 

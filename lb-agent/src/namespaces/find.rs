@@ -1,5 +1,5 @@
-//! Which network namespaces hold sockets that our programs may have translated: those of the processes in the cgroup
-//! that the programs are attached to, and below it. Reads /proc and the cgroup tree; enters nothing.
+//! Which network namespaces our programs serve: those of the processes in the cgroup that the programs are attached to, and
+//! below it. Reads /proc and the cgroup tree; enters nothing.
 
 use std::{
     collections::BTreeMap,
@@ -11,19 +11,19 @@ use std::{
 
 /// Network namespaces, each once.
 #[derive(Debug, Default)]
-pub(super) struct Namespaces {
+pub struct Namespaces {
     /// Open files of the namespaces, by inode.
-    pub(super) found: BTreeMap<u64, File>,
+    pub found: BTreeMap<u64, File>,
     /// Processes that this process's pid namespace does not show: a container without the host's pid namespace cannot
     /// reach the network namespaces of other pods.
-    pub(super) hidden: usize,
+    pub hidden: usize,
 }
 
 /// Looks through the tree below `cgroup_root`. The agent's own namespace is always among them.
 ///
 /// # Errors
 /// The agent's own namespace cannot be opened, or `cgroup_root` cannot be read. What vanishes meanwhile is no error.
-pub(super) fn find(cgroup_root: &Path) -> io::Result<Namespaces> {
+pub fn find(cgroup_root: &Path) -> io::Result<Namespaces> {
     let mut namespaces = Namespaces::default();
     namespaces.add("self")?;
     let mut directories = vec![cgroup_root.to_owned()];

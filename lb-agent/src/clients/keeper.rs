@@ -1,0 +1,183 @@
+//! Keeps the maps like the node: what to put and what to delete, in terms of [`Node`].
+
+use std::{
+    collections::BTreeMap,
+    io, mem,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+/// A network namespace as a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Client {
+    /// The source of its IPv4 connections to the outside, if it has one.
+    pub v4: Option<Ipv4Addr>,
+    /// As [`Self::v4`], IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// What is needed of the system.
+pub trait Node {
+    /// Whether some Service has ranges now.
+    fn has_ranges(&mut self) -> io::Result<bool>;
+    /// The clients there are, by the cookies of their network namespaces.
+    fn clients(&mut self) -> io::Result<BTreeMap<u64, Client>>;
+    /// What the maps hold.
+    fn known(&mut self) -> io::Result<BTreeMap<u64, Client>>;
+    /// Makes the maps' entries of this cookie this client's; those of a family without an address go.
+    fn put(&mut self, cookie: u64, client: &Client) -> io::Result<()>;
+}
+
+/// What the maps hold, and whether they are to hold anything.
+#[derive(Debug)]
+pub struct Keeper<N> {
+    node: N,
+    known: BTreeMap<u64, Client>,
+    active: bool,
+}
+
+impl<N: Node> Keeper<N> {
+    /// Goes on with what an earlier agent left.
+    ///
+    /// # Errors
+    /// The maps cannot be read.
+    pub fn new(mut node: N) -> io::Result<Self> {
+        let known = node.known()?;
+        Ok(Self { node, active: !known.is_empty(), known })
+    }
+
+    /// Whether clients are to be looked for.
+    pub fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// The Services may have got or lost ranges. Returns whether that has changed whether clients are to be looked for.
+    ///
+    /// # Errors
+    /// The maps cannot be read or written; then nothing has changed, or some entries are left that do no harm.
+    pub fn services_changed(&mut self) -> io::Result<bool> {
+        let active = self.node.has_ranges()?;
+        let changed = active != mem::replace(&mut self.active, active);
+        if !active {
+            self.become_like(&BTreeMap::new())?;
+        }
+        Ok(changed)
+    }
+
+    /// Looks at the node and makes the maps like it.
+    ///
+    /// # Errors
+    /// The node cannot be looked at: then the maps stay as they are. Or a map cannot be written.
+    pub fn look(&mut self) -> io::Result<()> {
+        if !self.active {
+            return Ok(());
+        }
+        let found = self.node.clients()?;
+        self.become_like(&found)
+    }
+
+    fn become_like(&mut self, found: &BTreeMap<u64, Client>) -> io::Result<()> {
+        let gone: Vec<u64> = self.known.keys().filter(|cookie| !found.contains_key(cookie)).copied().collect();
+        // First, so that there is room.
+        for cookie in gone {
+            self.node.put(cookie, &Client::default())?;
+            self.known.remove(&cookie);
+        }
+        for (cookie, client) in found {
+            if self.known.get(cookie) != Some(client) {
+                self.node.put(*cookie, client)?;
+                self.known.insert(*cookie, *client);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes are counted; the write of one cookie may fail.
+    #[derive(Default)]
+    struct Fake {
+        ranges: bool,
+        clients: BTreeMap<u64, Client>,
+        map: BTreeMap<u64, Client>,
+        writes: usize,
+        looks: usize,
+        broken: Option<u64>,
+    }
+
+    impl Node for Fake {
+        fn has_ranges(&mut self) -> io::Result<bool> {
+            Ok(self.ranges)
+        }
+
+        fn clients(&mut self) -> io::Result<BTreeMap<u64, Client>> {
+            self.looks += 1;
+            Ok(self.clients.clone())
+        }
+
+        fn known(&mut self) -> io::Result<BTreeMap<u64, Client>> {
+            Ok(self.map.clone())
+        }
+
+        fn put(&mut self, cookie: u64, client: &Client) -> io::Result<()> {
+            if self.broken == Some(cookie) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.writes += 1;
+            if *client == Client::default() {
+                self.map.remove(&cookie);
+            } else {
+                self.map.insert(cookie, *client);
+            }
+            Ok(())
+        }
+    }
+
+    fn client(last: u8) -> Client {
+        Client { v4: Some(Ipv4Addr::new(10, 0, 0, last)), v6: None }
+    }
+
+    #[test]
+    fn clients_are_kept_only_while_some_service_has_ranges() {
+        let node = Fake { clients: [(1, client(1)), (2, client(2))].into(), ..Fake::default() };
+        let mut keeper = Keeper::new(node).unwrap();
+        assert!(!keeper.services_changed().unwrap());
+        keeper.look().unwrap();
+        assert_eq!((keeper.node.looks, keeper.node.writes), (0, 0));
+        keeper.node.ranges = true;
+        assert!(keeper.services_changed().unwrap() && keeper.is_active());
+        keeper.look().unwrap();
+        assert_eq!(keeper.node.map, keeper.node.clients);
+        keeper.node.ranges = false;
+        assert!(keeper.services_changed().unwrap() && !keeper.is_active());
+        assert!(keeper.node.map.is_empty());
+    }
+
+    #[test]
+    fn only_what_differs_is_written_also_after_a_restart() {
+        let map: BTreeMap<_, _> = [(1, client(1)), (2, client(2)), (3, client(3))].into();
+        let clients = [(1, client(1)), (2, client(20)), (4, client(4))].into();
+        let node = Fake { ranges: true, map, clients, ..Fake::default() };
+        let mut keeper = Keeper::new(node).unwrap();
+        assert!(keeper.is_active());
+        keeper.look().unwrap();
+        assert_eq!(keeper.node.map, keeper.node.clients);
+        assert_eq!(keeper.node.writes, 3, "one changed, one came, one went");
+        keeper.look().unwrap();
+        assert_eq!(keeper.node.writes, 3);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_by_the_next_look() {
+        let clients: BTreeMap<_, _> = [(1, client(1)), (2, client(2))].into();
+        let node = Fake { ranges: true, clients, broken: Some(1), ..Fake::default() };
+        let mut keeper = Keeper::new(node).unwrap();
+        keeper.services_changed().unwrap();
+        assert!(keeper.look().is_err());
+        keeper.node.broken = None;
+        keeper.look().unwrap();
+        assert_eq!(keeper.node.map, keeper.node.clients);
+    }
+}

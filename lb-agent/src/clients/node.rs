@@ -1,0 +1,159 @@
+//! [`Node`] on the machine. Its thread goes from namespace to namespace, so it must do nothing else.
+#![expect(unsafe_code, reason = "a socket option that no library knows")]
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd as _,
+    path::PathBuf,
+};
+
+use lb_common::abi::{ClientAddr, Family, V4, V6};
+
+use super::keeper::{Client, Node};
+use crate::{
+    datapath::{bpf::KernelClients, store::ClientStore},
+    namespaces::{self, Visitor},
+};
+
+/// Where a route is asked for: addresses for documentation (RFC 5737, RFC 3849), outside of every cluster. Nothing is
+/// sent there.
+const OUTSIDE: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)), 9),
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
+];
+
+/// The namespaces below a cgroup, and the maps.
+pub struct LiveNode {
+    cgroup_root: PathBuf,
+    maps: KernelClients,
+    visitor: Visitor,
+}
+
+impl LiveNode {
+    /// `cgroup_root` is where the programs are attached.
+    ///
+    /// # Errors
+    /// This process's own network namespace cannot be opened.
+    pub fn new(cgroup_root: PathBuf, maps: KernelClients) -> io::Result<Self> {
+        Ok(Self { cgroup_root, maps, visitor: Visitor::new()? })
+    }
+}
+
+impl Node for LiveNode {
+    fn has_ranges(&mut self) -> io::Result<bool> {
+        self.maps.has_ranges().map_err(io::Error::other)
+    }
+
+    fn clients(&mut self) -> io::Result<BTreeMap<u64, Client>> {
+        let mut clients = BTreeMap::new();
+        let found = namespaces::find(&self.cgroup_root)?;
+        let mut looked = Ok(());
+        for namespace in found.found.values() {
+            looked = self.visitor.enter(namespace).and_then(|()| {
+                clients.insert(cookie()?, client());
+                Ok(())
+            });
+            if looked.is_err() {
+                break;
+            }
+        }
+        self.visitor.leave()?;
+        looked.map(|()| clients)
+    }
+
+    fn known(&mut self) -> io::Result<BTreeMap<u64, Client>> {
+        let mut known: BTreeMap<u64, Client> = BTreeMap::new();
+        for (cookie, client) in ClientStore::<V4>::clients(&self.maps).map_err(io::Error::other)? {
+            known.entry(cookie).or_default().v4 = Some(client.addr.into());
+        }
+        for (cookie, client) in ClientStore::<V6>::clients(&self.maps).map_err(io::Error::other)? {
+            known.entry(cookie).or_default().v6 = Some(client.addr.into());
+        }
+        Ok(known)
+    }
+
+    fn put(&mut self, cookie: u64, client: &Client) -> io::Result<()> {
+        put::<V4>(&mut self.maps, cookie, client.v4.map(|ip| ip.octets()))?;
+        put::<V6>(&mut self.maps, cookie, client.v6.map(|ip| ip.octets()))
+    }
+}
+
+fn put<F: Family>(maps: &mut impl ClientStore<F>, cookie: u64, addr: Option<F::Addr>) -> io::Result<()> {
+    let result = match addr {
+        Some(addr) => maps.put_client(cookie, &ClientAddr { addr }),
+        None => maps.delete_client(cookie),
+    };
+    result.map_err(io::Error::other)
+}
+
+/// The cookie of the thread's namespace, which the programs see as that of its sockets.
+fn cookie() -> io::Result<u64> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
+    // SAFETY: the option is a u64 (socket(7): SO_NETNS_COOKIE), and `length` says how much room there is.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What connections of the thread's namespace come from.
+fn client() -> Client {
+    let [v4, v6] = OUTSIDE.map(|outside| routed(outside).or_else(|| on_an_interface(outside)));
+    Client {
+        v4: v4.and_then(|ip| V4::from_ip(ip).map(Ipv4Addr::from)),
+        v6: v6.and_then(|ip| V6::from_ip(ip).map(Ipv6Addr::from)),
+    }
+}
+
+/// What the kernel would send from: connect(2) on a datagram socket looks the route up and sends nothing. None without
+/// a route.
+fn routed(outside: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = if outside.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(outside).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    is_usable(ip).then_some(ip)
+}
+
+/// For a namespace that has no route to the outside: the first address that others can know it by.
+fn on_an_interface(like: SocketAddr) -> Option<IpAddr> {
+    let interfaces = nix::ifaddrs::getifaddrs().ok()?;
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    });
+    addresses.filter(|ip| ip.is_ipv4() == like.is_ipv4()).find(|ip| is_usable(*ip))
+}
+
+fn is_usable(ip: IpAddr) -> bool {
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !(ip.is_unspecified() || ip.is_loopback() || link_local)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_the_namespaces_and_addresses_are_ones_that_others_know() {
+        assert_eq!(cookie().unwrap(), cookie().unwrap());
+        assert_ne!(cookie().unwrap(), 0);
+        let client = client();
+        let addresses = client.v4.map(IpAddr::from).into_iter().chain(client.v6.map(IpAddr::from));
+        assert!(addresses.into_iter().all(is_usable), "{client:?}");
+    }
+}

@@ -1,0 +1,178 @@
+//! The thread that keeps the clients' addresses. It is told that something may have changed, and never waited for.
+
+use std::{
+    io, mem,
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tracing::{debug, warn};
+
+use super::keeper::{Keeper, Node};
+
+/// An address may change without any sign in the cgroups, and a watch may miss something.
+const PERIOD: Duration = Duration::from_secs(30);
+/// As [`PERIOD`], where the cgroups cannot be watched.
+const BLIND_PERIOD: Duration = Duration::from_secs(2);
+/// From a change in the cgroups to a second look: a container's first process enters its cgroup before its network
+/// namespace.
+const AGAIN: Duration = Duration::from_secs(1);
+/// A look takes at most this share of a processor while cgroups come and go: after each the thread rests for so many
+/// times as long as it took.
+const REST: u32 = 9;
+
+enum Sign {
+    Services,
+    Cgroups,
+    End,
+}
+
+/// A handle on the thread. Dropped, it ends; the maps stay as they are.
+pub struct ClientAddresses {
+    signs: Sender<Sign>,
+}
+
+impl ClientAddresses {
+    /// Starts the thread. `cgroup_root` is watched for new containers.
+    ///
+    /// # Errors
+    /// The maps cannot be read, or no thread can be had.
+    pub fn start<N: Node + Send + 'static>(node: N, cgroup_root: PathBuf) -> io::Result<Self> {
+        let keeper = Keeper::new(node)?;
+        let (signs, received) = channel();
+        let worker = Worker { keeper, cgroup_root, signs: signs.clone(), watch: None, next: None, failing: false };
+        thread::Builder::new().name("clients".to_owned()).spawn(move || worker.run(&received))?;
+        Ok(Self { signs })
+    }
+
+    /// Services may have got or lost ranges. Returns at once.
+    pub fn services_changed(&self) {
+        if self.signs.send(Sign::Services).is_err() {
+            warn!("the thread that keeps the clients' addresses has died; restart the agent");
+        }
+    }
+}
+
+impl Drop for ClientAddresses {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        self.signs.send(Sign::End).unwrap_or_default();
+    }
+}
+
+struct Worker<N> {
+    keeper: Keeper<N>,
+    cgroup_root: PathBuf,
+    signs: Sender<Sign>,
+    watch: Option<RecommendedWatcher>,
+    /// When to look next, if at all.
+    next: Option<Instant>,
+    failing: bool,
+}
+
+impl<N: Node> Worker<N> {
+    fn run(mut self, signs: &Receiver<Sign>) {
+        if self.keeper.is_active() {
+            self.begin();
+        }
+        loop {
+            let first = match self.next {
+                None => signs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => signs.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            let first = match first {
+                Ok(sign) => Some(sign),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let (mut services, mut cgroups) = (false, false);
+            for sign in first.into_iter().chain(signs.try_iter()) {
+                match sign {
+                    Sign::Services => services = true,
+                    Sign::Cgroups => cgroups = true,
+                    Sign::End => return,
+                }
+            }
+            if services {
+                self.compare();
+            }
+            self.look(cgroups);
+        }
+    }
+
+    fn compare(&mut self) {
+        match self.keeper.services_changed() {
+            Ok(false) => {}
+            Ok(true) if self.keeper.is_active() => self.begin(),
+            Ok(true) => {
+                self.watch = None;
+                self.next = None;
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Some Service has ranges.
+    fn begin(&mut self) {
+        self.next = Some(Instant::now());
+        self.watch = match watch(&self.cgroup_root, self.signs.clone()) {
+            Ok(watch) => Some(watch),
+            Err(error) => {
+                let period = BLIND_PERIOD;
+                warn!("new pods are looked for every {period:?} only, for loadBalancerSourceRanges: {error}");
+                None
+            }
+        };
+    }
+
+    /// If it is time to, or the cgroups have changed.
+    fn look(&mut self, cgroups: bool) {
+        let now = Instant::now();
+        let Some(next) = self.next.filter(|next| cgroups || *next <= now) else {
+            return;
+        };
+        match self.keeper.look() {
+            Ok(()) => self.failing = false,
+            Err(error) => self.failed(&error),
+        }
+        let took = now.elapsed();
+        debug!(?took, "looked for the addresses of clients");
+        let period = if self.watch.is_some() && !self.failing { PERIOD } else { BLIND_PERIOD };
+        // Not put off by further changes: each is looked at within that time.
+        let again = if cgroups { now + AGAIN } else { now + period };
+        self.next = Some(if next > now { again.min(next) } else { again });
+        thread::sleep(took.saturating_mul(REST).min(AGAIN));
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        if !mem::replace(&mut self.failing, true) {
+            warn!("pods may be refused by Services with loadBalancerSourceRanges: {}", describe(error));
+        }
+    }
+}
+
+fn describe(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ENOPROTOOPT) => {
+            "this kernel does not tell cookies of network namespaces (SO_NETNS_COOKIE, Linux 5.14)".to_owned()
+        }
+        Some(libc::EPERM) => format!("{error}: the agent needs CAP_SYS_ADMIN and the host's pid namespace"),
+        _ => error.to_string(),
+    }
+}
+
+/// Containers come and go as cgroups do; `cgroup.events` changes when the first process enters one and the last has left.
+fn watch(cgroup_root: &Path, signs: Sender<Sign>) -> notify::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| event.kind.is_access()) {
+            return;
+        }
+        // An error means that the thread has ended, or is about to.
+        signs.send(Sign::Cgroups).unwrap_or_default();
+    })?;
+    watcher.watch(cgroup_root, RecursiveMode::Recursive)?;
+    Ok(watcher)
+}

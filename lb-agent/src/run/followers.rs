@@ -1,0 +1,93 @@
+//! What follows the maps, each on a thread of its own: the sockets of backends that are gone ([`crate::terminate`]), and
+//! the addresses of clients ([`crate::clients`]). An agent that may not do one of these goes on without: Services work
+//! all the same.
+
+use std::{mem, time::SystemTime};
+
+use tracing::warn;
+
+use crate::{
+    clients::{ClientAddresses, LiveNode},
+    datapath::bpf::Datapath,
+    observe::{Observer, Problem},
+    reconcile::{GoneBackend, Report},
+    terminate::{NodeKernel, Outcome, TcpPolicy, Terminator, describe},
+};
+
+/// The threads as the reconcile loop sees them; `None` for what cannot be done.
+pub(super) struct Followers {
+    terminator: Option<Terminator>,
+    swept: bool,
+    clients: Option<ClientAddresses>,
+}
+
+impl Followers {
+    /// Starts them. What cannot be done is said.
+    pub(super) fn start(datapath: &mut Datapath, tcp: TcpPolicy, observer: &Observer) -> Self {
+        let terminator = terminator(datapath, tcp, observer.clone());
+        let clients = clients(datapath);
+        Self {
+            terminator: or_warn(terminator, "sockets of dead backends will not be ended", observer),
+            swept: false,
+            clients: or_warn(
+                clients,
+                "Services with loadBalancerSourceRanges refuse all clients of this node",
+                observer,
+            ),
+        }
+    }
+
+    /// Passes on which backends are gone.
+    pub(super) fn gone(&self, backends: Vec<GoneBackend>) {
+        if let Some(terminator) = &self.terminator {
+            terminator.gone(backends);
+        }
+    }
+
+    /// The maps may have changed.
+    pub(super) fn maps_changed(&mut self, report: &Report) {
+        if let Some(terminator) = &self.terminator {
+            // Before the first full lists the maps say nothing about what is gone.
+            if report.synced.is_some() && !mem::replace(&mut self.swept, true) {
+                terminator.sweep();
+            }
+        }
+        if let Some(clients) = &self.clients {
+            clients.services_changed();
+        }
+    }
+}
+
+fn or_warn<T>(started: anyhow::Result<T>, what: &str, observer: &Observer) -> Option<T> {
+    started.map_err(|error| note(observer, format!("{what}: {error:#}"))).ok()
+}
+
+fn note(observer: &Observer, text: String) {
+    warn!("{text}");
+    observer.update(|state| state.note(Problem { at: SystemTime::now(), text }));
+}
+
+fn terminator(datapath: &mut Datapath, tcp: TcpPolicy, observer: Observer) -> anyhow::Result<Terminator> {
+    let kernel = NodeKernel::new(datapath.cgroup_root().to_owned(), datapath.owners()?)?;
+    let report = move |outcome: &Outcome| {
+        let problem = outcome.first_failure.as_ref().map(|error| Problem {
+            at: SystemTime::now(),
+            text: format!("sockets of dead backends may live on: {}", describe(error)),
+        });
+        observer.update(|state| {
+            state.ended_udp += outcome.udp;
+            state.ended_tcp += outcome.tcp;
+            state.end_failures += outcome.failures;
+            if let Some(problem) = problem {
+                state.note(problem);
+            }
+        });
+    };
+    Ok(Terminator::start(kernel, tcp, report)?)
+}
+
+fn clients(datapath: &Datapath) -> anyhow::Result<ClientAddresses> {
+    let root = datapath.cgroup_root().to_owned();
+    let node = LiveNode::new(root.clone(), datapath.clients()?)?;
+    Ok(ClientAddresses::start(node, root)?)
+}
