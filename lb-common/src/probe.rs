@@ -21,6 +21,10 @@ pub mod hook {
     pub const PEERNAME4: u32 = 6;
     /// See [`CONNECT4`].
     pub const PEERNAME6: u32 = 7;
+    /// After bind.
+    pub const BIND4: u32 = 8;
+    /// See [`BIND4`].
+    pub const BIND6: u32 = 9;
 }
 
 /// Values of [`Call::answer`].
@@ -47,6 +51,12 @@ pub struct Call {
     pub random: u32,
     /// Not 0: the socket has a peer.
     pub connected: u32,
+    /// Not 0: the socket is an `AF_INET6` one.
+    pub inet6: u32,
+    /// The cookie of the caller's network namespace.
+    pub netns: u32,
+    /// The cookie of the node's.
+    pub node_netns: u32,
     /// Not 0: no new storage can be had.
     pub no_memory: u32,
     /// See [`answer`]; 0 before the call.

@@ -3,10 +3,13 @@
 use std::cell::RefCell;
 
 use lb_common::{
-    abi::{Backend, Counter, Endpoint, Family, Frontend, FrontendKey, Proto, Slot, V4, V6, scope},
+    abi::{
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Endpoint, Family, Frontend, FrontendKey,
+        Proto, Slot, SourceKey, V4, V6, scope,
+    },
     logic::{
-        seam::{Environment, Maps},
-        select::{Found, lookup},
+        lookup::{Found, lookup},
+        seam::{Caller, Environment, Maps, NotAdded},
     },
 };
 use proptest::prelude::*;
@@ -37,6 +40,36 @@ impl<F: Family> Maps<F> for Racing {
 
     fn backend(&self, _: u32) -> Option<Backend<F>> {
         None
+    }
+
+    fn cluster_ips(&self) -> Option<ClusterIps<F>> {
+        None
+    }
+
+    fn client(&self, _: u64) -> Option<ClientAddr<F>> {
+        None
+    }
+
+    fn is_source(&self, _: &SourceKey<F>) -> bool {
+        false
+    }
+}
+
+impl Caller for Racing {
+    fn netns(&self) -> u64 {
+        2
+    }
+
+    fn is_on_host(&self) -> bool {
+        false
+    }
+
+    fn with_affinity<R>(&self, _: &AffinityKey, _: impl FnOnce(&mut Affinity) -> R) -> Option<R> {
+        None
+    }
+
+    fn add_affinity(&self, _: &AffinityKey, _: Affinity) -> Result<(), NotAdded> {
+        Err(NotAdded::Full)
     }
 }
 
@@ -86,7 +119,7 @@ fn the_value_of_another_frontend_or_half_of_one_is_read_again() {
 #[test]
 fn a_frontend_that_never_reads_right_is_refused_and_counted_as_damage() {
     let map = Racing::new([frontend(1, 10, 3)]);
-    assert_eq!(found::<V4>(&map, key([10, 96, 0, 1])), Found::Damaged);
+    assert_eq!(found::<V4>(&map, key([10, 96, 0, 1])), Found::Refuse);
     assert_eq!(map.counts.borrow().last(), Some(&Counter::DamagedMaps));
 }
 

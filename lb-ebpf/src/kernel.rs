@@ -1,165 +1,301 @@
-//! The logic's traits (`lb_common::logic::seam`) on kernel helpers, for one run of a sock_addr hook. Thin: each function
-//! is a helper call and a copy.
+//! The logic's traits (`lb_common::logic::seam`) on the maps and on what a program gets from its context. Thin: each
+//! function is a helper call and a copy.
+//!
+//! [`Kernel`] is the one adapter of all programs, that of the comparison of kernel and host included; they differ in their
+//! [`Context`] alone.
 
-use core::ptr;
+use core::cell::Cell;
 
-use aya_ebpf::{
-    bindings::{bpf_sock, bpf_sock_addr},
-    helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns},
-    programs::SockAddrContext,
-};
+use aya_ebpf::{EbpfContext, Global, bindings::BPF_NOEXIST, helpers};
 use aya_log_ebpf::error;
 use lb_common::{
-    abi::{Backend, Counter, Frontend, FrontendKey, Slot, SockDst, UdpPeers},
-    logic::seam::{Environment, Maps, NoStorage, Socket},
+    abi::{
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Frontend, FrontendKey, Slot, SockDst,
+        SourceKey, UdpPeers,
+    },
+    logic::seam::{Caller, Environment, Maps, NoStorage, NotAdded, Socket},
 };
 
-use crate::maps::{KernelMaps, Pinned, STATS};
+use crate::maps::{AFFINITY, Pinned, STATS, source};
 
-/// `TCP_ESTABLISHED` (include/net/tcp_states.h): the state of every socket that has a peer, of UDP ones also.
-const ESTABLISHED: u32 = 1;
-/// `AF_INET6`.
-const INET6: u32 = 10;
+/// Set by the agent where the kernel has `bpf_set_retval` at these hooks. The verifier sees the loaded value as a
+/// constant and drops the branch that is not taken, so that older kernels never see the helper.
+#[unsafe(no_mangle)]
+static LB_SET_RETVAL: Global<u32> = Global::new(0);
 
-/// One run of a hook.
-#[derive(Clone, Copy)]
-pub struct Hook<'a> {
-    ctx: &'a SockAddrContext,
+/// The cookie of the network namespace that the agent runs in. Where the kernel does not tell user space such cookies
+/// (before 5.14) it is 0, which stands for the machine's first network namespace.
+#[unsafe(no_mangle)]
+static LB_NODE_NETNS: Global<u64> = Global::new(0);
+
+const EEXIST: i32 = 17;
+
+/// What programs of different kinds get in different ways.
+pub trait Context: Copy {
+    /// Seconds of the monotonic clock.
+    fn now_s(self) -> u32;
+    /// 32 random bits.
+    fn random(self) -> u32;
+    /// Adds one to a counter.
+    fn count(self, counter: Counter);
+    /// The cookie of the caller's network namespace.
+    fn netns(self) -> u64;
+    /// The cookie of the node's own.
+    fn node_netns(self) -> u64;
 }
 
-impl<'a> Hook<'a> {
-    /// From the program's context.
-    #[inline(always)]
-    pub fn new(ctx: &'a SockAddrContext) -> Self {
-        Self { ctx }
-    }
-
-    /// The context, as the kernel declares it.
-    #[inline(always)]
-    pub fn sock_addr(&self) -> *mut bpf_sock_addr {
-        self.ctx.sock_addr
-    }
-
-    #[inline(always)]
-    fn sock(&self) -> *mut bpf_sock {
-        // SAFETY: the kernel passes a valid context; the verifier checks every access to it.
-        unsafe { (*self.ctx.sock_addr).__bindgen_anon_1.sk }
-    }
-
+/// Programs that run for a socket with storage. Pointers are null or to storage that nobody else writes meanwhile.
+pub trait Storage<F: Pinned>: Context {
+    /// Whether the socket has a peer.
+    fn is_connected(self) -> bool;
     /// Whether the socket can hold storage of both families.
+    fn is_inet6(self) -> bool;
+    /// An element of `lb_sock4/6`.
+    fn translation(self, create: bool) -> *mut SockDst<F>;
+    /// Removes the element of `lb_sock4/6`.
+    fn remove_translation(self);
+    /// An element of `lb_sockudp4/6`.
+    fn peers(self, create: bool) -> *mut UdpPeers<F>;
+}
+
+/// Implements the traits of the logic, for one run of a program.
+pub struct Kernel<C> {
+    context: C,
+    damage: Cell<bool>,
+}
+
+impl<C: Context> Kernel<C> {
+    /// For a run that has this context.
     #[inline(always)]
-    fn is_inet6(&self) -> bool {
-        // SAFETY: sock_addr hooks always have a socket; the verifier knows.
-        unsafe { ptr::read_volatile(&raw const (*self.sock()).family) == INET6 }
+    pub fn new(context: C) -> Self {
+        Self { context, damage: Cell::new(false) }
     }
 
+    /// Whether the maps were found to be damaged.
     #[inline(always)]
-    fn forget<F: Pinned>(&self) {
-        // SAFETY: as for `is_inet6`.
-        match unsafe { F::sock().delete(self.sock()) } {
-            // The only error is ENOENT: there was none.
-            Ok(()) | Err(_) => {}
-        }
+    pub fn saw_damage(&self) -> bool {
+        self.damage.get()
     }
 }
 
-impl<F: Pinned> Maps<F> for Hook<'_> {
+impl<F: Pinned, C> Maps<F> for Kernel<C> {
     #[inline(always)]
     fn frontend(&self, key: &FrontendKey<F>) -> Option<Frontend> {
-        KernelMaps.frontend(key)
+        // SAFETY: plain data that is copied at once. Read while its memory is used again it may be a mixture, which its
+        // reader finds by the checksum.
+        unsafe { F::frontends().get(key) }.copied()
     }
 
     #[inline(always)]
     fn slot(&self, index: u32) -> Option<Slot<F>> {
-        KernelMaps.slot(index)
+        F::slots().get(index).copied()
     }
 
     #[inline(always)]
     fn backend(&self, id: u32) -> Option<Backend<F>> {
-        KernelMaps.backend(id)
+        // SAFETY: plain data that is copied at once. A mixture of two backends matches neither, and is then left.
+        unsafe { F::backends().get(id) }.copied()
+    }
+
+    #[inline(always)]
+    fn cluster_ips(&self) -> Option<ClusterIps<F>> {
+        F::cluster_ips().get(0).copied()
+    }
+
+    #[inline(always)]
+    fn client(&self, netns: u64) -> Option<ClientAddr<F>> {
+        // SAFETY: plain data that is copied at once; a mixture of two is the address of neither.
+        unsafe { F::clients().get(netns) }.copied()
+    }
+
+    #[inline(always)]
+    fn is_source(&self, key: &SourceKey<F>) -> bool {
+        F::sources().get(&source(key)).is_some()
     }
 }
 
-impl Environment for Hook<'_> {
+impl<C: Context> Environment for Kernel<C> {
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "wraps after 136 years; only differences are used")]
     fn now_s(&self) -> u32 {
-        // SAFETY: takes nothing, returns a number.
-        let now_ns = unsafe { bpf_ktime_get_ns() };
-        (now_ns / 1_000_000_000) as u32
+        self.context.now_s()
     }
 
     #[inline(always)]
     fn random(&self) -> u32 {
-        // SAFETY: takes nothing, returns a number.
-        unsafe { bpf_get_prandom_u32() }
+        self.context.random()
     }
 
     #[inline(always)]
     fn count(&self, counter: Counter) {
-        if let Some(count) = STATS.get_ptr_mut(counter as u32) {
-            // SAFETY: this processor's own element. A program that interrupts another one on the same processor between
-            // the read and the write may lose it a count, which statistics can bear.
-            unsafe { *count += 1 };
-        }
         if counter == Counter::DamagedMaps {
-            report_damage(self.ctx);
+            self.damage.set(true);
         }
+        self.context.count(counter);
     }
 }
 
-/// Not inlined, so that none of it is in the way of those who never need it.
-#[inline(never)]
-fn report_damage(ctx: &SockAddrContext) {
-    error!(
-        ctx,
-        "the maps are damaged (a frontend without a valid checksum or slot): stop the agent, run `lb-agent cleanup`, start it"
-    );
+impl<C: Context> Caller for Kernel<C> {
+    #[inline(always)]
+    fn netns(&self) -> u64 {
+        self.context.netns()
+    }
+
+    #[inline(always)]
+    fn is_on_host(&self) -> bool {
+        self.context.netns() == self.context.node_netns()
+    }
+
+    /// Works on a copy, which is written back if it has changed: other processors do the same meanwhile.
+    #[inline(always)]
+    fn with_affinity<R>(&self, key: &AffinityKey, f: impl FnOnce(&mut Affinity) -> R) -> Option<R> {
+        let entry = AFFINITY.get_ptr_mut(key)?;
+        // SAFETY: an element of the map, which the verifier knows to be there. It may be another client's by now; a
+        // backend of another Service is then found out, and another backend of the same one is as good.
+        let found = unsafe { entry.read() };
+        let mut value = found;
+        let result = f(&mut value);
+        if value != found {
+            // SAFETY: as for reading.
+            unsafe { entry.write(value) };
+        }
+        Some(result)
+    }
+
+    #[inline(always)]
+    fn add_affinity(&self, key: &AffinityKey, value: Affinity) -> Result<(), NotAdded> {
+        AFFINITY.insert(key, value, BPF_NOEXIST.into()).map_err(|error| match -error {
+            EEXIST => NotAdded::Exists,
+            _ => NotAdded::Full,
+        })
+    }
 }
 
-impl<F: Pinned> Socket<F> for Hook<'_> {
+impl<F: Pinned, C: Storage<F> + Storage<F::Other>> Socket<F> for Kernel<C> {
     #[inline(always)]
     fn is_connected(&self) -> bool {
-        // SAFETY: as for `is_inet6`.
-        unsafe { ptr::read_volatile(&raw const (*self.sock()).state) == ESTABLISHED }
+        Storage::<F>::is_connected(self.context)
     }
 
     #[inline(always)]
     fn translation(&self) -> Option<SockDst<F>> {
-        // SAFETY: as for `is_inet6`.
-        let stored = unsafe { F::sock().get_ptr_mut(self.ctx) };
-        // SAFETY: null or this socket's storage, which nobody writes while its lock is held.
-        unsafe { stored.as_ref() }.copied()
+        // SAFETY: by the contract of `Storage`.
+        unsafe { self.context.translation(false).as_ref() }.copied()
     }
 
     #[inline(always)]
     fn set_translation(&self, dst: SockDst<F>) -> Result<(), NoStorage> {
-        if self.is_inet6() {
-            self.forget::<F::Other>();
+        if Storage::<F>::is_inet6(self.context) {
+            forget::<F::Other, C>(self.context);
         }
-        // SAFETY: as for `is_inet6`.
-        let stored = unsafe { F::sock().get_or_insert_ptr_mut(self.ctx, None) };
-        // SAFETY: as for `translation`.
-        let stored = unsafe { stored.as_mut() }.ok_or(NoStorage)?;
+        // SAFETY: by the contract of `Storage`.
+        let stored = unsafe { self.context.translation(true).as_mut() }.ok_or(NoStorage)?;
         *stored = dst;
         Ok(())
     }
 
     #[inline(always)]
     fn clear_translation(&self) {
-        self.forget::<F>();
-        if self.is_inet6() {
-            self.forget::<F::Other>();
+        forget::<F, C>(self.context);
+        if Storage::<F>::is_inet6(self.context) {
+            forget::<F::Other, C>(self.context);
         }
     }
 
     #[inline(always)]
     fn with_peers<R>(&self, create: bool, f: impl FnOnce(&mut UdpPeers<F>) -> R) -> Option<R> {
-        // SAFETY: as for `is_inet6`.
-        let stored = unsafe {
-            if create { F::sockudp().get_or_insert_ptr_mut(self.ctx, None) } else { F::sockudp().get_ptr_mut(self.ctx) }
-        };
-        // SAFETY: as for `translation`.
-        unsafe { stored.as_mut() }.map(f)
+        // SAFETY: by the contract of `Storage`.
+        unsafe { self.context.peers(create).as_mut() }.map(f)
+    }
+}
+
+/// Looks first: that is cheaper than removing what is not there, which takes and gives back a reference to the socket.
+#[inline(always)]
+fn forget<F: Pinned, C: Storage<F>>(context: C) {
+    if !context.translation(false).is_null() {
+        context.remove_translation();
+    }
+}
+
+/// What programs that the kernel runs for a system call have in common.
+pub mod hook {
+    use super::*;
+
+    const ECONNREFUSED: i32 = 111;
+    const EADDRINUSE: i32 = 98;
+
+    /// See [`Context::now_s`].
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "wraps after 136 years; only differences are used")]
+    pub fn now_s() -> u32 {
+        // SAFETY: takes nothing, returns a number.
+        let now_ns = unsafe { helpers::bpf_ktime_get_ns() };
+        (now_ns / 1_000_000_000) as u32
+    }
+
+    /// See [`Context::random`].
+    #[inline(always)]
+    pub fn random() -> u32 {
+        // SAFETY: takes nothing, returns a number.
+        unsafe { helpers::bpf_get_prandom_u32() }
+    }
+
+    /// See [`Context::count`].
+    #[inline(always)]
+    pub fn count(counter: Counter) {
+        if let Some(count) = STATS.get_ptr_mut(counter as u32) {
+            // SAFETY: this processor's own element. A program that interrupts another one on the same processor between
+            // the read and the write may lose it a count, which statistics can bear.
+            unsafe { *count += 1 };
+        }
+    }
+
+    /// Says in the agent's log that the maps are damaged. Called at the end of a run: from within, the verifier would go
+    /// through it from each place that may find damage. Not inlined, so that none of it is in the way of those who never
+    /// need it.
+    #[inline(never)]
+    pub fn report_damage(ctx: &impl EbpfContext) {
+        error!(
+            ctx,
+            "the maps are damaged (a frontend without a valid checksum or slot): stop the agent, run `lb-agent cleanup`, start it"
+        );
+    }
+
+    /// See [`Context::netns`].
+    #[inline(always)]
+    pub fn netns(ctx: &impl EbpfContext) -> u64 {
+        // SAFETY: the program's own context.
+        unsafe { helpers::bpf_get_netns_cookie(ctx.as_ptr()) }
+    }
+
+    /// See [`Context::node_netns`].
+    #[inline(always)]
+    pub fn node_netns() -> u64 {
+        match LB_NODE_NETNS.load() {
+            // SAFETY: without a context the helper speaks of the first network namespace.
+            0 => unsafe { helpers::bpf_get_netns_cookie(core::ptr::null_mut()) },
+            cookie => cookie,
+        }
+    }
+
+    /// Denies with ECONNREFUSED instead of EPERM; `false` where the kernel cannot.
+    #[inline(always)]
+    pub fn set_refused() -> bool {
+        set_errno(ECONNREFUSED)
+    }
+
+    /// Denies with EADDRINUSE instead of EPERM; `false` where the kernel cannot.
+    #[inline(always)]
+    pub fn set_in_use() -> bool {
+        set_errno(EADDRINUSE)
+    }
+
+    #[inline(always)]
+    fn set_errno(errno: i32) -> bool {
+        if LB_SET_RETVAL.load() == 0 {
+            return false;
+        }
+        // SAFETY: takes and returns a number. Fails only for a number that is no errno.
+        unsafe { helpers::bpf_set_retval(-errno) };
+        true
     }
 }

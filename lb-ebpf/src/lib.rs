@@ -8,7 +8,9 @@
               pointer is the program's valid context"
 )]
 
+pub mod bind;
 pub mod kernel;
 pub mod maps;
 pub mod owner;
+mod proto;
 pub mod sock_addr;

@@ -1,5 +1,5 @@
 //! The kernel programs, one for each hook and family: `connect4` and its siblings of `man 7 bpf-cgroup`. Entry points
-//! only; see [`lb_ebpf::sock_addr`].
+//! only; see [`lb_ebpf::sock_addr`] and [`lb_ebpf::bind`].
 //!
 //! A program's name here is its name everywhere: in `bpftool prog`, below `BPFFS/lb/links`, and in the agent.
 #![no_std]
@@ -11,12 +11,12 @@
 )]
 
 use aya_ebpf::{
-    macros::{cgroup_sock_addr, classifier},
-    programs::{SockAddrContext, TcContext},
+    macros::{cgroup_sock, cgroup_sock_addr, classifier},
+    programs::{SockAddrContext, SockContext, TcContext},
 };
 use lb_common::abi::{V4, V6};
 use lb_ebpf::{
-    owner,
+    bind, owner,
     sock_addr::{v4, v6},
 };
 
@@ -66,6 +66,18 @@ pub fn lb_getpeer4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(getpeername6)]
 pub fn lb_getpeer6(ctx: SockAddrContext) -> i32 {
     v6::getpeername(&ctx)
+}
+
+/// After bind(2) of an IPv4 socket.
+#[cgroup_sock(post_bind4)]
+pub fn lb_bind4(ctx: SockContext) -> i32 {
+    bind::v4(&ctx)
+}
+
+/// After bind(2) of an IPv6 socket, which may be open to IPv4, too.
+#[cgroup_sock(post_bind6)]
+pub fn lb_bind6(ctx: SockContext) -> i32 {
+    bind::v6(&ctx)
 }
 
 /// Asked by the agent; on no hook.

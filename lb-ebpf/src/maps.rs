@@ -3,16 +3,13 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage},
+    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage, lpm_trie},
     macros::btf_map,
 };
-use lb_common::{
-    abi::{
-        Affinity, AffinityKey, AgentStatus, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendKey, N_COUNTERS,
-        Name, NameKey, Slot, SockDst, SourceKey, UdpPeers, V4, V6,
-        maps::{N_AFFINITIES, N_BACKENDS, N_CLIENTS, N_FRONTENDS, N_NAMES, N_SLOTS, N_SOURCES},
-    },
-    logic::seam::Maps,
+use lb_common::abi::{
+    Affinity, AffinityKey, AgentStatus, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendKey, N_COUNTERS,
+    Name, NameKey, Slot, SockDst, SourceKey, UdpPeers, V4, V6,
+    maps::{N_AFFINITIES, N_BACKENDS, N_CLIENTS, N_FRONTENDS, N_NAMES, N_SLOTS, N_SOURCES},
 };
 
 /// Entries are allocated when they are used, so that a large capacity costs nothing while it is empty. An entry that is
@@ -161,26 +158,9 @@ macro_rules! pinned {
 pinned!(V4, V6, [FRONTENDS4, SLOTS4, BACKENDS4, CLUSTERIPS4, CLIENTS4, SOURCES4], [SOCK4, SOCKUDP4]);
 pinned!(V6, V4, [FRONTENDS6, SLOTS6, BACKENDS6, CLUSTERIPS6, CLIENTS6, SOURCES6], [SOCK6, SOCKUDP6]);
 
-/// The maps of both families, for the logic.
-#[derive(Clone, Copy)]
-pub struct KernelMaps;
-
-impl<F: Pinned> Maps<F> for KernelMaps {
-    #[inline(always)]
-    fn frontend(&self, key: &FrontendKey<F>) -> Option<Frontend> {
-        // SAFETY: plain data that is copied at once. Read while its memory is used again it may be a mixture, which its
-        // reader finds by the checksum.
-        unsafe { F::frontends().get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn slot(&self, index: u32) -> Option<Slot<F>> {
-        F::slots().get(index).copied()
-    }
-
-    #[inline(always)]
-    fn backend(&self, id: u32) -> Option<Backend<F>> {
-        // SAFETY: plain data that is copied at once. A mixture of two backends matches neither, and is then left.
-        unsafe { F::backends().get(id) }.copied()
-    }
+/// What `lb_sources4/6` is asked for: the longest range that holds the whole key.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "20 bytes at most")]
+pub fn source<F: Family>(key: &SourceKey<F>) -> lpm_trie::Key<SourceKey<F>> {
+    lpm_trie::Key::new(8 * size_of::<SourceKey<F>>() as u32, *key)
 }

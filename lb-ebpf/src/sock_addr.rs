@@ -5,29 +5,106 @@
 
 use core::{mem, ptr};
 
-use aya_ebpf::{Global, bindings::bpf_sock_addr, helpers::bpf_set_retval, programs::SockAddrContext};
+use aya_ebpf::{
+    bindings::{bpf_sock, bpf_sock_addr},
+    programs::SockAddrContext,
+};
 use lb_common::{
-    abi::{Endpoint, Family, Proto, V4, V6},
+    abi::{Counter, Endpoint, Family, Proto, SockDst, UdpPeers, V4, V6},
     logic::{
         mapped,
         socket::{self, Verdict},
     },
 };
 
-use crate::kernel::Hook;
+use crate::{
+    kernel::{Context, Kernel, Storage, hook},
+    maps::Pinned,
+    proto::from_kernel,
+};
 
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
-const ECONNREFUSED: i32 = 111;
-const IPPROTO_TCP: u32 = 6;
-const IPPROTO_UDP: u32 = 17;
-/// A Multipath TCP socket is a TCP socket to a Service.
-const IPPROTO_MPTCP: u32 = 262;
+/// `TCP_ESTABLISHED` (include/net/tcp_states.h): the state of every socket that has a peer, of UDP ones also.
+const ESTABLISHED: u32 = 1;
+/// `AF_INET6`.
+const INET6: u32 = 10;
 
-/// Set by the agent where the kernel has `bpf_set_retval` at these hooks. The verifier sees the loaded value as a
-/// constant and drops the branch that is not taken, so that older kernels never see the helper.
-#[unsafe(no_mangle)]
-static LB_SET_RETVAL: Global<u32> = Global::new(0);
+/// One run of a hook.
+#[derive(Clone, Copy)]
+struct Call<'a>(&'a SockAddrContext);
+
+impl Call<'_> {
+    #[inline(always)]
+    fn sock(self) -> *mut bpf_sock {
+        // SAFETY: the kernel passes a valid context; the verifier checks every access to it.
+        unsafe { (*self.0.sock_addr).__bindgen_anon_1.sk }
+    }
+}
+
+impl Context for Call<'_> {
+    #[inline(always)]
+    fn now_s(self) -> u32 {
+        hook::now_s()
+    }
+
+    #[inline(always)]
+    fn random(self) -> u32 {
+        hook::random()
+    }
+
+    #[inline(always)]
+    fn count(self, counter: Counter) {
+        hook::count(counter);
+    }
+
+    #[inline(always)]
+    fn netns(self) -> u64 {
+        hook::netns(self.0)
+    }
+
+    #[inline(always)]
+    fn node_netns(self) -> u64 {
+        hook::node_netns()
+    }
+}
+
+impl<F: Pinned> Storage<F> for Call<'_> {
+    #[inline(always)]
+    fn is_connected(self) -> bool {
+        // SAFETY: sock_addr hooks always have a socket; the verifier knows.
+        unsafe { ptr::read_volatile(&raw const (*self.sock()).state) == ESTABLISHED }
+    }
+
+    #[inline(always)]
+    fn is_inet6(self) -> bool {
+        // SAFETY: as above.
+        unsafe { ptr::read_volatile(&raw const (*self.sock()).family) == INET6 }
+    }
+
+    #[inline(always)]
+    fn translation(self, create: bool) -> *mut SockDst<F> {
+        // SAFETY: as above.
+        unsafe { if create { F::sock().get_or_insert_ptr_mut(self.0, None) } else { F::sock().get_ptr_mut(self.0) } }
+    }
+
+    #[inline(always)]
+    fn remove_translation(self) {
+        // SAFETY: as above.
+        match unsafe { F::sock().delete(self.sock()) } {
+            // The only error is ENOENT: there was none.
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    #[inline(always)]
+    fn peers(self, create: bool) -> *mut UdpPeers<F> {
+        // SAFETY: as above.
+        unsafe {
+            if create { F::sockudp().get_or_insert_ptr_mut(self.0, None) } else { F::sockudp().get_ptr_mut(self.0) }
+        }
+    }
+}
 
 /// How a family's address stands in the context. Words are in network byte order.
 trait ContextAddress: Family {
@@ -74,79 +151,75 @@ impl ContextAddress for V6 {
 
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the kernel keeps the port in the lower half of the word")]
-fn read<F: ContextAddress>(hook: &Hook<'_>) -> Endpoint<F> {
+fn read<F: ContextAddress>(ctx: &SockAddrContext) -> Endpoint<F> {
     // SAFETY: as for the addresses.
-    let port = unsafe { ptr::read_volatile(&raw const (*hook.sock_addr()).user_port) };
-    Endpoint { addr: F::read_addr(hook.sock_addr()), port: u16::from_be(port as u16) }
+    let port = unsafe { ptr::read_volatile(&raw const (*ctx.sock_addr).user_port) };
+    Endpoint { addr: F::read_addr(ctx.sock_addr), port: u16::from_be(port as u16) }
 }
 
 #[inline(always)]
-fn write<F: ContextAddress>(hook: &Hook<'_>, to: Endpoint<F>) {
-    F::write_addr(hook.sock_addr(), to.addr);
+fn write<F: ContextAddress>(ctx: &SockAddrContext, to: Endpoint<F>) {
+    F::write_addr(ctx.sock_addr, to.addr);
     // SAFETY: as for the addresses.
-    unsafe { ptr::write_volatile(&raw mut (*hook.sock_addr()).user_port, u32::from(to.port.to_be())) };
+    unsafe { ptr::write_volatile(&raw mut (*ctx.sock_addr).user_port, u32::from(to.port.to_be())) };
 }
 
 #[inline(always)]
-fn proto(hook: &Hook<'_>) -> Option<Proto> {
+fn proto(ctx: &SockAddrContext) -> Option<Proto> {
     // SAFETY: as for the addresses.
-    match unsafe { ptr::read_volatile(&raw const (*hook.sock_addr()).protocol) } {
-        IPPROTO_TCP | IPPROTO_MPTCP => Some(Proto::Tcp),
-        IPPROTO_UDP => Some(Proto::Udp),
-        _ => None,
-    }
-}
-
-/// Denies with ECONNREFUSED instead of EPERM; `false` where the kernel cannot.
-#[inline(always)]
-fn set_refused() -> bool {
-    if LB_SET_RETVAL.load() == 0 {
-        return false;
-    }
-    // SAFETY: takes and returns a number. Fails only for a number that is no errno.
-    unsafe { bpf_set_retval(-ECONNREFUSED) };
-    true
+    from_kernel(unsafe { ptr::read_volatile(&raw const (*ctx.sock_addr).protocol) })
 }
 
 #[inline(always)]
-fn answer_connect<F: ContextAddress>(hook: &Hook<'_>, verdict: Verdict<F>, nobody: F::Addr) -> i32 {
+fn answer_connect<F: ContextAddress>(ctx: &SockAddrContext, verdict: Verdict<F>, nobody: F::Addr) -> i32 {
     match verdict {
         Verdict::Pass => ALLOW,
         Verdict::Rewrite(to) => {
-            write(hook, to);
+            write(ctx, to);
             ALLOW
         }
-        Verdict::Refuse if set_refused() => DENY,
+        Verdict::Refuse if hook::set_refused() => DENY,
         Verdict::Refuse => {
             // Denying would be EPERM, which applications take for a lasting misconfiguration. Nobody can listen on
             // port 0, so that the kernel itself refuses: TCP by a RST, UDP by ICMP at the first datagram.
-            write(hook, Endpoint::<F> { addr: nobody, port: 0 });
+            write(ctx, Endpoint::<F> { addr: nobody, port: 0 });
             ALLOW
         }
     }
 }
 
 #[inline(always)]
-fn answer_sendmsg<F: ContextAddress>(hook: &Hook<'_>, verdict: Verdict<F>) -> i32 {
+fn answer_sendmsg<F: ContextAddress>(ctx: &SockAddrContext, verdict: Verdict<F>) -> i32 {
     match verdict {
         Verdict::Pass => ALLOW,
         Verdict::Rewrite(to) => {
-            write(hook, to);
+            write(ctx, to);
             ALLOW
         }
         Verdict::Refuse => {
-            set_refused();
+            hook::set_refused();
             DENY
         }
     }
 }
 
 #[inline(always)]
-fn answer_name<F: ContextAddress>(hook: &Hook<'_>, shown: Option<Endpoint<F>>) -> i32 {
+fn answer_name<F: ContextAddress>(ctx: &SockAddrContext, shown: Option<Endpoint<F>>) -> i32 {
     if let Some(shown) = shown {
-        write(hook, shown);
+        write(ctx, shown);
     }
     ALLOW
+}
+
+/// Runs the logic of a hook that chooses.
+#[inline(always)]
+fn decide<'a>(ctx: &'a SockAddrContext, logic: impl FnOnce(&Kernel<Call<'a>>) -> i32) -> i32 {
+    let kernel = Kernel::new(Call(ctx));
+    let answer = logic(&kernel);
+    if kernel.saw_damage() {
+        hook::report_damage(ctx);
+    }
+    answer
 }
 
 /// The hooks of IPv4 sockets.
@@ -156,32 +229,28 @@ pub mod v4 {
     /// connect4.
     #[inline(always)]
     pub fn connect(ctx: &SockAddrContext) -> i32 {
-        let hook = Hook::new(ctx);
-        let Some(proto) = proto(&hook) else {
+        let Some(proto) = proto(ctx) else {
             return ALLOW;
         };
-        answer_connect(&hook, socket::connect::<V4, _>(&hook, read(&hook), proto), V4::LOOPBACK)
+        decide(ctx, |kernel| answer_connect(ctx, socket::connect::<V4, _>(kernel, read(ctx), proto), V4::LOOPBACK))
     }
 
     /// sendmsg4.
     #[inline(always)]
     pub fn sendmsg(ctx: &SockAddrContext) -> i32 {
-        let hook = Hook::new(ctx);
-        answer_sendmsg(&hook, socket::sendmsg::<V4, _>(&hook, read(&hook)))
+        decide(ctx, |kernel| answer_sendmsg(ctx, socket::sendmsg::<V4, _>(kernel, read(ctx))))
     }
 
     /// recvmsg4.
     #[inline(always)]
     pub fn recvmsg(ctx: &SockAddrContext) -> i32 {
-        let hook = Hook::new(ctx);
-        answer_name(&hook, socket::recvmsg::<V4, _>(&hook, read(&hook)))
+        answer_name(ctx, socket::recvmsg::<V4, _>(&Kernel::new(Call(ctx)), read(ctx)))
     }
 
     /// getpeername4.
     #[inline(always)]
     pub fn getpeername(ctx: &SockAddrContext) -> i32 {
-        let hook = Hook::new(ctx);
-        answer_name(&hook, socket::peername::<V4>(&hook, read(&hook)))
+        answer_name(ctx, socket::peername::<V4>(&Kernel::new(Call(ctx)), read(ctx)))
     }
 }
 
@@ -194,34 +263,30 @@ pub mod v6 {
     /// connect6.
     #[inline(always)]
     pub fn connect(ctx: &SockAddrContext) -> i32 {
-        let hook = Hook::new(ctx);
-        let Some(proto) = proto(&hook) else {
+        let Some(proto) = proto(ctx) else {
             return ALLOW;
         };
-        let dst = read::<V6>(&hook);
+        let dst = read::<V6>(ctx);
         // An IPv4 route stays one: the socket may be bound to a mapped address.
         let nobody = if mapped_v4(dst.addr).is_some() { map_v4(V4::LOOPBACK) } else { V6::LOOPBACK };
-        answer_connect(&hook, mapped::connect(&hook, dst, proto), nobody)
+        decide(ctx, |kernel| answer_connect(ctx, mapped::connect(kernel, dst, proto), nobody))
     }
 
     /// sendmsg6.
     #[inline(always)]
     pub fn sendmsg(ctx: &SockAddrContext) -> i32 {
-        let hook = Hook::new(ctx);
-        answer_sendmsg(&hook, socket::sendmsg::<V6, _>(&hook, read(&hook)))
+        decide(ctx, |kernel| answer_sendmsg(ctx, socket::sendmsg::<V6, _>(kernel, read(ctx))))
     }
 
     /// recvmsg6.
     #[inline(always)]
     pub fn recvmsg(ctx: &SockAddrContext) -> i32 {
-        let hook = Hook::new(ctx);
-        answer_name(&hook, mapped::recvmsg(&hook, read(&hook)))
+        answer_name(ctx, mapped::recvmsg(&Kernel::new(Call(ctx)), read(ctx)))
     }
 
     /// getpeername6.
     #[inline(always)]
     pub fn getpeername(ctx: &SockAddrContext) -> i32 {
-        let hook = Hook::new(ctx);
-        answer_name(&hook, mapped::peername(&hook, read(&hook)))
+        answer_name(ctx, mapped::peername(&Kernel::new(Call(ctx)), read(ctx)))
     }
 }

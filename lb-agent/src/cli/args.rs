@@ -133,6 +133,18 @@ pub struct RunArgs {
     )]
     pub terminate_tcp: TcpPolicy,
 
+    /// Keep processes in the node's own network namespace from binding a NodePort's port, where local clients would not
+    /// reach them: they get EADDRINUSE
+    #[arg(
+        long,
+        value_name = "true|false",
+        env = "LB_NODEPORT_BIND_PROTECTION",
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        hide_possible_values = true
+    )]
+    pub nodeport_bind_protection: bool,
+
     /// Where /healthz and /livez are served; `none` turns them off
     #[arg(long, value_name = "ADDR:PORT", env = "LB_HEALTHZ_ADDRESS", default_value = "0.0.0.0:10256")]
     pub healthz_address: ListenAddress,

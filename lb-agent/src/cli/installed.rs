@@ -9,7 +9,7 @@ use super::{
 use crate::{
     clock,
     datapath::{
-        bpf::{self, Attached, MapUse, OpenError, PROGRAMS, Reader},
+        bpf::{self, Attached, BIND_PROGRAMS, MapUse, OpenError, PROGRAMS, Reader},
         store::StoreError,
     },
 };
@@ -33,13 +33,20 @@ pub(super) fn facts(place: &PlaceArgs) -> Result<Facts, Failure> {
             |status: AgentStatus| AgentFacts::new(alive, &status),
         ),
         maps: reader.map_use()?.iter().map(map_facts).collect(),
-        programs: PROGRAMS.iter().map(|name| program_facts(name, &attached)).collect(),
+        programs: programs(&attached),
         counters: reader
             .counters()?
             .into_iter()
             .map(|(counter, value)| CounterFacts { name: counter.label(), value })
             .collect(),
     })
+}
+
+/// Those that there should be. The two against binding NodePorts may be turned off, both together.
+fn programs(attached: &[Attached]) -> Vec<ProgramFacts> {
+    let protected = attached.iter().any(|found| BIND_PROGRAMS.contains(&found.program));
+    let expected = PROGRAMS.iter().filter(|name| protected || !BIND_PROGRAMS.contains(name));
+    expected.map(|name| program_facts(name, attached)).collect()
 }
 
 fn map_facts(map: &MapUse) -> MapFacts {

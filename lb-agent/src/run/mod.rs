@@ -105,6 +105,7 @@ fn open_datapath(args: &RunArgs) -> Result<Datapath, Failure> {
             // A Service's new range is written before its old one is given back.
             slots: args.max_backends.saturating_mul(2),
         },
+        bind_protection: args.nodeport_bind_protection,
     };
     let (datapath, notes) = Datapath::open(&options)?;
     log_notes(&notes);

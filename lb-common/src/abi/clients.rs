@@ -14,6 +14,16 @@ pub struct ClusterIps<F: Family> {
     pub mask: F::Addr,
 }
 
+impl<F: Family> ClusterIps<F> {
+    /// Whether the address is below the prefix.
+    #[inline(always)]
+    pub fn contains(&self, addr: F::Addr) -> bool {
+        let (addr, prefix, mask) = (F::words(addr), F::words(self.prefix), F::words(self.mask));
+        let mut words = addr.as_ref().iter().zip(prefix.as_ref()).zip(mask.as_ref());
+        words.all(|((addr, prefix), mask)| addr & mask == *prefix)
+    }
+}
+
 /// Value of `lb_clients4/6`, keyed by a network namespace's cookie (`u64`): the address that connections from there
 /// have as their source, as far as the agent knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

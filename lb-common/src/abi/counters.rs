@@ -36,6 +36,14 @@ counters! {
     NoStorage = "no_storage",
     /// An unconnected UDP socket talks to more Services than are remembered; the oldest pair was dropped.
     PeerEvicted = "peer_evicted",
+    /// Connects and datagrams refused because the ClusterIP has no such port.
+    UnknownPort = "unknown_port",
+    /// Connects and datagrams refused because the client is not in the Service's `loadBalancerSourceRanges`.
+    SourceRefused = "source_refused",
+    /// No room for another client in `lb_affinity`: it was given a backend, but will not be given the same again.
+    AffinityFull = "affinity_full",
+    /// A process on the node was refused a port that a NodePort has.
+    BindRefused = "bind_refused",
 }
 
 /// Number of elements of `lb_stats`.

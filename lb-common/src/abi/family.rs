@@ -21,6 +21,8 @@ pub trait Family: sealed::Sealed + Copy + Eq + Ord + Hash + Debug + Default + Se
     const LOOPBACK: Self::Addr;
     /// See [`Self::Words`].
     fn words(addr: Self::Addr) -> Self::Words;
+    /// Whether it is a loopback address: 127.0.0.0/8 (RFC 1122 section 3.2.1.3) or `::1`.
+    fn is_loopback(addr: Self::Addr) -> bool;
     /// The same as `std::net::IpAddr`.
     fn to_ip(addr: Self::Addr) -> core::net::IpAddr;
     /// The address, if `ip` is of this family.
@@ -46,6 +48,12 @@ impl Family for V4 {
         [u32::from_ne_bytes(addr)]
     }
 
+    #[inline(always)]
+    fn is_loopback(addr: [u8; 4]) -> bool {
+        let [first, ..] = addr;
+        first == 127
+    }
+
     fn to_ip(addr: [u8; 4]) -> core::net::IpAddr {
         core::net::IpAddr::V4(addr.into())
     }
@@ -69,6 +77,11 @@ impl Family for V6 {
     fn words(addr: [u8; 16]) -> [u32; 4] {
         let all = u128::from_ne_bytes(addr);
         [all as u32, (all >> 32) as u32, (all >> 64) as u32, (all >> 96) as u32]
+    }
+
+    #[inline(always)]
+    fn is_loopback(addr: [u8; 16]) -> bool {
+        u128::from_ne_bytes(addr) == u128::from_ne_bytes(Self::LOOPBACK)
     }
 
     fn to_ip(addr: [u8; 16]) -> core::net::IpAddr {

@@ -1,6 +1,6 @@
 //! `lb_frontends4/6`: where clients connect to, and which slots answer for it.
 
-use super::Family;
+use super::{Family, endpoint_sets};
 
 /// Which clients a frontend entry is for. Kept in the key so that one address and port can mean different backends to
 /// clients on this node and to clients outside (externalTrafficPolicy, internalTrafficPolicy).
@@ -30,7 +30,9 @@ pub mod frontend_flags {
 /// Key of `lb_frontends4/6`.
 ///
 /// With port 0 and protocol 0 it stands for every port of a ClusterIP that no Service has: its value has no slots, so
-/// clients are refused. The programs look there only for addresses in [`super::ClusterIps`]. Aligned for the sake of the programs: BPF moves an address of alignment 1 byte by byte.
+/// clients are refused. The programs look there only for addresses in [`super::ClusterIps`].
+///
+/// Aligned for the sake of the programs: BPF moves an address of alignment 1 byte by byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C, align(4))]
 pub struct FrontendKey<F: Family> {
@@ -79,6 +81,12 @@ impl Frontend {
     #[inline(always)]
     pub fn is_of<F: Family>(&self, key: &FrontendKey<F>) -> bool {
         self.check == self.checksum(key)
+    }
+
+    /// Which of [`super::endpoint_sets`] answers here.
+    #[inline(always)]
+    pub fn endpoint_set(&self) -> u32 {
+        if self.flags & frontend_flags::LOCAL == 0 { endpoint_sets::CLUSTER } else { endpoint_sets::LOCAL }
     }
 
     #[inline(always)]

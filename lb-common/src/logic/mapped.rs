@@ -5,15 +5,15 @@
 //! the sendmsg4 hook sees it as plain IPv4 (net/ipv6/udp.c, the same from 5.10 to 6.18).
 
 use super::{
-    seam::{Environment, Maps, Socket},
+    seam::{Node, Socket},
     socket::{self, Verdict},
 };
 use crate::abi::{Endpoint, Proto, V4, V6, map_v4, mapped_v4};
 
 /// What the IPv6 hooks need: both families' maps and storage.
-pub trait DualStack: Maps<V4> + Maps<V6> + Socket<V4> + Socket<V6> + Environment {}
+pub trait DualStack: Node<V4> + Node<V6> + Socket<V4> + Socket<V6> {}
 
-impl<K: Maps<V4> + Maps<V6> + Socket<V4> + Socket<V6> + Environment> DualStack for K {}
+impl<K: Node<V4> + Node<V6> + Socket<V4> + Socket<V6>> DualStack for K {}
 
 /// [`socket::connect`] at the connect6 hook.
 #[inline(always)]

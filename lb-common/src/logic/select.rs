@@ -1,45 +1,38 @@
 //! Which backend a new connection gets: one lookup for the frontend, one for the slot, whatever the number of backends.
 
-use super::seam::{Environment, Maps};
-use crate::abi::{Counter, Endpoint, Family, Frontend, FrontendKey, Proto, Slot, scope};
+use super::{affinity, seam::Node};
+use crate::abi::{Counter, Family, Frontend, Slot, SourceKey, frontend_flags};
 
-/// How often a frontend is looked up before it is given up as damaged. Each repetition means that the agent replaced it,
-/// or reused its memory, within the nanoseconds of the copy: a second in a row is already next to impossible.
-const N_LOOKUPS: usize = 4;
-
-/// What is known about a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found<F: Family> {
-    /// Not a Service: none of our business.
-    NotAService,
-    /// A Service, and here is its entry.
-    Frontend(FrontendKey<F>, Frontend),
-    /// A Service, but its entry is no frontend's: the maps are damaged (counted). Refuse.
-    Damaged,
-}
-
-/// Looks up the destination of a client on this node.
+/// Picks a backend for a client that has none yet; `None` (and counted) if the client is not let in or nobody serves.
 #[inline(always)]
-pub fn lookup<F: Family, K: Maps<F> + Environment>(kernel: &K, dst: Endpoint<F>, proto: Proto) -> Found<F> {
-    let key = FrontendKey { addr: dst.addr, port: dst.port, proto: proto.number(), scope: scope::INTERNAL };
-    for _ in 0..N_LOOKUPS {
-        match kernel.frontend(&key) {
-            None => return Found::NotAService,
-            Some(frontend) if frontend.is_of(&key) => return Found::Frontend(key, frontend),
-            Some(_) => kernel.count(Counter::FrontendReread),
-        }
+pub fn select<F: Family, K: Node<F>>(kernel: &K, frontend: &Frontend) -> Option<Slot<F>> {
+    if frontend.flags & frontend_flags::SOURCES != 0 && !is_let_in::<F, K>(kernel, frontend) {
+        kernel.count(Counter::SourceRefused);
+        return None;
     }
-    kernel.count(Counter::DamagedMaps);
-    Found::Damaged
-}
-
-/// Picks a slot of the frontend; `None` (and counted) if there is nobody to serve.
-#[inline(always)]
-pub fn choose<F: Family, K: Maps<F> + Environment>(kernel: &K, frontend: &Frontend) -> Option<Slot<F>> {
     if frontend.n_slots == 0 {
         kernel.count(Counter::NoBackend);
         return None;
     }
+    if frontend.affinity_s == 0 {
+        return choose(kernel, frontend);
+    }
+    let mut slot = Slot::default();
+    affinity::choose(kernel, frontend, &mut slot).then_some(slot)
+}
+
+/// `spec.loadBalancerSourceRanges`. At the socket there is no source address yet, so the one that the agent found for the
+/// network namespace counts; a client that it does not know is not let in.
+#[inline(never)]
+fn is_let_in<F: Family, K: Node<F>>(kernel: &K, frontend: &Frontend) -> bool {
+    kernel
+        .client(kernel.netns())
+        .is_some_and(|client| kernel.is_source(&SourceKey { service: frontend.service, addr: client.addr }))
+}
+
+/// Picks a slot of the frontend, which has some; `None` (and counted) where the maps are damaged.
+#[inline(always)]
+pub(super) fn choose<F: Family, K: Node<F>>(kernel: &K, frontend: &Frontend) -> Option<Slot<F>> {
     let index = scale(kernel.random(), frontend.n_slots);
     let slot = kernel.slot(frontend.first_slot.wrapping_add(index));
     if slot.is_none() {

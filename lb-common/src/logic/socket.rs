@@ -4,16 +4,12 @@
 //! those sockets that were told so. All four leave everything else alone.
 
 use super::{
-    seam::{Environment, Maps, Socket},
-    select::{Found, choose, lookup},
+    lookup::{Found, lookup},
+    peers,
+    seam::{Environment, Node, Socket},
+    select::select,
 };
-use crate::abi::{
-    Counter, Endpoint, Family, Frontend, FrontendKey, Proto, Slot, SockDst, UdpPeer, UdpPeers, backend_state,
-};
-
-/// How long an unconnected UDP socket stays with a backend while it is silent. The value of
-/// `nf_conntrack_udp_timeout_stream`, which is what decides it under kube-proxy.
-pub const UDP_PEER_TIMEOUT_S: u32 = 120;
+use crate::abi::{Counter, Endpoint, Family, Frontend, FrontendKey, Proto, Slot, SockDst};
 
 /// What a hook does with the destination it was shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +18,7 @@ pub enum Verdict<F: Family> {
     Pass,
     /// Go there instead.
     Rewrite(Endpoint<F>),
-    /// A Service that nobody serves: ECONNREFUSED.
+    /// A Service that nobody serves, or not for this client, or not at this port: ECONNREFUSED.
     Refuse,
 }
 
@@ -31,12 +27,12 @@ pub enum Verdict<F: Family> {
 pub fn connect<F, K>(kernel: &K, dst: Endpoint<F>, proto: Proto) -> Verdict<F>
 where
     F: Family,
-    K: Maps<F> + Environment + Socket<F>,
+    K: Node<F> + Socket<F>,
 {
     let verdict = match lookup(kernel, dst, proto) {
         Found::NotAService => Verdict::Pass,
-        Found::Damaged => Verdict::Refuse,
-        Found::Frontend(key, frontend) => match choose(kernel, &frontend) {
+        Found::Refuse => Verdict::Refuse,
+        Found::Frontend(key, frontend) => match select(kernel, &frontend) {
             None => Verdict::Refuse,
             Some(slot) => return translate(kernel, proto, &key, &frontend, &slot),
         },
@@ -81,31 +77,28 @@ fn translation<F: Family>(key: &FrontendKey<F>, frontend: &Frontend, slot: &Slot
 pub fn sendmsg<F, K>(kernel: &K, dst: Endpoint<F>) -> Verdict<F>
 where
     F: Family,
-    K: Maps<F> + Environment + Socket<F>,
+    K: Node<F> + Socket<F>,
 {
     let (key, frontend) = match lookup(kernel, dst, Proto::Udp) {
-        Found::NotAService => return Verdict::Pass,
-        Found::Damaged => return Verdict::Refuse,
+        Found::NotAService => {
+            kernel.with_peers(false, |peers| peers::forget(peers, dst));
+            return Verdict::Pass;
+        }
+        Found::Refuse => return Verdict::Refuse,
         Found::Frontend(key, frontend) => (key, frontend),
     };
     if let Some(backend) = connected_backend(kernel, &key, &frontend) {
         return Verdict::Rewrite(backend);
     }
     let now_s = kernel.now_s();
-    let known = kernel.with_peers(false, |peers| recall(kernel, peers, &key, &frontend, now_s)).flatten();
-    if let Some((backend, backend_state::READY)) = known {
+    let known = kernel.with_peers(false, |peers| peers::recall(kernel, peers, &key, &frontend, now_s)).flatten();
+    if let Some(backend) = known {
         return Verdict::Rewrite(backend);
     }
-    let Some(slot) = choose(kernel, &frontend) else {
+    let Some(slot) = select(kernel, &frontend) else {
         return Verdict::Refuse;
     };
-    if let Some((backend, _)) = known
-        && kernel.backend(slot.backend).is_some_and(|chosen| chosen.state == backend_state::TERMINATING)
-    {
-        // Only where nobody is ready do the slots hold such backends: then moving would gain nothing.
-        return Verdict::Rewrite(backend);
-    }
-    if kernel.with_peers(true, |peers| remember(kernel, peers, &key, &frontend, &slot, now_s)).is_none() {
+    if kernel.with_peers(true, |peers| peers::remember(kernel, peers, &key, &frontend, &slot, now_s)).is_none() {
         kernel.count(Counter::NoStorage);
     }
     kernel.count(Counter::UdpSelect);
@@ -117,7 +110,7 @@ where
 fn connected_backend<F, K>(kernel: &K, key: &FrontendKey<F>, frontend: &Frontend) -> Option<Endpoint<F>>
 where
     F: Family,
-    K: Maps<F> + Socket<F>,
+    K: Socket<F>,
 {
     if !kernel.is_connected() {
         return None;
@@ -125,90 +118,6 @@ where
     let dst = kernel.translation()?;
     let same = dst.frontend_addr == key.addr && dst.frontend_port == key.port && dst.service == frontend.service;
     same.then_some(Endpoint { addr: dst.backend_addr, port: dst.backend_port })
-}
-
-/// The backend that this socket's datagrams to `key` went to, with its state, if it still serves.
-#[inline(always)]
-fn recall<F, K>(
-    kernel: &K,
-    peers: &mut UdpPeers<F>,
-    key: &FrontendKey<F>,
-    frontend: &Frontend,
-    now_s: u32,
-) -> Option<(Endpoint<F>, u8)>
-where
-    F: Family,
-    K: Maps<F>,
-{
-    let peer = peers.peers.iter_mut().find(|peer| is_for(peer, key))?;
-    if now_s.wrapping_sub(peer.last_used_s) > UDP_PEER_TIMEOUT_S {
-        return None;
-    }
-    let state = serving_state(kernel, peer, frontend)?;
-    peer.last_used_s = now_s;
-    Some((Endpoint { addr: peer.backend_addr, port: peer.backend_port }, state))
-}
-
-#[inline(always)]
-fn is_for<F: Family>(peer: &UdpPeer<F>, key: &FrontendKey<F>) -> bool {
-    peer.backend != 0 && peer.frontend_port == key.port && peer.frontend_addr == key.addr
-}
-
-/// An id can be given out again, to another endpoint or Service, so everything that identifies the backend is compared.
-///
-/// A terminating backend still serves, but datagrams leave it at once for a ready one, as kube-proxy's conntrack cleanup
-/// makes them: [`sendmsg`].
-#[inline(always)]
-fn serving_state<F: Family>(kernel: &impl Maps<F>, peer: &UdpPeer<F>, frontend: &Frontend) -> Option<u8> {
-    let backend = kernel.backend(peer.backend)?;
-    let same = backend.service == frontend.service
-        && backend.addr == peer.backend_addr
-        && backend.port == peer.backend_port
-        && (backend.state == backend_state::READY || backend.state == backend_state::TERMINATING);
-    same.then_some(backend.state)
-}
-
-/// Puts the pair where its frontend's old one is, else in an empty entry, else over the least recently used.
-#[inline(always)]
-fn remember<F, K>(
-    kernel: &K,
-    peers: &mut UdpPeers<F>,
-    key: &FrontendKey<F>,
-    frontend: &Frontend,
-    slot: &Slot<F>,
-    now_s: u32,
-) where
-    F: Family,
-    K: Environment,
-{
-    let mut place = None;
-    let mut age = 0;
-    for (index, peer) in peers.peers.iter().enumerate() {
-        let peer_age = if is_for(peer, key) {
-            u64::MAX
-        } else if peer.backend == 0 {
-            u64::MAX - 1
-        } else {
-            1 + u64::from(now_s.wrapping_sub(peer.last_used_s))
-        };
-        if peer_age > age {
-            (place, age) = (Some(index), peer_age);
-        }
-    }
-    if age < u64::MAX - 1 {
-        kernel.count(Counter::PeerEvicted);
-    }
-    if let Some(peer) = place.and_then(|index| peers.peers.get_mut(index)) {
-        *peer = UdpPeer {
-            frontend_addr: key.addr,
-            backend_addr: slot.addr,
-            frontend_port: key.port,
-            backend_port: slot.port,
-            service: frontend.service,
-            backend: slot.backend,
-            last_used_s: now_s,
-        };
-    }
 }
 
 /// recvmsg(2) on a UDP socket got a datagram from `src`: what to show as its sender, if not `src` itself. A connected
@@ -222,23 +131,7 @@ where
     if kernel.is_connected() {
         return peername(kernel, src);
     }
-    kernel.with_peers(false, |peers| sender(peers, src, kernel.now_s())).flatten()
-}
-
-/// Two Services may have led this socket to one backend; then the one used last is the likelier.
-#[inline(always)]
-fn sender<F: Family>(peers: &mut UdpPeers<F>, src: Endpoint<F>, now_s: u32) -> Option<Endpoint<F>> {
-    let mut found: Option<&mut UdpPeer<F>> = None;
-    for peer in &mut peers.peers {
-        let matches = peer.backend != 0 && peer.backend_port == src.port && peer.backend_addr == src.addr;
-        let older = found.as_ref().is_some_and(|best| best.last_used_s >= peer.last_used_s);
-        if matches && !older {
-            found = Some(peer);
-        }
-    }
-    let peer = found?;
-    peer.last_used_s = now_s;
-    Some(Endpoint { addr: peer.frontend_addr, port: peer.frontend_port })
+    kernel.with_peers(false, |peers| peers::sender(peers, src, kernel.now_s())).flatten()
 }
 
 /// getpeername(2) on a connected socket whose peer is `peer`: what to show instead, if anything.

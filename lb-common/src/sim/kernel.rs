@@ -2,8 +2,11 @@
 
 use super::{SimNode, SimSocket, socket::Storage};
 use crate::{
-    abi::{Backend, Counter, Family, Frontend, FrontendKey, Slot, SockDst, UdpPeers, V4, V6},
-    logic::seam::{Environment, Maps, NoStorage, Socket},
+    abi::{
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Family, Frontend, FrontendKey, Slot, SockDst,
+        SourceKey, UdpPeers, V4, V6,
+    },
+    logic::seam::{Caller, Environment, Maps, NoStorage, NotAdded, Socket},
 };
 
 /// Implements the traits of [`crate::logic::seam`] for both families.
@@ -26,6 +29,18 @@ macro_rules! family {
 
             fn backend(&self, id: u32) -> Option<Backend<$family>> {
                 self.node.$maps.backend(id)
+            }
+
+            fn cluster_ips(&self) -> Option<ClusterIps<$family>> {
+                self.node.$maps.cluster_ips()
+            }
+
+            fn client(&self, netns: u64) -> Option<ClientAddr<$family>> {
+                self.node.$maps.client(netns)
+            }
+
+            fn is_source(&self, key: &SourceKey<$family>) -> bool {
+                self.node.$maps.is_source(key)
             }
         }
 
@@ -72,6 +87,36 @@ fn with_peers<F: Family, R>(storage: &Storage<F>, create: bool, f: impl FnOnce(&
         *peers = Some(UdpPeers::default());
     }
     peers.as_mut().map(f)
+}
+
+impl Caller for SimKernel<'_> {
+    fn netns(&self) -> u64 {
+        self.socket.netns.get()
+    }
+
+    fn is_on_host(&self) -> bool {
+        self.netns() == self.node.netns
+    }
+
+    /// `f` may look at the map again: it works on a copy, as nobody else is there to see the difference.
+    fn with_affinity<R>(&self, key: &AffinityKey, f: impl FnOnce(&mut Affinity) -> R) -> Option<R> {
+        let mut value = self.node.affinities.borrow().get(key).copied()?;
+        let result = f(&mut value);
+        self.node.affinities.borrow_mut().insert(*key, value);
+        Some(result)
+    }
+
+    fn add_affinity(&self, key: &AffinityKey, value: Affinity) -> Result<(), NotAdded> {
+        let mut all = self.node.affinities.borrow_mut();
+        if all.contains_key(key) {
+            return Err(NotAdded::Exists);
+        }
+        if all.len() >= self.node.n_affinities as usize {
+            return Err(NotAdded::Full);
+        }
+        all.insert(*key, value);
+        Ok(())
+    }
 }
 
 impl Environment for SimKernel<'_> {

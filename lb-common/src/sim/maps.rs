@@ -59,6 +59,27 @@ impl<F: Family> Maps<F> for SimMaps<F> {
     fn backend(&self, id: u32) -> Option<Backend<F>> {
         self.backends.get(&id).copied()
     }
+
+    fn cluster_ips(&self) -> Option<ClusterIps<F>> {
+        Some(self.cluster_ips)
+    }
+
+    fn client(&self, netns: u64) -> Option<ClientAddr<F>> {
+        self.clients.get(&netns).copied()
+    }
+
+    fn is_source(&self, key: &SourceKey<F>) -> bool {
+        self.sources.iter().any(|(prefix_len, range)| {
+            let addr_bits = prefix_len.saturating_sub(u32::BITS);
+            range.service == key.service && shares_prefix(range.addr.as_ref(), key.addr.as_ref(), addr_bits)
+        })
+    }
+}
+
+/// Whether the first `bits` bits of both are the same.
+fn shares_prefix(a: &[u8], b: &[u8], bits: u32) -> bool {
+    let bit = |bytes: &[u8], at: u32| bytes.get(at as usize / 8).map(|byte| byte >> (7 - at % 8) & 1);
+    (0..bits).all(|at| bit(a, at) == bit(b, at))
 }
 
 /// A node: the maps of both families and what surrounds them.
@@ -72,6 +93,8 @@ pub struct SimNode {
     pub affinities: RefCell<BTreeMap<AffinityKey, Affinity>>,
     /// Entries that fit into `lb_affinity`.
     pub n_affinities: u32,
+    /// The cookie of the node's own network namespace.
+    pub netns: u64,
     /// Clock, randomness, counters.
     pub environment: SimEnvironment,
 }
@@ -90,6 +113,7 @@ impl SimNode {
             v6: SimMaps::default(),
             affinities: RefCell::default(),
             n_affinities: maps::N_AFFINITIES,
+            netns: SimSocket::HOST_NETNS,
             environment: SimEnvironment::new(seed),
         }
     }

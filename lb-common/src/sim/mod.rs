@@ -12,4 +12,4 @@ mod socket;
 pub use environment::SimEnvironment;
 pub use kernel::SimKernel;
 pub use maps::{SimMaps, SimNode};
-pub use socket::{Domain, Refused, SimSocket};
+pub use socket::{Domain, InUse, Refused, SimSocket};

@@ -9,6 +9,7 @@ use super::SimNode;
 use crate::{
     abi::{Endpoint, Family, Proto, SockDst, UdpPeers, V4, V6, map_v4, mapped_v4},
     logic::{
+        bind::{self, Bind},
         mapped,
         socket::{self, Verdict},
     },
@@ -40,12 +41,18 @@ pub enum Domain {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
 
+/// EADDRINUSE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InUse;
+
 /// A socket of a process on the node.
 #[derive(Debug)]
 pub struct SimSocket {
     domain: Domain,
     proto: Proto,
     peer: Cell<Option<SocketAddr>>,
+    /// The cookie of the network namespace that the socket is in.
+    pub netns: Cell<u64>,
     /// Whether the kernel refuses to allocate new storage for this socket.
     pub no_memory: Cell<bool>,
     pub(super) v4: Storage<V4>,
@@ -53,21 +60,46 @@ pub struct SimSocket {
 }
 
 impl SimSocket {
-    /// socket(2).
+    /// The cookie of the node's own network namespace, unless the node says otherwise. Where new sockets are.
+    pub const HOST_NETNS: u64 = 1;
+
+    /// socket(2) of a process on the node itself.
     pub fn new(domain: Domain, proto: Proto) -> Self {
         Self {
             domain,
             proto,
             peer: Cell::new(None),
+            netns: Cell::new(Self::HOST_NETNS),
             no_memory: Cell::new(false),
             v4: Storage::default(),
             v6: Storage::default(),
         }
     }
 
+    /// The same in a pod's network namespace.
+    #[must_use]
+    pub fn in_netns(self, cookie: u64) -> Self {
+        self.netns.set(cookie);
+        self
+    }
+
     /// An `AF_INET` or `AF_INET6` socket, whichever `destination` needs.
     pub fn for_destination(destination: IpAddr, proto: Proto) -> Self {
         Self::new(if destination.is_ipv4() { Domain::Inet } else { Domain::Inet6 }, proto)
+    }
+
+    /// bind(2), as far as Services are concerned.
+    pub fn bind(&self, node: &SimNode, to: SocketAddr) -> Result<(), InUse> {
+        let kernel = node.kernel(self);
+        let port = to.port();
+        let answer = match to.ip() {
+            IpAddr::V4(ip) => bind::v4(&kernel, Endpoint { addr: ip.octets(), port }, self.proto),
+            IpAddr::V6(ip) => bind::v6(&kernel, Endpoint { addr: ip.octets(), port }, self.proto),
+        };
+        match answer {
+            Bind::Allow => Ok(()),
+            Bind::InUse => Err(InUse),
+        }
     }
 
     /// connect(2): where the connection really goes. Whether anybody answers there is not simulated.

@@ -2,7 +2,7 @@
 
 use lb_common::{
     abi::{Counter, N_UDP_PEERS},
-    logic::socket::UDP_PEER_TIMEOUT_S,
+    logic::peers::UDP_PEER_TIMEOUT_S,
     sim::Refused,
 };
 
@@ -65,6 +65,52 @@ fn an_answer_keeps_the_pair_alive_as_a_datagram_does() {
     socket.recv_from(&node, first);
     node.environment.advance(UDP_PEER_TIMEOUT_S);
     assert_eq!(socket.send_to(&node, world.service(1)), Ok(first));
+}
+
+#[test]
+fn an_answer_after_a_long_silence_is_the_backends_own() {
+    for world in WORLDS {
+        let mut node = SimNode::default();
+        world.serve(&mut node, 1, &[7]);
+        let socket = world.socket(Proto::Udp);
+        socket.send_to(&node, world.service(1)).unwrap();
+        node.environment.advance(UDP_PEER_TIMEOUT_S);
+        assert_eq!(socket.recv_from(&node, world.pod(7)), world.service(1));
+        node.environment.advance(UDP_PEER_TIMEOUT_S + 1);
+        assert_eq!(socket.recv_from(&node, world.pod(7)), world.pod(7));
+    }
+}
+
+#[test]
+fn who_also_talks_to_a_pod_itself_is_answered_by_the_pod() {
+    for world in WORLDS {
+        let mut node = SimNode::default();
+        world.serve(&mut node, 1, &[7]);
+        world.serve(&mut node, 2, &[8]);
+        let socket = world.socket(Proto::Udp);
+        for service in [1, 2] {
+            socket.send_to(&node, world.service(service)).unwrap();
+        }
+        assert_eq!(socket.send_to(&node, world.pod(7)), Ok(world.pod(7)));
+        assert_eq!(socket.recv_from(&node, world.pod(7)), world.pod(7));
+        assert_eq!(socket.recv_from(&node, world.pod(8)), world.service(2), "the other pair stays");
+        socket.send_to(&node, world.service(1)).unwrap();
+        assert_eq!(socket.recv_from(&node, world.pod(7)), world.service(1), "the Service was asked last");
+    }
+}
+
+#[test]
+fn a_ready_backend_keeps_its_datagrams_when_new_ones_go_elsewhere() {
+    for world in WORLDS {
+        let mut node = SimNode::default();
+        world.serve(&mut node, 1, &[7]);
+        let socket = world.socket(Proto::Udp);
+        socket.send_to(&node, world.service(1)).unwrap();
+        // As topology hints do: pod 7 is ready and in no set.
+        world.serve(&mut node, 1, &[8]);
+        assert_eq!(socket.send_to(&node, world.service(1)), Ok(world.pod(7)));
+        assert_eq!(world.socket(Proto::Udp).send_to(&node, world.service(1)), Ok(world.pod(8)));
+    }
 }
 
 #[test]

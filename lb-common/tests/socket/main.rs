@@ -2,8 +2,10 @@
 //! it. Written once for both families and for IPv4 through IPv6 sockets ([`World`]).
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod affinity;
 mod connect;
 mod datagrams;
+mod frontends;
 mod random;
 
 use std::net::{IpAddr, SocketAddr};
@@ -62,6 +64,14 @@ impl World {
         }
     }
 
+    /// Changes the frontends of Service `last`.
+    fn alter(self, node: &mut SimNode, last: u8, change: impl Fn(&mut Frontend)) {
+        match self {
+            Self::V6 => alter(&mut node.v6, last, change),
+            Self::V4 | Self::Mapped => alter(&mut node.v4, last, change),
+        }
+    }
+
     /// Says what state the backend of a pod is in; `None` removes it.
     fn set_state(self, node: &mut SimNode, pod: u8, state: Option<u8>) {
         match self {
@@ -86,6 +96,7 @@ fn serve<F: Family>(
     let Endpoint { addr, port } = endpoint::<F>(service);
     let id = u32::from(*addr.as_ref().last().unwrap());
     let first_slot = id * 100;
+    maps.backends.values_mut().filter(|backend| backend.service == id).for_each(|backend| backend.sets = 0);
     for (index, (pod, backend)) in pods.zip(ids).enumerate() {
         let Endpoint { addr, port } = endpoint::<F>(pod);
         let backend = u32::from(*backend);
@@ -99,6 +110,13 @@ fn serve<F: Family>(
     let n_slots = u32::try_from(ids.len()).unwrap();
     let frontend = Frontend { service: id, first_slot, n_slots, ..Frontend::default() };
     maps.frontends.insert(key, frontend.sealed(&key));
+}
+
+fn alter<F: Family>(maps: &mut SimMaps<F>, service: u8, change: impl Fn(&mut Frontend)) {
+    for (key, frontend) in maps.frontends.iter_mut().filter(|(_, frontend)| frontend.service == u32::from(service)) {
+        change(frontend);
+        *frontend = frontend.sealed(key);
+    }
 }
 
 fn set_state<F: Family>(maps: &mut SimMaps<F>, backend: u8, state: Option<u8>) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::{logic::socket::UDP_PEER_TIMEOUT_S, sim::Refused};
+use lb_common::{logic::peers::UDP_PEER_TIMEOUT_S, sim::Refused};
 use proptest::prelude::*;
 
 use super::*;

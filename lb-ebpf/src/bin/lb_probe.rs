@@ -8,21 +8,23 @@
     reason = "the attribute macro makes public functions and drops their comments"
 )]
 
+use core::ptr;
+
 use aya_ebpf::{
     btf_maps::Array,
     macros::{btf_map, classifier},
     programs::TcContext,
 };
 use lb_common::{
-    abi::{Backend, Counter, Endpoint, Family, Frontend, FrontendKey, Proto, Slot, SockDst, UdpPeers, V4, V6},
+    abi::{Counter, Endpoint, Family, Proto, SockDst, UdpPeers, V4, V6},
     logic::{
+        bind::{self, Bind},
         mapped,
-        seam::{Environment, Maps, NoStorage, Socket},
         socket::{self, Verdict},
     },
     probe::{Call, answer, hook},
 };
-use lb_ebpf::maps::{KernelMaps, Pinned};
+use lb_ebpf::kernel::{Context, Kernel, Storage};
 
 #[btf_map(name = "lb_call")]
 static CALL: Array<Call, 1> = Array::new();
@@ -45,92 +47,85 @@ macro_rules! field {
     };
 }
 
-impl<F: Pinned> Maps<F> for Probe {
+impl Context for Probe {
     #[inline(always)]
-    fn frontend(&self, key: &FrontendKey<F>) -> Option<Frontend> {
-        KernelMaps.frontend(key)
-    }
-
-    #[inline(always)]
-    fn slot(&self, index: u32) -> Option<Slot<F>> {
-        KernelMaps.slot(index)
-    }
-
-    #[inline(always)]
-    fn backend(&self, id: u32) -> Option<Backend<F>> {
-        KernelMaps.backend(id)
-    }
-}
-
-impl Environment for Probe {
-    #[inline(always)]
-    fn now_s(&self) -> u32 {
+    fn now_s(self) -> u32 {
         field!(self, now_s)
     }
 
     #[inline(always)]
-    fn random(&self) -> u32 {
+    fn random(self) -> u32 {
         field!(self, random)
     }
 
     #[inline(always)]
-    fn count(&self, counter: Counter) {
+    fn count(self, counter: Counter) {
         // SAFETY: as for `field`.
         let counts = unsafe { &mut (*self.call).counts };
         if let Some(count) = counts.get_mut(counter as usize) {
             *count += 1;
         }
     }
+
+    #[inline(always)]
+    fn netns(self) -> u64 {
+        u64::from(field!(self, netns))
+    }
+
+    #[inline(always)]
+    fn node_netns(self) -> u64 {
+        u64::from(field!(self, node_netns))
+    }
 }
 
+/// Storage that the call says is not there is taken to be zeroed.
 macro_rules! storage {
-    ($family:ident, $has:ident, $translation:ident, $other:ident, $has_peers:ident, $peers:ident) => {
-        impl Socket<$family> for Probe {
+    ($family:ident, $has:ident, $translation:ident, $has_peers:ident, $peers:ident) => {
+        impl Storage<$family> for Probe {
             #[inline(always)]
-            fn is_connected(&self) -> bool {
+            fn is_connected(self) -> bool {
                 field!(self, connected) != 0
             }
 
             #[inline(always)]
-            fn translation(&self) -> Option<SockDst<$family>> {
-                if field!(self, $has) == 0 { None } else { Some(field!(self, $translation)) }
+            fn is_inet6(self) -> bool {
+                field!(self, inet6) != 0
             }
 
             #[inline(always)]
-            fn set_translation(&self, dst: SockDst<$family>) -> Result<(), NoStorage> {
-                field!(self, $other = 0);
-                if field!(self, no_memory) != 0 && field!(self, $has) == 0 {
-                    return Err(NoStorage);
+            fn translation(self, create: bool) -> *mut SockDst<$family> {
+                if field!(self, $has) == 0 {
+                    if !create || field!(self, no_memory) != 0 {
+                        return ptr::null_mut();
+                    }
+                    field!(self, $has = 1);
                 }
-                field!(self, $has = 1);
-                field!(self, $translation = dst);
-                Ok(())
+                // SAFETY: as for `field`.
+                unsafe { &raw mut (*self.call).$translation }
             }
 
             #[inline(always)]
-            fn clear_translation(&self) {
-                field!(self, has_translation4 = 0);
-                field!(self, has_translation6 = 0);
+            fn remove_translation(self) {
+                field!(self, $has = 0);
             }
 
             #[inline(always)]
-            fn with_peers<R>(&self, create: bool, f: impl FnOnce(&mut UdpPeers<$family>) -> R) -> Option<R> {
+            fn peers(self, create: bool) -> *mut UdpPeers<$family> {
                 if field!(self, $has_peers) == 0 {
                     if !create || field!(self, no_memory) != 0 {
-                        return None;
+                        return ptr::null_mut();
                     }
-                    // The test zeroes them.
                     field!(self, $has_peers = 1);
                 }
                 // SAFETY: as for `field`.
-                Some(f(unsafe { &mut (*self.call).$peers }))
+                unsafe { &raw mut (*self.call).$peers }
             }
         }
     };
 }
 
-storage!(V4, has_translation4, translation4, has_translation6, has_peers4, peers4);
-storage!(V6, has_translation6, translation6, has_translation4, has_peers6, peers6);
+storage!(V4, has_translation4, translation4, has_peers4, peers4);
+storage!(V6, has_translation6, translation6, has_peers6, peers6);
 
 /// Where a family's address stands in the call.
 trait CallAddress: Family {
@@ -186,6 +181,11 @@ fn name<F: CallAddress>(probe: Probe, shown: Option<Endpoint<F>>) {
     verdict(probe, shown.map_or(Verdict::Pass, Verdict::Rewrite));
 }
 
+#[inline(always)]
+fn bound(probe: Probe, bound: Bind) {
+    field!(probe, answer = if bound == Bind::Allow { answer::PASS } else { answer::REFUSE });
+}
+
 #[classifier]
 pub fn lb_probe(_ctx: TcContext) -> i32 {
     let Some(call) = CALL.get_ptr_mut(0) else {
@@ -193,15 +193,18 @@ pub fn lb_probe(_ctx: TcContext) -> i32 {
     };
     let probe = Probe { call };
     let proto = if field!(probe, proto) == 6 { Proto::Tcp } else { Proto::Udp };
+    let kernel = Kernel::new(probe);
     match field!(probe, hook) {
-        hook::CONNECT4 => verdict(probe, socket::connect::<V4, _>(&probe, asked(probe), proto)),
-        hook::CONNECT6 => verdict(probe, mapped::connect(&probe, asked(probe), proto)),
-        hook::SENDMSG4 => verdict(probe, socket::sendmsg::<V4, _>(&probe, asked(probe))),
-        hook::SENDMSG6 => verdict(probe, socket::sendmsg::<V6, _>(&probe, asked(probe))),
-        hook::RECVMSG4 => name(probe, socket::recvmsg::<V4, _>(&probe, asked(probe))),
-        hook::RECVMSG6 => name(probe, mapped::recvmsg(&probe, asked(probe))),
-        hook::PEERNAME4 => name(probe, socket::peername::<V4>(&probe, asked(probe))),
-        hook::PEERNAME6 => name(probe, mapped::peername(&probe, asked(probe))),
+        hook::CONNECT4 => verdict(probe, socket::connect::<V4, _>(&kernel, asked(probe), proto)),
+        hook::CONNECT6 => verdict(probe, mapped::connect(&kernel, asked(probe), proto)),
+        hook::SENDMSG4 => verdict(probe, socket::sendmsg::<V4, _>(&kernel, asked(probe))),
+        hook::SENDMSG6 => verdict(probe, socket::sendmsg::<V6, _>(&kernel, asked(probe))),
+        hook::RECVMSG4 => name(probe, socket::recvmsg::<V4, _>(&kernel, asked(probe))),
+        hook::RECVMSG6 => name(probe, mapped::recvmsg(&kernel, asked(probe))),
+        hook::PEERNAME4 => name(probe, socket::peername::<V4>(&kernel, asked(probe))),
+        hook::PEERNAME6 => name(probe, mapped::peername(&kernel, asked(probe))),
+        hook::BIND4 => bound(probe, bind::v4(&kernel, asked(probe), proto)),
+        hook::BIND6 => bound(probe, bind::v6(&kernel, asked(probe), proto)),
         _ => {}
     }
     0

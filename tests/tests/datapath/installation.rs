@@ -1,7 +1,7 @@
 //! What an installation is made of, and how a next agent takes it over.
 
 use lb_agent::datapath::{
-    bpf::{Note, Reader, cleanup},
+    bpf::{BIND_PROGRAMS, Note, PROGRAMS, Reader, cleanup},
     store::{FamilyStore, MapStore, StoreError},
 };
 use lb_common::abi::{Backend, Frontend, FrontendKey, NameKey, Slot, V4, V6, name_kind, scope};
@@ -32,7 +32,7 @@ fn programs_and_maps_stay_when_their_agent_is_gone_and_the_next_one_takes_them_o
     let (mut first, notes) = place.start();
     assert!(notes.is_empty(), "{notes:?}");
     let before = first.attached().unwrap();
-    assert_eq!(before.len(), 8);
+    assert_eq!(before.len(), PROGRAMS.len());
     assert!(before.iter().all(|program| program.cgroup.as_deref() == Some(place.cgroup.path())), "{before:?}");
     first.store_mut().put_frontend(&key4(1), &frontend(0, 1)).unwrap();
     first.store_mut().put_frontend(&key6(1), &frontend(0, 0)).unwrap();
@@ -154,16 +154,33 @@ fn programs_on_another_cgroup_or_a_dead_one_are_moved() {
     let old = std::mem::replace(&mut place.cgroup, Cgroup::new("move2").unwrap());
     let (datapath, notes) = place.start();
     let moved = |notes: &[Note]| notes.iter().filter(|note| matches!(note, Note::Moved { .. })).count();
-    assert_eq!(moved(&notes), 8, "{notes:?}");
+    assert_eq!(moved(&notes), PROGRAMS.len(), "{notes:?}");
     drop(old);
     place.end(datapath);
 
     drop(std::mem::replace(&mut place.cgroup, Cgroup::new("move3").unwrap()));
     let (datapath, notes) = place.start();
-    assert_eq!(moved(&notes), 8, "{notes:?}");
+    assert_eq!(moved(&notes), PROGRAMS.len(), "{notes:?}");
     assert!(notes.iter().any(|note| note.to_string().contains("gone")), "{notes:?}");
     let attached = datapath.attached().unwrap();
     assert!(attached.iter().all(|program| program.cgroup.as_deref() == Some(place.cgroup.path())), "{attached:?}");
+}
+
+#[test]
+fn without_bind_protection_its_programs_are_taken_away() {
+    let place = Place::new("unprotected");
+    place.end(place.start().0);
+    let mut options = place.options();
+    options.bind_protection = false;
+    let (mut datapath, _) = Datapath::open(&options).unwrap();
+    let notes = datapath.attach().unwrap();
+    assert!(BIND_PROGRAMS.iter().all(|program| notes.contains(&Note::Detached { program })), "{notes:?}");
+    let left: Vec<_> = datapath.attached().unwrap().iter().map(|found| found.program).collect();
+    assert_eq!(left, PROGRAMS[..PROGRAMS.len() - BIND_PROGRAMS.len()]);
+    assert_eq!(attached(place.cgroup.path()), left.len());
+    place.end(datapath);
+    let (datapath, _) = place.start();
+    assert_eq!(datapath.attached().unwrap().len(), PROGRAMS.len(), "and come back");
 }
 
 #[test]
@@ -196,7 +213,7 @@ fn cleanup_leaves_nothing_and_may_be_repeated() {
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
     place.end(datapath);
     let removed = cleanup(place.bpffs.path(), false).unwrap();
-    assert_eq!(removed.len(), 8 + 21, "{removed:?}");
+    assert_eq!(removed.len(), PROGRAMS.len() + 21, "{removed:?}");
     assert!(!place.bpffs.path().join("lb").exists());
     assert!(cleanup(place.bpffs.path(), false).unwrap().is_empty());
     let Err(error) = Reader::open(place.bpffs.path()) else { panic!("there is nothing to read") };
@@ -212,7 +229,7 @@ fn cleanup_detaches_the_programs_also_where_somebody_has_their_links_open() {
         .iter()
         .map(|name| aya::programs::links::PinnedLink::from_pin(links.join(name)).unwrap())
         .collect();
-    assert_eq!(attached(place.cgroup.path()), 8);
+    assert_eq!(attached(place.cgroup.path()), PROGRAMS.len());
     cleanup(place.bpffs.path(), false).unwrap();
     assert_eq!(attached(place.cgroup.path()), 0);
     drop(open);

@@ -35,6 +35,7 @@ impl Place {
             bpffs: self.bpffs.path().to_owned(),
             cgroup_root: Some(self.cgroup.path().to_owned()),
             capacity: Capacity { frontends: 64, backends: 128, slots: 256 },
+            bind_protection: true,
         }
     }
 

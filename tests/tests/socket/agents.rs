@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, WEB4, at};
 use lb_tests::{AgentSpec, BindMount, Manifests, Node, Source, guest::Traffic};
 
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 10] = [
     "lb_connect4",
     "lb_connect6",
     "lb_sendmsg4",
@@ -17,6 +17,8 @@ const PROGRAMS: [&str; 8] = [
     "lb_recvmsg6",
     "lb_getpeer4",
     "lb_getpeer6",
+    "lb_bind4",
+    "lb_bind6",
 ];
 
 #[test]

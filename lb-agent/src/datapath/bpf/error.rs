@@ -169,6 +169,13 @@ impl fmt::Display for Pid {
 pub enum Note {
     /// The kernel cannot set the errno of a refused connection.
     NoSetRetval,
+    /// The kernel does not tell which network namespace this is.
+    NoNetnsCookie,
+    /// A program that is not wanted any more was detached.
+    Detached {
+        /// Program name.
+        program: &'static str,
+    },
     /// A map was copied into one of another size.
     Resized {
         /// Map name.
@@ -202,8 +209,14 @@ impl fmt::Display for Note {
         match self {
             Self::NoSetRetval => f.write_str(
                 "this kernel cannot give ECONNREFUSED from a hook (bpf_set_retval, Linux 6.1): a TCP connect to a Service \
-                 without endpoints is refused by way of the loopback address, a datagram fails with EPERM",
+                 without endpoints is refused by way of the loopback address, a datagram fails with EPERM, and so does binding a port that a NodePort has",
             ),
+            Self::NoNetnsCookie => f.write_str(
+                "this kernel does not tell the number of a network namespace (SO_NETNS_COOKIE, Linux 5.14): the first one of \
+                 the machine is taken for the node's own; where the agent runs in another, NodePorts of loopback addresses \
+                 do not work and nobody is kept from binding NodePorts",
+            ),
+            Self::Detached { program } => write!(f, "program {program} detached: it is turned off"),
             Self::Resized { map, from, to } => write!(f, "map {map} resized from {from} to {to} entries"),
             Self::Adopted { frontends } => {
                 write!(f, "going on with the maps of an earlier agent, {frontends} frontends in them")

@@ -10,51 +10,48 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::{
-    Ebpf,
-    programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
-};
+use aya::Ebpf;
 
 use super::{
     Attached,
     error::{Note, OpenError, system},
-    load::{PROGRAMS, chain},
     paths::{Paths, replacement},
     preflight::{self, Cgroup},
+    programs::{self, Hook, PROGRAMS},
     sys::{self, LinkInfo},
 };
 
-/// Attaches every program. A link that hangs where it should gets the new program in the place of the old one, in one
-/// step; any other is replaced by a new one, which is there before the old one goes.
-pub(super) fn attach(ebpf: &mut Ebpf, paths: &Paths, cgroup: &Cgroup) -> Result<Vec<Note>, OpenError> {
+/// Attaches every program that is wanted, and detaches the others. A link that hangs where it should gets the new program
+/// in the place of the old one, in one step; any other is replaced by a new one, which is there before the old one goes.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    paths: &Paths,
+    cgroup: &Cgroup,
+    bind_protection: bool,
+) -> Result<Vec<Note>, OpenError> {
     fs::create_dir_all(&paths.links).map_err(system("create", &paths.links))?;
     let mut notes = Vec::new();
+    for name in programs::wanted(bind_protection) {
+        notes.extend(attach_one(name, Hook::find(ebpf, name)?, &paths.links.join(name), cgroup)?);
+    }
     for name in PROGRAMS {
-        let refused = |reason: String| OpenError::Program { program: name.to_owned(), reason };
-        let program = ebpf.program_mut(name).ok_or_else(|| refused("it is not in the embedded object".to_owned()))?;
-        let program: &mut CgroupSockAddr =
-            program.try_into().map_err(|error: aya::programs::ProgramError| refused(chain(&error)))?;
-        notes.extend(attach_one(name, program, &paths.links.join(name), cgroup)?);
+        if programs::wanted(bind_protection).all(|wanted| wanted != name) {
+            notes.extend(detach(name, &paths.links.join(name))?);
+        }
     }
     Ok(notes)
 }
 
-fn attach_one(
-    name: &'static str,
-    program: &mut CgroupSockAddr,
-    pin: &Path,
-    cgroup: &Cgroup,
-) -> Result<Option<Note>, OpenError> {
+fn attach_one(name: &'static str, mut hook: Hook<'_>, pin: &Path, cgroup: &Cgroup) -> Result<Option<Note>, OpenError> {
     let old = open(pin)?;
     let old_cgroup = old.as_ref().map(|(_, info)| info.cgroup_id);
     match (decide(old_cgroup, cgroup.id), old) {
         (Step::Create, _) => {
-            link(name, program, pin, cgroup)?;
+            link(&mut hook, pin, cgroup)?;
             Ok(None)
         }
         (Step::Replace, Some((old, _))) => {
-            let fd = program.fd().map_err(|error| refused(name, &error))?;
-            sys::link_update(old.as_fd(), fd.as_fd()).map_err(system("replace the program of", pin))?;
+            sys::link_update(old.as_fd(), hook.fd()?).map_err(system("replace the program of", pin))?;
             Ok(Some(Note::Replaced { program: name }))
         }
         (Step::Replace, None) => Ok(None),
@@ -64,12 +61,22 @@ fn attach_one(
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(system("remove", &new)(error)),
                 _ => {}
             }
-            link(name, program, &new, cgroup)?;
+            link(&mut hook, &new, cgroup)?;
             // The old link goes with its last name.
             fs::rename(&new, pin).map_err(system("rename over", pin))?;
             Ok(Some(Note::Moved { program: name, reason }))
         }
     }
+}
+
+/// What an agent with other flags left.
+fn detach(name: &'static str, pin: &Path) -> Result<Option<Note>, OpenError> {
+    let Some((link, _)) = open(pin)? else {
+        return Ok(None);
+    };
+    sys::link_detach(link.as_fd()).map_err(system("detach", pin))?;
+    fs::remove_file(pin).map_err(system("remove", pin))?;
+    Ok(Some(Note::Detached { program: name }))
 }
 
 /// What to do about a program's link.
@@ -89,15 +96,8 @@ fn decide(old: Option<u64>, cgroup: u64) -> Step {
     }
 }
 
-fn refused(name: &'static str, error: &dyn std::error::Error) -> OpenError {
-    OpenError::Program { program: name.to_owned(), reason: chain(error) }
-}
-
-/// A link to a cgroup stands beside other programs on it (BPF_F_ALLOW_MULTI is what the kernel uses for links).
-fn link(name: &'static str, program: &mut CgroupSockAddr, pin: &Path, cgroup: &Cgroup) -> Result<(), OpenError> {
-    let id = program.attach(&cgroup.directory, CgroupAttachMode::Single).map_err(|error| refused(name, &error))?;
-    let link = program.take_link(id).map_err(|error| refused(name, &error))?;
-    let link = FdLink::try_from(link).map_err(|error| refused(name, &error))?;
+fn link(hook: &mut Hook<'_>, pin: &Path, cgroup: &Cgroup) -> Result<(), OpenError> {
+    let link = hook.link(&cgroup.directory)?;
     link.pin(pin).map(drop).map_err(|error| system("pin", pin)(io::Error::other(error)))
 }
 

@@ -13,32 +13,22 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, Map, MapData, MapInfo},
-    programs::{CgroupSockAddr, ProgramError, ProgramType},
+    programs::ProgramType,
     sys::{BpfHelper, is_helper_supported},
 };
 use lb_common::abi::{ABI_VERSION, maps};
 
 use super::{
     error::{Note, OpenError, system},
+    netns,
     paths::{Paths, REPLACEMENT},
+    programs::{self, Hook},
     resize,
     slots::Access,
     spec::{self, Action, Pinned, Shape, Spec},
     store::{KernelStore, failed},
 };
 use crate::datapath::store::{Capacity, StoreError};
-
-/// The programs, by the names that they have everywhere.
-pub const PROGRAMS: [&str; 8] = [
-    "lb_connect4",
-    "lb_connect6",
-    "lb_sendmsg4",
-    "lb_sendmsg6",
-    "lb_recvmsg4",
-    "lb_recvmsg6",
-    "lb_getpeer4",
-    "lb_getpeer6",
-];
 
 /// Maps and programs in the kernel, pinned, not attached.
 pub(super) struct Loaded {
@@ -48,7 +38,12 @@ pub(super) struct Loaded {
 }
 
 /// Opens, creates, copies and loads.
-pub(super) fn load(object: &[u8], paths: &Paths, capacity: Capacity) -> Result<Loaded, OpenError> {
+pub(super) fn load(
+    object: &[u8],
+    paths: &Paths,
+    capacity: Capacity,
+    bind_protection: bool,
+) -> Result<Loaded, OpenError> {
     remove_unfinished(paths)?;
     let pinned = pinned(&paths.maps)?;
     let fresh = pinned.is_empty();
@@ -58,18 +53,16 @@ pub(super) fn load(object: &[u8], paths: &Paths, capacity: Capacity) -> Result<L
 
     let directory = if fresh { &paths.unfinished } else { &paths.maps };
     fs::create_dir_all(directory).map_err(system("create", directory))?;
-    let set_retval = has_set_retval()?;
-    let mut ebpf = load_object(object, directory, &actions, capacity, set_retval)?;
+    let kernel = Abilities::probe()?;
+    let mut ebpf = load_object(object, directory, &actions, capacity, kernel)?;
     check_object(&ebpf)?;
     let mut notes = resize::copy(&mut ebpf, paths, &actions)?;
     if fresh {
         set_version(&mut ebpf)?;
         fs::rename(directory, &paths.maps).map_err(system("rename", directory))?;
     }
-    if !set_retval {
-        notes.push(Note::NoSetRetval);
-    }
-    load_programs(&mut ebpf)?;
+    notes.extend(kernel.notes());
+    load_programs(&mut ebpf, bind_protection)?;
 
     let entries: BTreeMap<_, _> = actions.iter().map(|(spec, _)| (spec.name, spec.size.entries(capacity))).collect();
     let store = KernelStore::new(Access::Write, |name| {
@@ -161,11 +154,31 @@ pub(super) fn new_map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapD
     }
 }
 
-/// `bpf_set_retval` came to these hooks in 6.1 (kernel commit 69fd337a975c).
-fn has_set_retval() -> Result<bool, OpenError> {
-    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).map_err(|error| {
-        OpenError::Program { program: "(probe for bpf_set_retval)".to_owned(), reason: error.to_string() }
-    })
+/// What the programs are told about this kernel and this agent.
+#[derive(Clone, Copy, Debug)]
+struct Abilities {
+    /// `bpf_set_retval` came to these hooks in 6.1 (kernel commit 69fd337a975c).
+    set_retval: bool,
+    /// The cookie of the agent's network namespace, which is the node's.
+    netns: Option<u64>,
+}
+
+impl Abilities {
+    fn probe() -> Result<Self, OpenError> {
+        let probe = is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval);
+        let set_retval = probe.map_err(|error| OpenError::Program {
+            program: "(probe for bpf_set_retval)".to_owned(),
+            reason: error.to_string(),
+        })?;
+        let own = Path::new("/proc/self/ns/net");
+        Ok(Self { set_retval, netns: netns::own_cookie().map_err(system("read the cookie of", own))? })
+    }
+
+    fn notes(self) -> impl Iterator<Item = Note> {
+        let no_set_retval = (!self.set_retval).then_some(Note::NoSetRetval);
+        let no_netns_cookie = self.netns.is_none().then_some(Note::NoNetnsCookie);
+        no_set_retval.into_iter().chain(no_netns_cookie)
+    }
 }
 
 /// Creates or opens the maps. Those that are to be copied are created without a pin.
@@ -174,11 +187,12 @@ fn load_object(
     directory: &Path,
     actions: &[(Spec, Action)],
     capacity: Capacity,
-    set_retval: bool,
+    kernel: Abilities,
 ) -> Result<Ebpf, OpenError> {
-    let set_retval = u32::from(set_retval);
+    let (set_retval, netns) = (u32::from(kernel.set_retval), kernel.netns.unwrap_or(0));
     let mut loader = EbpfLoader::new();
     loader.override_global("LB_SET_RETVAL", &set_retval, true);
+    loader.override_global("LB_NODE_NETNS", &netns, true);
     for (spec, action) in actions {
         loader.map_max_entries(spec.name, spec.size.entries(capacity));
         if !matches!(action, Action::Resize { .. }) {
@@ -211,14 +225,8 @@ fn check_object(ebpf: &Ebpf) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn load_programs(ebpf: &mut Ebpf) -> Result<(), OpenError> {
-    for name in PROGRAMS {
-        let refused = |reason: String| OpenError::Program { program: name.to_owned(), reason };
-        let program = ebpf.program_mut(name).ok_or_else(|| refused("it is not in the embedded object".to_owned()))?;
-        let program: &mut CgroupSockAddr = program.try_into().map_err(|error: ProgramError| refused(chain(&error)))?;
-        program.load().map_err(|error| refused(last_lines(&chain(&error))))?;
-    }
-    Ok(())
+fn load_programs(ebpf: &mut Ebpf, bind_protection: bool) -> Result<(), OpenError> {
+    programs::wanted(bind_protection).try_for_each(|name| Hook::find(ebpf, name)?.load())
 }
 
 /// An error with its causes, on one line.
@@ -233,12 +241,4 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// The verifier's log ends with what it did not like, and a few lines of numbers.
-fn last_lines(text: &str) -> String {
-    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let first = lines.first().copied().unwrap_or_default();
-    let tail = lines.get(lines.len().saturating_sub(4).max(1)..).unwrap_or_default();
-    std::iter::once(first).chain(tail.iter().copied()).collect::<Vec<_>>().join(" | ")
 }

@@ -16,9 +16,11 @@ mod links;
 mod load;
 mod lock;
 mod log;
+mod netns;
 mod owner;
 mod paths;
 mod preflight;
+mod programs;
 mod reader;
 mod resize;
 mod selftest;
@@ -42,8 +44,8 @@ pub use self::{
     addresses::KernelClients,
     cleanup::cleanup,
     error::{EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, Note, OpenError},
-    load::PROGRAMS,
     owner::{Owner, OwnerFamily, Owners},
+    programs::{BIND_PROGRAMS, PROGRAMS},
     reader::{Counters, Reader},
     store::KernelStore,
 };
@@ -63,6 +65,8 @@ pub struct Options {
     pub cgroup_root: Option<PathBuf>,
     /// Entries of each family's maps.
     pub capacity: Capacity,
+    /// Whether processes in the node's own network namespace are kept from binding NodePorts.
+    pub bind_protection: bool,
 }
 
 /// The maps and programs of this node, held by the one agent that may write them.
@@ -71,6 +75,7 @@ pub struct Datapath {
     ebpf: Ebpf,
     cgroup: Cgroup,
     paths: Paths,
+    bind_protection: bool,
     /// Open as long as this agent is the one.
     _lock: File,
 }
@@ -87,7 +92,8 @@ impl Datapath {
         let lock = lock::acquire_or_create(&paths.root)?;
 
         let adopted = paths.maps.exists();
-        let load::Loaded { mut ebpf, mut store, mut notes } = load::load(object, &paths, options.capacity)?;
+        let load::Loaded { mut ebpf, mut store, mut notes } =
+            load::load(object, &paths, options.capacity, options.bind_protection)?;
         log::forward(&mut ebpf)?;
         // Of an agent that died in its self-test.
         store.delete_canary()?;
@@ -95,7 +101,8 @@ impl Datapath {
             let frontends = count::<V4>(&store)? + count::<V6>(&store)?;
             notes.push(Note::Adopted { frontends });
         }
-        Ok((Self { store, ebpf, cgroup, paths, _lock: lock }, notes))
+        let bind_protection = options.bind_protection;
+        Ok((Self { store, ebpf, cgroup, paths, bind_protection, _lock: lock }, notes))
     }
 
     /// The cgroup that the programs attach to: `Options::cgroup_root`, or what was found.
@@ -105,7 +112,7 @@ impl Datapath {
 
     /// Attaches the programs, in the place of an earlier agent's where there are some; there is no moment with none.
     pub fn attach(&mut self) -> Result<Vec<Note>, OpenError> {
-        links::attach(&mut self.ebpf, &self.paths, &self.cgroup)
+        links::attach(&mut self.ebpf, &self.paths, &self.cgroup, self.bind_protection)
     }
 
     /// Makes connections through the hooks and looks at what comes of them. Takes some milliseconds where they work, and

@@ -1,0 +1,95 @@
+//! `sessionAffinity: ClientIP` at the socket: a client keeps the backend that it was given, while that backend is among
+//! those that the frontend may choose from and the client comes back within the timeout.
+//!
+//! A client is a network namespace, that is a pod or the node, for its address is not known yet; all the frontends of a
+//! Service port share what is remembered, as in kube-proxy.
+
+use super::{
+    seam::{Maps, Node, NotAdded},
+    select,
+};
+use crate::abi::{Affinity, AffinityKey, Counter, Family, Frontend, Slot, client_kind};
+
+/// Picks the client's backend, or a slot of the frontend, which has some, and remembers it. `false` (and counted) where the
+/// maps are damaged.
+///
+/// Not inlined (see [`super::lookup`] for its form): frontends without affinity pay nothing for it, not even room on the
+/// stack.
+#[inline(never)]
+pub(super) fn choose<F: Family, K: Node<F>>(kernel: &K, frontend: &Frontend, into: &mut Slot<F>) -> bool {
+    let chosen = pick(kernel, frontend);
+    if let Some(slot) = chosen {
+        *into = slot;
+    }
+    chosen.is_some()
+}
+
+#[inline(always)]
+fn pick<F: Family, K: Node<F>>(kernel: &K, frontend: &Frontend) -> Option<Slot<F>> {
+    let key = key::<F>(frontend.service, kernel.netns());
+    let now_s = kernel.now_s();
+    let known = kernel.with_affinity(&key, |affinity| recall(kernel, affinity, frontend, now_s)).flatten();
+    if known.is_some() {
+        return known;
+    }
+    let slot = select::choose(kernel, frontend)?;
+    let own = Affinity { backend: slot.backend, last_used_s: now_s };
+    match kernel.add_affinity(&key, own) {
+        Ok(()) => Some(slot),
+        Err(NotAdded::Exists) => Some(settle(kernel, &key, frontend, (own, slot))),
+        Err(NotAdded::Full) => {
+            kernel.count(Counter::AffinityFull);
+            Some(slot)
+        }
+    }
+}
+
+/// There is an entry now: of another connection that was as new and faster, which is joined; or the old one, which is no
+/// good any more and is replaced. Should two replace it at the same moment, one of them keeps its own backend this time.
+#[inline(always)]
+fn settle<F: Family, K: Node<F>>(
+    kernel: &K,
+    key: &AffinityKey,
+    frontend: &Frontend,
+    (own, slot): (Affinity, Slot<F>),
+) -> Slot<F> {
+    let settled = kernel.with_affinity(key, |affinity| {
+        recall(kernel, affinity, frontend, own.last_used_s).unwrap_or_else(|| {
+            *affinity = own;
+            slot
+        })
+    });
+    settled.unwrap_or(slot)
+}
+
+/// The backend that is remembered, if it is still good; then the timeout starts again.
+#[inline(always)]
+fn recall<F: Family, K: Maps<F>>(
+    kernel: &K,
+    affinity: &mut Affinity,
+    frontend: &Frontend,
+    now_s: u32,
+) -> Option<Slot<F>> {
+    // Another processor may have read the clock a moment later.
+    let age_s = now_s.wrapping_sub(affinity.last_used_s).cast_signed().max(0).cast_unsigned();
+    if age_s > frontend.affinity_s {
+        return None;
+    }
+    let backend = kernel.backend(affinity.backend)?;
+    // Read twice, since nothing else tells whether it was read whole (compare `Frontend`): the address must not be that
+    // of another Service's backend.
+    let whole = kernel.backend(affinity.backend) == Some(backend);
+    let good = whole && backend.service == frontend.service && backend.sets & frontend.endpoint_set() != 0;
+    if !good {
+        return None;
+    }
+    affinity.last_used_s = now_s;
+    Some(Slot { addr: backend.addr, backend: affinity.backend, port: backend.port, reserved: 0 })
+}
+
+#[inline(always)]
+fn key<F: Family>(service: u32, netns: u64) -> AffinityKey {
+    let [a, b, c, d, e, f, g, h] = netns.to_ne_bytes();
+    let client = [a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0];
+    AffinityKey { service, family: u16::from(F::VERSION), client_kind: client_kind::NETNS, client }
+}

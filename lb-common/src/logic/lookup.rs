@@ -1,0 +1,105 @@
+//! What a destination is: one lookup for what is not ours, whatever it is.
+
+use super::seam::{Environment, Maps, Node};
+use crate::abi::{Counter, Endpoint, Family, Frontend, FrontendKey, Proto, scope};
+
+/// How often a frontend is looked up before it is given up as damaged. Each repetition means that the agent replaced it,
+/// or reused its memory, within the nanoseconds of the copy: a second in a row is already next to impossible.
+const N_LOOKUPS: usize = 3;
+
+/// What is known about a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found<F: Family> {
+    /// Not a Service: none of our business.
+    NotAService,
+    /// A Service, and here is its entry.
+    Frontend(FrontendKey<F>, Frontend),
+    /// A port that a ClusterIP does not have, or an entry that is no frontend's because the maps are damaged (counted).
+    Refuse,
+}
+
+/// Looks up the destination of a client on this node.
+///
+/// Loopback addresses are NodePorts of the node's own network namespace and nothing to anybody else, whose loopback
+/// device they never leave.
+#[inline(always)]
+pub fn lookup<F: Family, K: Node<F>>(kernel: &K, dst: Endpoint<F>, proto: Proto) -> Found<F> {
+    let mut key = FrontendKey { addr: dst.addr, port: dst.port, proto: proto.number(), scope: scope::INTERNAL };
+    if F::is_loopback(dst.addr) {
+        if !kernel.is_on_host() {
+            return Found::NotAService;
+        }
+        key.scope = scope::HOST;
+    }
+    match read(kernel, &key) {
+        Read::Frontend(frontend) => Found::Frontend(key, frontend),
+        Read::Absent if is_guarded(kernel, dst.addr) => {
+            kernel.count(Counter::UnknownPort);
+            Found::Refuse
+        }
+        Read::Absent => Found::NotAService,
+        Read::Damaged => Found::Refuse,
+    }
+}
+
+/// Whether this is a ClusterIP, all of whose unknown ports refuse. A second lookup for addresses in the prefix of the
+/// ClusterIPs only; that is read while the agent may write it, and then an address is taken for another once.
+#[inline(always)]
+fn is_guarded<F: Family, K: Maps<F>>(kernel: &K, addr: F::Addr) -> bool {
+    // That the second entry is there is all that counts, so its value need not be read whole.
+    kernel.cluster_ips().is_some_and(|all| all.contains(addr))
+        && kernel.frontend(&FrontendKey { addr, port: 0, proto: 0, scope: scope::INTERNAL }).is_some()
+}
+
+/// A frontend entry as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    /// There is none.
+    Absent,
+    /// Here it is, whole.
+    Frontend(Frontend),
+    /// There is one, but it is not what the agent writes (counted).
+    Damaged,
+}
+
+/// Reads an entry. A mixture of two, see [`Frontend`], is read again.
+#[inline(always)]
+fn read<F: Family, K: Maps<F> + Environment>(kernel: &K, key: &FrontendKey<F>) -> Read {
+    match kernel.frontend(key) {
+        None => Read::Absent,
+        Some(frontend) if frontend.is_of(key) => Read::Frontend(frontend),
+        Some(mut frontend) => match read_again(kernel, key, &mut frontend) {
+            Again::Absent => Read::Absent,
+            Again::Whole => Read::Frontend(frontend),
+            Again::Damaged => Read::Damaged,
+        },
+    }
+}
+
+/// What came of reading again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    Absent,
+    Whole,
+    Damaged,
+}
+
+/// Not inlined: hardly ever needed, and it would be a large part of each program. (Not `cold` either: that is a section of
+/// its own, whose functions aya 0.14 does not find.) Functions that are not inlined return a number and write the rest
+/// where they are told: a function without a result in the register for it may leave a pointer to the stack there, which
+/// the verifier refuses.
+#[inline(never)]
+fn read_again<F: Family, K: Maps<F> + Environment>(kernel: &K, key: &FrontendKey<F>, into: &mut Frontend) -> Again {
+    for _ in 1..N_LOOKUPS {
+        kernel.count(Counter::FrontendReread);
+        let Some(frontend) = kernel.frontend(key) else {
+            return Again::Absent;
+        };
+        if frontend.is_of(key) {
+            *into = frontend;
+            return Again::Whole;
+        }
+    }
+    kernel.count(Counter::DamagedMaps);
+    Again::Damaged
+}
