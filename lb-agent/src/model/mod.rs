@@ -176,6 +176,11 @@ impl Model {
         self.refusals.values().flatten()
     }
 
+    /// The node's addresses that answer to NodePorts, sorted.
+    pub fn nodeport_addresses(&self) -> impl Iterator<Item = IpAddr> + Clone {
+        self.node.nodeport_addresses().iter().map(|(ip, _)| *ip)
+    }
+
     fn here(&self) -> Here<'_> {
         Here { node: &self.config.node_name, zone: self.node.object().zone.as_deref() }
     }

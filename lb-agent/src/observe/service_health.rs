@@ -19,28 +19,18 @@ use serde_json::json;
 use tokio::{sync::watch, task::AbortHandle};
 
 use super::{Observer, health, http};
-use crate::{event::ObjectName, model::HealthCheck};
+use crate::{event::ObjectName, model::HealthCheck, reconcile::Checks};
 
 /// How much traffic this node should get, in endpoints; some load balancers weigh nodes by it.
 const WEIGHT: &str = "X-Load-Balancing-Endpoint-Weight";
 
-/// Everything that is to be served.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Checks {
-    /// The node's addresses for NodePorts, on each of which every port is open.
-    pub addresses: BTreeSet<IpAddr>,
-    /// By Service.
-    pub services: BTreeMap<ObjectName, HealthCheck>,
-}
-
-impl Checks {
-    fn listeners(&self) -> BTreeSet<Listener> {
-        let of = |(service, check): (&ObjectName, &HealthCheck)| {
-            let listener = |ip: &IpAddr| (service.clone(), SocketAddr::new(*ip, check.port));
-            self.addresses.iter().map(listener).collect::<Vec<_>>()
-        };
-        self.services.iter().flat_map(of).collect()
-    }
+fn listeners(checks: &Checks) -> BTreeSet<Listener> {
+    let services = checks.services.iter();
+    let of = |(service, check): (&ObjectName, &HealthCheck)| {
+        let listener = |ip: &IpAddr| (service.clone(), SocketAddr::new(*ip, check.port));
+        checks.addresses.iter().map(listener).collect::<Vec<_>>()
+    };
+    services.flat_map(of).collect()
 }
 
 /// A Service and where its check is answered.
@@ -57,7 +47,7 @@ pub async fn serve(
     let mut running: BTreeMap<Listener, AbortHandle> = BTreeMap::new();
     loop {
         let wanted = checks.borrow_and_update().clone();
-        let listeners = wanted.listeners();
+        let listeners = listeners(&wanted);
         counts.set(wanted.services);
         running.retain(|listener, task| {
             let stays = listeners.contains(listener);

@@ -1,32 +1,48 @@
 //! What load balancers' health checks are to be told, collected as the Services come by.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{event::ObjectName, model::HealthCheck};
 
-/// By Service, those only that ask for it.
+/// What is to be served, all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// The node's addresses for NodePorts, on each of which every port is open.
+    pub addresses: BTreeSet<IpAddr>,
+    /// By Service, those only that ask for it.
+    pub services: BTreeMap<ObjectName, HealthCheck>,
+}
+
+/// What is known, and whether it was told.
 #[derive(Debug, Default)]
 pub(super) struct HealthChecks {
-    known: BTreeMap<ObjectName, HealthCheck>,
+    known: Checks,
     changed: bool,
 }
 
 impl HealthChecks {
     /// This is what the Service asks for now.
     pub(super) fn set(&mut self, service: &ObjectName, check: Option<HealthCheck>) {
-        if self.known.get(service) == check.as_ref() {
+        if self.known.services.get(service) == check.as_ref() {
             return;
         }
         self.changed = true;
         if let Some(check) = check {
-            self.known.insert(service.clone(), check);
+            self.known.services.insert(service.clone(), check);
         } else {
-            self.known.remove(service);
+            self.known.services.remove(service);
         }
     }
 
-    /// All of them, if any changed since the last call.
-    pub(super) fn take_changed(&mut self) -> Option<BTreeMap<ObjectName, HealthCheck>> {
+    /// All of them, if any changed since the last call. `addresses` are the node's now.
+    pub(super) fn take_changed(&mut self, addresses: impl Iterator<Item = IpAddr> + Clone) -> Option<Checks> {
+        if !self.known.addresses.iter().copied().eq(addresses.clone()) {
+            self.known.addresses = addresses.collect();
+            self.changed = true;
+        }
         std::mem::take(&mut self.changed).then(|| self.known.clone())
     }
 }
@@ -37,17 +53,23 @@ mod tests {
 
     #[test]
     fn health_checks_are_told_whole_when_one_of_them_changed_and_only_then() {
-        let name = |name| ObjectName::new("default", name);
+        let name = |name: &str| ObjectName::new("default", name);
         let check = |local_endpoints| HealthCheck { port: 30_000, local_endpoints };
+        let node = IpAddr::from([192, 0, 2, 1]);
         let mut checks = HealthChecks::default();
-        checks.set(&name("plain"), None);
-        assert_eq!(checks.take_changed(), None);
-        checks.set(&name("a"), Some(check(1)));
-        checks.set(&name("b"), Some(check(2)));
-        assert_eq!(checks.take_changed(), Some([(name("a"), check(1)), (name("b"), check(2))].into()));
-        checks.set(&name("a"), Some(check(1)));
-        assert_eq!(checks.take_changed(), None);
-        checks.set(&name("a"), None);
-        assert_eq!(checks.take_changed(), Some([(name("b"), check(2))].into()));
+        let mut told = |service: &str, check: Option<HealthCheck>, address: Option<IpAddr>| {
+            checks.set(&name(service), check);
+            checks.take_changed(address.into_iter())
+        };
+        let all = |services: &[(&str, usize)], address: Option<IpAddr>| Checks {
+            addresses: address.into_iter().collect(),
+            services: services.iter().map(|(service, n)| (name(service), check(*n))).collect(),
+        };
+        assert_eq!(told("plain", None, None), None);
+        assert_eq!(told("a", Some(check(1)), None), Some(all(&[("a", 1)], None)));
+        assert_eq!(told("b", Some(check(2)), None), Some(all(&[("a", 1), ("b", 2)], None)));
+        assert_eq!(told("a", Some(check(1)), None), None);
+        assert_eq!(told("a", Some(check(1)), Some(node)), Some(all(&[("a", 1), ("b", 2)], Some(node))));
+        assert_eq!(told("a", None, Some(node)), Some(all(&[("b", 2)], Some(node))));
     }
 }

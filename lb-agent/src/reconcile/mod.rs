@@ -23,6 +23,7 @@ use std::{
 
 pub use self::{
     clock::{Clock, SystemClock},
+    health_checks::Checks,
     report::{Problem, Report},
     run::{Update, run},
 };
@@ -34,7 +35,7 @@ use crate::{
         store::{MapStore, StoreError},
     },
     event::{Event, ObjectName},
-    model::{HealthCheck, Model, ModelConfig},
+    model::{Model, ModelConfig},
     plan::Plan,
 };
 
@@ -231,8 +232,8 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
 
     /// What load balancers' health checks are to be told of each Service that asks for it, if that changed since the
     /// last call.
-    pub fn take_health_checks(&mut self) -> Option<BTreeMap<ObjectName, HealthCheck>> {
-        self.health_checks.take_changed()
+    pub fn take_health_checks(&mut self) -> Option<Checks> {
+        self.health_checks.take_changed(self.model.nodeport_addresses())
     }
 
     /// The Services that keep what they had, in whole or in part, because a map is full, and why.

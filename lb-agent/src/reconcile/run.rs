@@ -1,6 +1,6 @@
 //! The asynchronous shell of the [`Reconciler`]: waits for events, for the time of a retry, or for the end.
 
-use std::{collections::BTreeMap, future::Future};
+use std::future::Future;
 
 use tokio::{
     sync::mpsc,
@@ -8,11 +8,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Clock, Reconciler, Report, Step};
+use super::{Checks, Clock, Reconciler, Report, Step};
 use crate::{
     datapath::store::MapStore,
-    event::{Event, ObjectName},
-    model::HealthCheck,
+    event::Event,
     plan::GoneBackend,
     watch::{Message, SourceStatus},
 };
@@ -31,7 +30,7 @@ pub enum Update {
     /// Backends that stopped serving. Told once; by then no new connection is given to them.
     Gone(Vec<GoneBackend>),
     /// What load balancers' health checks are to be told, of all Services, when any of it changed.
-    HealthChecks(BTreeMap<ObjectName, HealthCheck>),
+    HealthChecks(Checks),
 }
 
 /// Drives the reconciler until `shutdown` completes. Nothing is removed then: the maps go on as they are. Everything

@@ -4,26 +4,29 @@
 //! before the first map write; nothing is written before the source has delivered its first full lists. When the agent
 //! ends, for whatever reason, programs and maps stay as they are.
 //!
-//! Threads: sources, HTTP and signals share the main one. The reconcile loop has one of its own, because map writes
-//! block it for milliseconds.
+//! Threads: sources, HTTP and signals share the main one. The reconcile loop has one of its own, see [`reconciling`].
 
 mod adopted;
 mod followers;
 mod logging;
+mod reconciling;
 mod selftest;
 mod source;
 
-use std::{future::Future, thread::JoinHandle, time::SystemTime};
+use std::{future::Future, time::SystemTime};
 
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::{mpsc, watch},
 };
 use tracing::{error, info, warn};
 
-use self::{followers::Followers, source::Source};
-
+use self::{
+    followers::Followers,
+    reconciling::{Audience, Reconciling},
+    source::Source,
+};
 use crate::{
     EBPF_OBJECT, VERSION,
     cli::{Failure, RunArgs},
@@ -37,9 +40,10 @@ use crate::{
         Identity, Observer, Problem, State, agent_status,
         http::{health_routes, metrics_routes, serve},
         metrics::{Metrics, ReadCounters},
+        service_health,
     },
-    reconcile::{self, Reconciler, Update},
-    watch::{Message, addresses::Addresses},
+    reconcile::Checks,
+    watch::addresses::Addresses,
 };
 
 /// Messages that may wait for the reconcile loop. Only bounds memory: a slower loop makes the source wait.
@@ -141,13 +145,15 @@ struct Parts {
 async fn operate(args: &RunArgs, parts: Parts) -> Result<(), Failure> {
     let Parts { source, addresses, model, datapath, tester, followers, observer, record } = parts;
     let signal = end_signal()?;
-    serve_http(args, &datapath, &observer)?;
+    let (health_checks, checks) = watch::channel(Checks::default());
+    serve_http(args, &datapath, &observer, checks)?;
     tokio::spawn(record.keep(observer.clone()));
     let (sender, messages) = mpsc::channel(MESSAGES);
     if let Some(mut tester) = tester {
         tokio::spawn(selftest::repeat(observer.clone(), move || tester.run()));
     }
-    let mut reconciling = Reconciling::start(datapath, model, messages, observer, followers)?;
+    let audience = Audience { observer, followers, health_checks };
+    let mut reconciling = Reconciling::start(datapath, model, messages, audience)?;
     let addresses = source::ended("watch on this node's addresses", tokio::spawn(addresses.run(sender.clone())));
     let source = source::ended("source of Services and endpoints", tokio::spawn(source.run(sender)));
     let result = tokio::select! {
@@ -161,46 +167,6 @@ async fn operate(args: &RunArgs, parts: Parts) -> Result<(), Failure> {
     };
     // The source ends also when the loop has: then the loop's own failure is the one to tell.
     reconciling.stop().and(result)
-}
-
-/// The reconcile loop on its thread.
-struct Reconciling {
-    thread: JoinHandle<Result<(), Failure>>,
-    /// Dropped to have the loop end.
-    stop: oneshot::Sender<()>,
-    /// Its sender is dropped when the thread ends, also by a panic.
-    alive: oneshot::Receiver<()>,
-}
-
-impl Reconciling {
-    fn start(
-        datapath: Datapath,
-        model: ModelConfig,
-        messages: mpsc::Receiver<Message>,
-        observer: Observer,
-        followers: Followers,
-    ) -> Result<Self, Failure> {
-        let (stop, stopped) = oneshot::channel();
-        let (alive_here, alive) = oneshot::channel();
-        let body = move || {
-            let _alive = alive_here;
-            reconcile_until(datapath, model, messages, &observer, followers, stopped)
-        };
-        let thread = std::thread::Builder::new().name("reconcile".to_owned()).spawn(body);
-        let thread = thread.map_err(|error| unexpected(error, "starting the reconcile thread"))?;
-        Ok(Self { thread, stop, alive })
-    }
-
-    /// Completes when the loop has ended by itself, which it should not.
-    async fn ended(&mut self) {
-        drop((&mut self.alive).await);
-    }
-
-    /// Has it end and waits for that: milliseconds.
-    fn stop(self) -> Result<(), Failure> {
-        drop(self.stop);
-        self.thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the reconcile loop panicked").into()))
-    }
 }
 
 /// Completes with the name of the signal that asks for the end.
@@ -219,7 +185,12 @@ fn another(flag: &str) -> String {
     format!("free that port or set another with {flag}")
 }
 
-fn serve_http(args: &RunArgs, datapath: &Datapath, observer: &Observer) -> Result<(), Failure> {
+fn serve_http(
+    args: &RunArgs,
+    datapath: &Datapath,
+    observer: &Observer,
+    checks: watch::Receiver<Checks>,
+) -> Result<(), Failure> {
     let report = {
         let observer = observer.clone();
         move |error: &anyhow::Error| {
@@ -231,6 +202,7 @@ fn serve_http(args: &RunArgs, datapath: &Datapath, observer: &Observer) -> Resul
     if let Some(address) = args.healthz_address.socket() {
         tokio::spawn(serve(another("--healthz-address"), address, health_routes(observer), report.clone()));
     }
+    tokio::spawn(service_health::serve(checks, observer.clone(), report.clone()));
     if let Some(address) = args.metrics_address.socket() {
         let reader = datapath.counters()?;
         let counters: ReadCounters = Box::new(move || Ok(reader.read()?));
@@ -273,33 +245,4 @@ impl Record {
             tokio::time::sleep(PAUSE).await;
         }
     }
-}
-
-/// The reconcile thread.
-fn reconcile_until(
-    mut datapath: Datapath,
-    model: ModelConfig,
-    messages: mpsc::Receiver<Message>,
-    observer: &Observer,
-    mut followers: Followers,
-    stopped: oneshot::Receiver<()>,
-) -> Result<(), Failure> {
-    let reconciler = Reconciler::new(datapath.store_mut(), model);
-    let reconciler = reconciler.map_err(|error| unexpected(error, "adopting the maps"))?;
-    let tell = |update| match update {
-        Update::Source(status) => observer.update(|state| state.take_source(status, SystemTime::now())),
-        Update::Maps(report) => {
-            followers.maps_changed(&report);
-            for latency in &report.latencies {
-                observer.latency().observe(*latency);
-            }
-            observer.update(|state| state.take_report(report));
-            selftest::say_ready(observer);
-        }
-        Update::Gone(backends) => followers.gone(backends),
-        Update::HealthChecks(_) => {}
-    };
-    let shutdown = async { drop(stopped.await) };
-    runtime()?.block_on(reconcile::run(reconciler, messages, tell, shutdown));
-    Ok(())
 }
