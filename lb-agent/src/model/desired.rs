@@ -11,7 +11,7 @@ use lb_common::abi::Proto;
 
 use crate::event::ObjectName;
 
-/// One Service. No ports: it should not be in the maps.
+/// One Service. Without ports and guards it should not be in the maps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DesiredService {
     /// Its name.

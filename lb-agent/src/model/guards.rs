@@ -32,7 +32,7 @@ struct Part {
 
 impl Part {
     fn of(service: &Service, config: &ModelConfig) -> Self {
-        if service.kind != ServiceKind::ClusterIp || service.ports.is_empty() {
+        if service.kind != ServiceKind::ClusterIp {
             return Self::default();
         }
         let claim = |(i, &ip): (usize, &IpAddr)| (ip, frontends::claimant(service, Field::cluster_ip(i)));

@@ -18,7 +18,7 @@ use proptest::{
     sample::{select, subsequence},
 };
 
-use super::{ExternalIps, Model, ModelConfig, NodePortAddresses, oracle::Oracle};
+use super::{DesiredService, ExternalIps, Model, ModelConfig, NodePortAddresses, oracle::Oracle};
 use crate::event::{
     Endpoint, EndpointSlice, Event, FullList, Hints, Node, ObjectName, Service, ServiceKind, ServicePort, SlicePort,
     TrafficPolicy,
@@ -218,7 +218,10 @@ proptest! {
                 let name = name(namespace, object);
                 match after.get(&name) {
                     Some(expected) => prop_assert_eq!(&model.desired(&name), expected, "after {:?}", event),
-                    None => prop_assert!(model.desired(&name).ports.is_empty(), "{} after {:?}", name, event),
+                    None => {
+                        let nothing = DesiredService { name: name.clone(), ports: vec![], guards: [].into(), health_check: None };
+                        prop_assert_eq!(model.desired(&name), nothing, "after {:?}", event);
+                    }
                 }
                 let changed = before.get(&name) != after.get(&name);
                 prop_assert!(!changed || dirty.contains(&name), "{} changed by {:?}", name, event);

@@ -159,9 +159,7 @@ impl Model {
         }
         let ports = service.ports.iter().zip(frontends).filter(|(_, frontends)| !frontends.is_empty());
         desired.ports = ports.map(|(port, frontends)| self.desired_port(service, port, frontends, entry)).collect();
-        if !desired.ports.is_empty() {
-            desired.guards = self.guarded(service).collect();
-        }
+        desired.guards = self.guarded(service).collect();
         desired.health_check = self.health_check(service, entry);
         desired
     }

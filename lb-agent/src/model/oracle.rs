@@ -109,8 +109,8 @@ impl Oracle {
                 backends,
             });
         }
-        let guards = if ports.is_empty() { BTreeSet::new() } else { self.guards(service) };
-        DesiredService { name: service.name.clone(), ports, guards, health_check: self.health_check(service) }
+        let (guards, health_check) = (self.guards(service), self.health_check(service));
+        DesiredService { name: service.name.clone(), ports, guards, health_check }
     }
 
     fn wishes<'a>(&self, service: &'a Service) -> Vec<Wish<'a>> {
@@ -182,7 +182,7 @@ impl Oracle {
     }
 
     fn guards(&self, service: &Service) -> BTreeSet<IpAddr> {
-        let others = || self.services.values().filter(|s| s.kind == ServiceKind::ClusterIp && !s.ports.is_empty());
+        let others = || self.services.values().filter(|s| s.kind == ServiceKind::ClusterIp);
         let age = |s: &Service| (s.created_s, s.name.clone());
         let is_external = |ip: IpAddr| {
             others().any(|other| {

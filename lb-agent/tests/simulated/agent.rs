@@ -4,6 +4,7 @@
 use std::{
     cell::Cell,
     collections::BTreeSet,
+    net::IpAddr,
     rc::Rc,
     time::{Duration, Instant, SystemTime},
 };
@@ -54,6 +55,8 @@ pub(crate) struct Agent {
     reconciler: Option<Reconciler<FaultyStore<SimStore>, HandClock>>,
     clock: HandClock,
     config: ModelConfig,
+    /// On the node's interfaces.
+    addresses: BTreeSet<IpAddr>,
 }
 
 impl Agent {
@@ -61,22 +64,34 @@ impl Agent {
     pub(crate) fn start(capacity: Capacity, faults: Faults) -> Self {
         let store = FaultyStore::new(SimStore::new(faults.seed, capacity), faults.percent, faults.seed);
         let config = ModelConfig { node_name: NODE.into(), ..ModelConfig::default() };
-        Self::adopt(store, HandClock(Rc::new(Cell::new(Instant::now()))), config)
+        Self::adopt(store, HandClock(Rc::new(Cell::new(Instant::now()))), config, BTreeSet::new())
     }
 
-    /// Nothing is known of the node but that it has no address; who knows better says so afterwards.
-    fn adopt(store: FaultyStore<SimStore>, clock: HandClock, config: ModelConfig) -> Self {
+    /// Of the Node object nothing is known; who knows better says so afterwards.
+    fn adopt(store: FaultyStore<SimStore>, clock: HandClock, config: ModelConfig, addresses: BTreeSet<IpAddr>) -> Self {
         let reconciler = Reconciler::with_clock(store, clock.clone(), config.clone());
-        let mut agent = Self { reconciler: Some(reconciler.expect("simulated maps can be read")), clock, config };
-        agent.receive([Event::NodeDeleted, Event::AddressesChanged(BTreeSet::new())]);
+        let reconciler = Some(reconciler.expect("simulated maps can be read"));
+        let mut agent = Self { reconciler, clock, config, addresses: addresses.clone() };
+        agent.receive([Event::NodeDeleted, Event::AddressesChanged(addresses)]);
         agent
+    }
+
+    /// The node has these addresses from now on.
+    pub(crate) fn set_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
+        self.addresses.clone_from(&addresses);
+        self.receive([Event::AddressesChanged(addresses)]);
+    }
+
+    /// How the agent is configured from the next restart on.
+    pub(crate) fn config(&mut self) -> &mut ModelConfig {
+        &mut self.config
     }
 
     /// The agent is gone, and another comes. In between, something may happen to the maps.
     pub(crate) fn restart(&mut self, meanwhile: impl FnOnce(&mut FaultyStore<SimStore>)) {
         let mut store = self.reconciler.take().expect("there is always an agent").into_store();
         meanwhile(&mut store);
-        *self = Self::adopt(store, self.clock.clone(), self.config.clone());
+        *self = Self::adopt(store, self.clock.clone(), self.config.clone(), std::mem::take(&mut self.addresses));
     }
 
     /// Takes events in and writes nothing yet.

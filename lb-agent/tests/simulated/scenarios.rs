@@ -66,6 +66,9 @@ impl Scenario {
                 self.restart(|maps| maps.set_capacity(capacity));
                 self.connect();
             }
+            "addresses" => self.agent.set_addresses(step.arguments.iter().map(|ip| step.parsed(ip)).collect()),
+            "flag" => self.set_flag(step),
+            "complaints" => self.check_complaints(step),
             "writes" => self.writes(&step.arguments[0]),
             "maps" => self.check_maps(step, |line| !is_of_guards(line)),
             "guards" => self.check_maps(step, is_of_guards),
@@ -113,6 +116,27 @@ impl Scenario {
         self.agent.reconciler().store_mut().die_after(writes);
         self.agent.receive(self.manifests.full_lists());
         while self.agent.step() == Progress::More {}
+    }
+
+    /// Another agent takes over, with this flag.
+    fn set_flag(&mut self, step: &Step) {
+        let [flag, value] = &step.arguments[..] else { panic!("{step}: a flag and its value") };
+        let config = self.agent.config();
+        match flag.as_str() {
+            "--nodeport-addresses" => config.nodeport_addresses = step.parsed(value),
+            "--external-ips" => config.external_ips = step.parsed(value),
+            "--api-servers" => config.api_servers = value.split(',').map(|server| step.parsed(server)).collect(),
+            _ => panic!("{step}: no such flag"),
+        }
+        self.restart(|_| {});
+        self.connect();
+    }
+
+    fn check_complaints(&mut self, step: &Step) {
+        self.agent.settle();
+        let report = self.agent.report();
+        let first: Vec<_> = report.first_conflict.into_iter().collect();
+        assert_eq!(first, step.expected(), "{step}: the first of {} complaints", report.conflicts);
     }
 
     fn writes(&mut self, how: &str) {

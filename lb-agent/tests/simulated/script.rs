@@ -41,6 +41,11 @@ impl Step {
         lines
     }
 
+    /// A text that means something.
+    pub(crate) fn parsed<T: std::str::FromStr>(&self, text: &str) -> T {
+        text.parse().unwrap_or_else(|_| panic!("{self}: {text} cannot be read"))
+    }
+
     /// A number argument, by its index.
     pub(crate) fn number<N: std::str::FromStr>(&self, index: usize) -> N {
         let argument = self.arguments.get(index).and_then(|argument| argument.parse().ok());

@@ -108,7 +108,7 @@ fn node_ports_follow_the_nodes_addresses_and_touch_no_other_service() {
     let mut model = model(config("primary"), &[V4], &[V4], vec![node_port("web", &["10.96.0.1"], 30080), plain]);
     assert_eq!(node_ports(&model, "web"), ["192.168.0.1:30080"]);
     let moved = Event::AddressesChanged([ip("192.168.0.7")].into());
-    assert_eq!(model.apply(moved.clone()), [name("web")].into());
+    assert_eq!(model.apply(moved), [name("web")].into());
     assert!(node_ports(&model, "web").is_empty());
     assert_eq!(model.apply(Event::NodeApplied(node(&["192.168.0.7"]))), [name("web")].into());
     assert_eq!(node_ports(&model, "web"), ["192.168.0.7:30080"]);
@@ -321,7 +321,7 @@ fn a_cluster_ip_is_guarded_once_unless_it_is_something_else_as_well() {
     model.apply(Event::NodeDeleted);
     // Another Service names it as external.
     let c = Service { external_ips: vec![ip("10.96.0.1")], ..service("c", &["10.96.0.3"], &["80/tcp"]) };
-    assert_eq!(model.apply(Event::ServiceApplied(c.clone())), [name("a"), name("c")].into());
+    assert_eq!(model.apply(Event::ServiceApplied(c)), [name("a"), name("c")].into());
     assert_eq!((guards(&model, "a"), guards(&model, "c")), (vec!["fd96::1".to_owned()], vec!["10.96.0.3".to_owned()]));
     assert_eq!(model.apply(Event::ServiceDeleted(name("c"))), [name("a"), name("c")].into());
     assert_eq!(guards(&model, "a"), ["10.96.0.1", "fd96::1"]);
