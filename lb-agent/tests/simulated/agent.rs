@@ -67,6 +67,12 @@ impl Agent {
         Self::adopt(store, HandClock(Rc::new(Cell::new(Instant::now()))), config, BTreeSet::new())
     }
 
+    /// Another one, on the same node, that finds empty maps with room for everything.
+    pub(crate) fn on_empty_maps(&self) -> Self {
+        let store = FaultyStore::new(SimStore::new(Faults::NONE.seed, ROOMY), 0, Faults::NONE.seed);
+        Self::adopt(store, self.clock.clone(), self.config.clone(), self.addresses.clone())
+    }
+
     /// Of the Node object nothing is known; who knows better says so afterwards.
     fn adopt(store: FaultyStore<SimStore>, clock: HandClock, config: ModelConfig, addresses: BTreeSet<IpAddr>) -> Self {
         let reconciler = Reconciler::with_clock(store, clock.clone(), config.clone());

@@ -203,7 +203,7 @@ impl Scenario {
         if self.agent.reconciler().not_fitting().next().is_some() {
             return;
         }
-        let mut fresh = Agent::start(ROOMY, Faults::NONE);
+        let mut fresh = self.agent.on_empty_maps();
         fresh.receive(self.manifests.full_lists());
         fresh.settle();
         assert_eq!(self.agent.dump(), fresh.dump(), "{}: at the end (left) and by a fresh agent", path.display());
