@@ -142,11 +142,16 @@ fn copy_slots<F: Family>(
     new: MapData,
     (from, to): (u32, u32),
 ) -> Result<(), StoreError> {
+    /// Bounds what is held in memory.
+    const AT_ONCE: u32 = 8_192;
     let error = |source| StoreError::Failed { map, operation: "copy", source };
-    let old = SlotArray::<F>::open(open_pinned(directory, map)?, from, Access::Read).map_err(error)?;
-    let mut new = SlotArray::<F>::open(new, to, Access::Write).map_err(error)?;
-    for index in 0..from.min(to) {
-        new.set(index, old.get(index).map_err(error)?).map_err(error)?;
+    let old = SlotArray::<F>::new(open_pinned(directory, map)?, from, Access::Read);
+    let mut new = SlotArray::<F>::new(new, to, Access::Write);
+    let upto = from.min(to);
+    for first in (0..upto).step_by(AT_ONCE as usize) {
+        let n = (upto - first).min(AT_ONCE);
+        let slots = old.read(first, n).map_err(error)?;
+        new.write(first, &slots).map_err(error)?;
     }
     Ok(())
 }

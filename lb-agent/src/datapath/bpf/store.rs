@@ -83,11 +83,7 @@ impl<F: Family> FamilyMaps<F> {
         let (frontends, n_frontends) = take(names.frontends)?;
         let (backends, n_backends) = take(names.backends)?;
         let (slots, n_slots) = take(names.slots)?;
-        let slots = SlotArray::open(slots, n_slots, access).map_err(|source| StoreError::Failed {
-            map: names.slots,
-            operation: "mmap",
-            source,
-        })?;
+        let slots = SlotArray::new(slots, n_slots, access);
         Ok(Self {
             names,
             frontends: Map::HashMap(frontends).try_into().map_err(failed(names.frontends, "open"))?,
@@ -129,14 +125,8 @@ impl<F: Family> FamilyStore<F> for FamilyMaps<F> {
     }
 
     fn write_slots(&mut self, first: u32, slots: &[Slot<F>]) -> Result<(), StoreError> {
-        for (index, slot) in (first..).zip(slots) {
-            self.slots.set(index, *slot).map_err(|source| StoreError::Failed {
-                map: self.names.slots,
-                operation: "write",
-                source,
-            })?;
-        }
-        Ok(())
+        let failed = |source| StoreError::Failed { map: self.names.slots, operation: "write", source };
+        self.slots.write(first, slots).map_err(failed)
     }
 
     fn frontends(&self) -> Result<Vec<(FrontendKey<F>, Frontend)>, StoreError> {
@@ -149,9 +139,8 @@ impl<F: Family> FamilyStore<F> for FamilyMaps<F> {
     }
 
     fn slots(&self, first: u32, n: u32) -> Result<Vec<Slot<F>>, StoreError> {
-        let read = |source| StoreError::Failed { map: self.names.slots, operation: "read", source };
-        let last = first.checked_add(n).ok_or_else(|| read(io::ErrorKind::InvalidInput.into()))?;
-        (first..last).map(|index| self.slots.get(index)).collect::<Result<_, _>>().map_err(read)
+        let failed = |source| StoreError::Failed { map: self.names.slots, operation: "read", source };
+        self.slots.read(first, n).map_err(failed)
     }
 
     fn put_cluster_ips(&mut self, value: &ClusterIps<F>) -> Result<(), StoreError> {
