@@ -5,6 +5,7 @@
 
 mod addresses;
 mod installation;
+mod slots;
 mod verifier;
 
 use std::{
