@@ -199,7 +199,8 @@ impl Agent {
 }
 
 /// A GET over HTTP/1.0, where the answer ends with the connection: no client library needed. Status and body.
-fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+/// Asks an HTTP server in the namespace of the calling thread: its status and body.
+pub fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;

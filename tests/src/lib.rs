@@ -22,7 +22,7 @@ pub mod poll;
 pub mod process;
 pub mod run;
 
-pub use agent::{Agent, AgentSpec, Source};
+pub use agent::{Agent, AgentSpec, Source, http_get};
 pub use bind::BindMount;
 pub use bpffs::Bpffs;
 pub use cgroup::Cgroup;

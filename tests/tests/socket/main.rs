@@ -9,6 +9,7 @@ mod clients;
 mod cluster;
 mod ended;
 mod gone;
+mod health_check;
 mod names;
 mod netfilter;
 mod nodes;
