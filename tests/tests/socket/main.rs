@@ -10,6 +10,7 @@ mod cluster;
 mod ended;
 mod gone;
 mod health_check;
+mod kinds;
 mod names;
 mod netfilter;
 mod nodes;
