@@ -64,6 +64,10 @@ impl Outcome {
         }
     }
 
+    fn is_answered(&self) -> bool {
+        self.ends.values().any(|seen| !seen.source.is_empty())
+    }
+
     /// The names of the ends.
     pub fn names(&self) -> BTreeSet<String> {
         self.ends.keys().cloned().collect()
@@ -74,13 +78,16 @@ impl Outcome {
         match expected {
             Expectation::All(sets) => sets.contains(&self.names()),
             Expectation::OneOf(names) => self.ends.len() == 1 && self.ends.keys().all(|name| names.contains(name)),
+            Expectation::Unknown => true,
+            Expectation::UnknownOne => self.ends.len() == 1 || !self.is_answered(),
         }
     }
 
     /// The same for whichever one was met, where any one of several is as good, and whether some or all refusals were
     /// late, which depends on how busy the machine is.
     pub(super) fn comparable(mut self, expected: &Expectation) -> Self {
-        if matches!(expected, Expectation::OneOf(_)) && self.meets(expected) {
+        let any_is_as_good = matches!(expected, Expectation::OneOf(_) | Expectation::UnknownOne);
+        if any_is_as_good && self.meets(expected) && self.is_answered() {
             let ends = self.ends.into_values().map(|seen| ("one of them".to_owned(), seen));
             return Self { ends: ends.collect() };
         }

@@ -5,7 +5,8 @@
 //! Clients are `pod`, `host` and `a` (a pod that is an endpoint itself); all three where none is named. Traffic is `tcp`,
 //! `udp` (connected and not), `udpc`, `udpu`, or `any` (all three). What is expected of kube-proxy are the names of who
 //! answers, `one of NAME...`, or a word for what happens to the packets: `rejected` or `dropped` by a rule of kube-proxy,
-//! `refused` by whom they reach; also names and such a word.
+//! `refused` by whom they reach; also names and such a word. `?` where nothing is known beforehand, so that only equality
+//! counts, and `one of ?` where any single one is as good as another.
 
 use std::{collections::BTreeSet, fmt, net::SocketAddr};
 
@@ -55,12 +56,20 @@ pub enum Expectation {
     All(Vec<BTreeSet<String>>),
     /// A single one of these, whichever.
     OneOf(BTreeSet<String>),
+    /// Whatever it is.
+    Unknown,
+    /// Whatever it is; backends only one by one.
+    UnknownOne,
 }
 
 impl Expectation {
     /// Whether a second may pass before the client knows.
     pub(super) fn takes_time(&self) -> bool {
-        matches!(self, Self::All(sets) if sets.iter().any(|names| names.contains("refused-late")))
+        match self {
+            Self::All(sets) => sets.iter().any(|names| names.contains("refused-late")),
+            Self::OneOf(_) => false,
+            Self::Unknown | Self::UnknownOne => true,
+        }
     }
 }
 
@@ -143,6 +152,11 @@ fn parse_destination(text: &str) -> Result<SocketAddr> {
 
 fn parse_expectation(text: &str, probe: &Way) -> Result<Expectation> {
     let text = text.trim();
+    match text {
+        "?" => return Ok(Expectation::Unknown),
+        "one of ?" => return Ok(Expectation::UnknownOne),
+        _ => {}
+    }
     if let Some(names) = text.strip_prefix("one of ") {
         return Ok(Expectation::OneOf(names.split_whitespace().map(str::to_owned).collect()));
     }

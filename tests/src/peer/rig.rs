@@ -55,6 +55,7 @@ pub struct Rig {
     control_plane: ControlPlane,
     _hub: Node,
     n_changes: u16,
+    node_labels: Value,
 }
 
 /// TCP sends a SYN again after a second.
@@ -71,7 +72,7 @@ impl Rig {
         let control_plane = ControlPlane::start_without_controllers(&hub)?;
         let islands =
             Pair { kube_proxy: Island::new(&hub, &control_plane, 1)?, agent: Island::new(&hub, &control_plane, 2)? };
-        let mut rig = Self { islands, control_plane, _hub: hub, n_changes: 0 };
+        let mut rig = Self { islands, control_plane, _hub: hub, n_changes: 0, node_labels: json!({}) };
         // Both islands are this one node.
         Kubelet::register(rig.islands.agent.node(), rig.control_plane.admin())?;
         rig.create_namespace(marker::NAMESPACE)?;
@@ -100,16 +101,36 @@ impl Rig {
     }
 
     /// Puts labels on the node in the place of those before, and waits until both proxies have taken in its zone.
-    pub fn label_node(&self, labels: &Value) -> Result<()> {
+    pub fn label_node(&mut self, labels: &Value) -> Result<()> {
+        if self.node_labels == *labels {
+            return Ok(());
+        }
         let object = objects::object("", "node", labels)?;
         self.control_plane.admin().apply(&object)?;
         let zone = labels.get(ZONE).and_then(Value::as_str);
-        self.wait_for(&format!("zone {zone:?} to be in force"), |island| marker::zone_is_seen(island, zone))
+        self.wait_for(&format!("zone {zone:?} to be in force"), |island| marker::zone_is_seen(island, zone))?;
+        self.node_labels = labels.clone();
+        Ok(())
     }
 
     /// Creates a namespace.
     pub fn create_namespace(&self, name: &str) -> Result<()> {
         self.apply(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})])
+    }
+
+    /// Runs cases side by side, also such as change what they share if they all change it to the same, and removes their
+    /// objects.
+    pub fn run_once(&mut self, cases: &[&Case], table: &mut Table) -> Result<Vec<String>> {
+        let numbered: Vec<_> = cases.iter().zip(0..).map(|(case, number)| Numbered { case, number }).collect();
+        let problems = self.run_together(&numbered, table);
+        for case in cases {
+            let keys = case.steps.iter().flat_map(|step| step.apply.keys()).filter(|key| *key != "node");
+            for key in keys {
+                self.control_plane.admin().delete(&objects::reference(&case.name, key)?)?;
+            }
+        }
+        self.label_node(&json!({}))?;
+        problems
     }
 
     /// Runs the cases and says what is wrong: what kube-proxy did otherwise than expected, differences that the table
@@ -148,7 +169,7 @@ impl Rig {
     }
 
     /// Makes the changes of a step, and gives its probes.
-    fn take_step(&self, Numbered { case, number }: Numbered<'_>, step: usize) -> Result<Vec<Probe>> {
+    fn take_step(&mut self, Numbered { case, number }: Numbered<'_>, step: usize) -> Result<Vec<Probe>> {
         let Some(step) = case.steps.get(step) else { return Ok(Vec::new()) };
         let (deleted, applied) = step.objects(&case.name, number)?;
         deleted.iter().try_for_each(|object| self.control_plane.admin().delete(object))?;

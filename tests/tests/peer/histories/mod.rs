@@ -1,0 +1,61 @@
+//! Random histories of Services, EndpointSlices and the node, compared as the cases are.
+//!
+//! `LB_PEER_HISTORIES` is how many (40 by default), `LB_PEER_SEED` where they begin; the seed is printed. A history that
+//! meets a difference is shrunk and written to `cases/found-SEED.yaml`, to stay there.
+
+mod random;
+mod shrink;
+
+use std::{env, fs, str::FromStr};
+
+use anyhow::{Context as _, Result};
+use lb_tests::peer::{Case, Rig, Table};
+
+use crate::{cases_directory, one_at_a_time, table};
+
+/// How many run side by side, in one batch of changes.
+const BATCH: u64 = 40;
+
+#[test]
+fn random_histories_meet_the_same_with_the_agent_as_with_kube_proxy() -> Result<()> {
+    let _turn = one_at_a_time();
+    let wanted = from_environment("LB_PEER_HISTORIES")?.unwrap_or(BATCH);
+    let first = from_environment("LB_PEER_SEED")?.unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+    println!("{wanted} histories from LB_PEER_SEED={first}");
+    let mut table = table()?;
+    let mut rig = Rig::start()?;
+    let mut seeds = first..first + wanted;
+    loop {
+        let batch: Vec<u64> = seeds.by_ref().take(usize::try_from(BATCH)?).collect();
+        let Some(zones_of) = batch.first() else { return Ok(()) };
+        // The zone of the node is what a batch shares.
+        let zones = random::zones(*zones_of);
+        let cases: Vec<Case> = batch.iter().map(|seed| random::history(*seed, &zones)).collect();
+        let problems = rig.run_once(&cases.iter().collect::<Vec<_>>(), &mut table)?;
+        if !problems.is_empty() {
+            let kept = keep(&mut rig, &cases, &problems, &mut table)?;
+            panic!("{} problems, from seed {zones_of} on:\n{}\n{kept}", problems.len(), problems.join("\n"));
+        }
+    }
+}
+
+/// Shrinks the first history that has a problem, and writes it down.
+fn keep(rig: &mut Rig, cases: &[Case], problems: &[String], table: &mut Table) -> Result<String> {
+    let is_named = |case: &&Case| problems.iter().any(|problem| problem.starts_with(&format!("{} ", case.name)));
+    let case = cases.iter().find(is_named).context("a problem of no history")?;
+    let Some(mut small) = shrink::shrink(case.clone(), |case| Ok(!rig.run_once(&[case], table)?.is_empty()))? else {
+        return Ok(format!("{} by itself has no problem", case.name));
+    };
+    small.name = small.name.replace("history", "found");
+    small.alone = small.steps.iter().any(|step| step.apply.contains_key("node"));
+    let file = cases_directory().join(format!("{}.yaml", small.name));
+    let text = serde_saphyr::to_string(&[small]).context("cannot write the case as YAML")?;
+    fs::write(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(format!("shrunk to {}:\n{text}", file.display()))
+}
+
+fn from_environment<T: FromStr>(name: &str) -> Result<Option<T>> {
+    let Ok(text) = env::var(name) else { return Ok(None) };
+    let value = text.parse().ok().with_context(|| format!("{name}={text} is not a number"))?;
+    Ok(Some(value))
+}
