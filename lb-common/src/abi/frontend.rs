@@ -89,24 +89,33 @@ impl Frontend {
         if self.flags & frontend_flags::LOCAL == 0 { endpoint_sets::CLUSTER } else { endpoint_sets::LOCAL }
     }
 
+    /// A sum of products: each word has an odd factor of its own, so that a change of one word is always seen, and a change
+    /// of several is missed once in 2^32 times. The products do not wait for one another, which a chain of hash steps
+    /// would make them do.
     #[inline(always)]
     fn checksum<F: Family>(&self, key: &FrontendKey<F>) -> u32 {
         let ports = u32::from(key.port) << 16 | u32::from(key.proto) << 8 | u32::from(key.scope);
-        let mut sum = mix(0, ports);
-        for word in F::words(key.addr).as_ref() {
-            sum = mix(sum, *word);
-        }
-        for word in [self.service, self.first_slot, self.n_slots, self.flags, self.affinity_s] {
-            sum = mix(sum, word);
-        }
-        sum
+        let value = [self.service, self.first_slot, self.n_slots, self.flags, self.affinity_s, ports];
+        let addr = F::words(key.addr);
+        let words = value.iter().chain(addr.as_ref()).zip(FACTORS);
+        words.fold(START, |sum, (word, factor)| sum.wrapping_add(word.wrapping_mul(factor)))
     }
 }
 
-/// One step of a multiplicative hash (the multiplier is 2^32 divided by the golden ratio, made odd). For a fixed `sum`
-/// different words give different results, so a change of a single word is always seen.
-#[inline(always)]
-fn mix(sum: u32, word: u32) -> u32 {
-    let mixed = (sum ^ word).wrapping_mul(0x9e37_79b1);
-    mixed ^ (mixed >> 16)
-}
+/// Where a checksum begins, so that memory full of zeros is no frontend.
+const START: u32 = 0x6a09_e667;
+
+/// One for each word of a value and its key: the first constants of SHA-256 (FIPS 180-4, section 4.2.2), which nobody chose
+/// for their relations to one another, made odd.
+const FACTORS: [u32; 10] = [
+    0x428a_2f99,
+    0x7137_4491,
+    0xb5c0_fbcf,
+    0xe9b5_dba5,
+    0x3956_c25b,
+    0x59f1_11f1,
+    0x923f_82a5,
+    0xab1c_5ed5,
+    0xd807_aa99,
+    0x1283_5b01,
+];
