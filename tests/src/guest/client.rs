@@ -214,6 +214,11 @@ pub struct UdpSocket<'g> {
 }
 
 impl UdpSocket<'_> {
+    /// bind(2).
+    pub fn bind(&self, at: SocketAddr) -> Result<()> {
+        self.socket.guest.done(Request::UdpBind(self.socket.handle, at))
+    }
+
     /// connect(2).
     pub fn connect(&self, to: SocketAddr) -> Result<()> {
         self.socket.guest.done(Request::UdpConnect(self.socket.handle, to))

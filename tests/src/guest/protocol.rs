@@ -98,6 +98,8 @@ pub enum Request {
     TcpConnect(Target),
     /// A UDP socket for addresses such as the target's, not connected: [`Reply::Socket`].
     UdpOpen(Target),
+    /// bind(2) of a UDP socket.
+    UdpBind(Handle, SocketAddr),
     /// connect(2) on a UDP socket.
     UdpConnect(Handle, SocketAddr),
     /// connect(2) to AF_UNSPEC.

@@ -129,15 +129,20 @@ fn an_unconnected_udp_socket_lives_on_and_keeps_its_port() -> Result<()> {
     let unconnected = cluster.client.udp(at(WEB4))?;
     unconnected.send_to(at(WEB4))?;
     assert_eq!(unconnected.receive()?.name, "a");
-    // It was connected to the Service, and is no more.
-    let disconnected = connected(&cluster.client, at(WEB4).into(), "a")?;
+    // It was connected to the Service, which its storage still says, and is no more. It keeps a port that it asked for.
+    let disconnected = cluster.client.udp(at(WEB4))?;
+    disconnected.bind(SocketAddr::from(([0, 0, 0, 0], 5353)))?;
+    disconnected.connect(at(WEB4))?;
+    assert_eq!(ask(&disconnected)?, "a");
     disconnected.disconnect()?;
-    let local = |socket: &UdpSocket<'_>| Ok::<_, anyhow::Error>(socket.names()?.local.port());
-    let ports = (local(&unconnected)?, local(&disconnected)?);
+    let ports = || -> Result<_> { Ok([unconnected.names()?.local.port(), disconnected.names()?.local.port()]) };
+    let before = ports()?;
     replace(&cluster, 0, 1)?;
-    assert_eq!((local(&unconnected)?, local(&disconnected)?), ports);
-    unconnected.send_to(at(WEB4))?;
-    assert_eq!(unconnected.receive()?.name, "b");
+    assert_eq!(ports()?, before);
+    for socket in [&unconnected, &disconnected] {
+        socket.send_to(at(WEB4))?;
+        assert_eq!(socket.receive()?.name, "b");
+    }
     Ok(())
 }
 

@@ -14,6 +14,7 @@ mod kinds;
 mod names;
 mod netfilter;
 mod nodes;
+mod ranges;
 mod reach;
 mod refuse;
 mod restart;

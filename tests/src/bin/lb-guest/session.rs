@@ -37,6 +37,7 @@ impl Session {
             Request::Probe(specs) => probe::run_all(&specs).map(Reply::Probes),
             Request::TcpConnect(target) => Conversation::open(Traffic::Tcp, target).map(|socket| self.keep(socket)),
             Request::UdpOpen(target) => Conversation::udp(target).map(|socket| self.keep(socket)),
+            Request::UdpBind(handle, at) => self.socket(handle)?.bind(at).map(|()| Reply::Done),
             Request::UdpConnect(handle, to) => self.socket(handle)?.connect(to).map(|()| Reply::Done),
             Request::UdpDisconnect(handle) => self.socket(handle)?.disconnect().map(|()| Reply::Done),
             Request::Send(handle) => self.socket(handle)?.send().map(|()| Reply::Done),

@@ -50,6 +50,11 @@ impl Conversation {
         Ok(Self { socket, traffic, to })
     }
 
+    /// bind(2).
+    pub(crate) fn bind(&self, at: SocketAddr) -> Result<(), Failure> {
+        self.socket.bind(&at.into()).map_err(failure("bind"))
+    }
+
     /// connect(2).
     pub(crate) fn connect(&mut self, to: SocketAddr) -> Result<(), Failure> {
         self.socket.connect(&to.into()).map_err(failure("connect"))
