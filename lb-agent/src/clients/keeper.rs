@@ -15,12 +15,21 @@ pub struct Client {
     pub v6: Option<Ipv6Addr>,
 }
 
+/// What [`Node::clients`] saw.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// By the cookies of their network namespaces.
+    pub clients: BTreeMap<u64, Client>,
+    /// Why others could not be looked at.
+    pub trouble: Option<io::Error>,
+}
+
 /// What is needed of the system.
 pub trait Node {
     /// Whether some Service has ranges now.
     fn has_ranges(&mut self) -> io::Result<bool>;
-    /// The clients there are, by the cookies of their network namespaces.
-    fn clients(&mut self) -> io::Result<BTreeMap<u64, Client>>;
+    /// The clients there are.
+    fn clients(&mut self) -> io::Result<Seen>;
     /// What the maps hold.
     fn known(&mut self) -> io::Result<BTreeMap<u64, Client>>;
     /// Makes the maps' entries of this cookie this client's; those of a family without an address go.
@@ -66,13 +75,21 @@ impl<N: Node> Keeper<N> {
     /// Looks at the node and makes the maps like it.
     ///
     /// # Errors
-    /// The node cannot be looked at: then the maps stay as they are. Or a map cannot be written.
+    /// The node cannot be looked at: then the maps stay as they are. Or some of it cannot, or a map cannot be written:
+    /// then all else is done.
     pub fn look(&mut self) -> io::Result<()> {
         if !self.active {
             return Ok(());
         }
-        let found = self.node.clients()?;
-        self.become_like(&found)
+        let Seen { mut clients, trouble } = self.node.clients()?;
+        if trouble.is_some() {
+            // What was not seen may be there all the same; a cookie is never another namespace's.
+            for (cookie, client) in &self.known {
+                clients.entry(*cookie).or_insert(*client);
+            }
+        }
+        self.become_like(&clients)?;
+        trouble.map_or(Ok(()), Err)
     }
 
     fn become_like(&mut self, found: &BTreeMap<u64, Client>) -> io::Result<()> {
@@ -104,6 +121,7 @@ mod tests {
         map: BTreeMap<u64, Client>,
         writes: usize,
         looks: usize,
+        looks_away: bool,
         broken: Option<u64>,
     }
 
@@ -112,9 +130,10 @@ mod tests {
             Ok(self.ranges)
         }
 
-        fn clients(&mut self) -> io::Result<BTreeMap<u64, Client>> {
+        fn clients(&mut self) -> io::Result<Seen> {
             self.looks += 1;
-            Ok(self.clients.clone())
+            let trouble = self.looks_away.then(|| io::ErrorKind::PermissionDenied.into());
+            Ok(Seen { clients: self.clients.clone(), trouble })
         }
 
         fn known(&mut self) -> io::Result<BTreeMap<u64, Client>> {
@@ -167,6 +186,19 @@ mod tests {
         assert_eq!(keeper.node.writes, 3, "one changed, one came, one went");
         keeper.look().unwrap();
         assert_eq!(keeper.node.writes, 3);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_an_error_and_the_others_are_known() {
+        let clients: BTreeMap<_, _> = [(1, client(1))].into();
+        let node = Fake { ranges: true, clients, looks_away: true, ..Fake::default() };
+        let mut keeper = Keeper::new(node).unwrap();
+        keeper.services_changed().unwrap();
+        assert_eq!(keeper.look().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(keeper.node.map, keeper.node.clients);
+        keeper.node.clients = [(2, client(2))].into();
+        keeper.look().unwrap_err();
+        assert_eq!(keeper.node.map, [(1, client(1)), (2, client(2))].into(), "1 may be there still");
     }
 
     #[test]

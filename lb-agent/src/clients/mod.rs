@@ -12,7 +12,7 @@ mod node;
 mod worker;
 
 pub use self::{
-    keeper::{Client, Keeper, Node},
+    keeper::{Client, Keeper, Node, Seen},
     node::LiveNode,
     worker::ClientAddresses,
 };

@@ -11,10 +11,10 @@ use std::{
 
 use lb_common::abi::{ClientAddr, Family, V4, V6};
 
-use super::keeper::{Client, Node};
+use super::keeper::{Client, Node, Seen};
 use crate::{
     datapath::{bpf::KernelClients, store::ClientStore},
-    namespaces::{self, Visitor},
+    namespaces::{self, Namespaces, Visitor},
 };
 
 /// Where a route is asked for: addresses for documentation (RFC 5737, RFC 3849), outside of every cluster. Nothing is
@@ -46,21 +46,19 @@ impl Node for LiveNode {
         self.maps.has_ranges().map_err(io::Error::other)
     }
 
-    fn clients(&mut self) -> io::Result<BTreeMap<u64, Client>> {
-        let mut clients = BTreeMap::new();
-        let found = namespaces::find(&self.cgroup_root)?;
-        let mut looked = Ok(());
-        for namespace in found.found.values() {
-            looked = self.visitor.enter(namespace).and_then(|()| {
-                clients.insert(cookie()?, client());
-                Ok(())
-            });
-            if looked.is_err() {
-                break;
+    fn clients(&mut self) -> io::Result<Seen> {
+        let Namespaces { found, trouble, .. } = namespaces::find(&self.cgroup_root)?;
+        let mut seen = Seen { clients: BTreeMap::new(), trouble };
+        for namespace in found.values() {
+            match self.visitor.enter(namespace).and_then(|()| cookie()) {
+                Ok(cookie) => drop(seen.clients.insert(cookie, client())),
+                Err(error) => {
+                    seen.trouble.get_or_insert(error);
+                }
             }
         }
         self.visitor.leave()?;
-        looked.map(|()| clients)
+        Ok(seen)
     }
 
     fn known(&mut self) -> io::Result<BTreeMap<u64, Client>> {

@@ -159,7 +159,7 @@ fn describe(error: &io::Error) -> String {
         Some(libc::ENOPROTOOPT) => {
             "this kernel does not tell cookies of network namespaces (SO_NETNS_COOKIE, Linux 5.14)".to_owned()
         }
-        Some(libc::EPERM) => format!("{error}: the agent needs CAP_SYS_ADMIN and the host's pid namespace"),
+        Some(libc::EACCES | libc::EPERM) => format!("{error}: the agent needs CAP_SYS_ADMIN and CAP_SYS_PTRACE"),
         _ => error.to_string(),
     }
 }

@@ -17,6 +17,9 @@ pub struct Namespaces {
     /// Processes that this process's pid namespace does not show: a container without the host's pid namespace cannot
     /// reach the network namespaces of other pods.
     pub hidden: usize,
+    /// Why a process could not be looked at, the first time that this happened: without CAP_SYS_PTRACE another user's
+    /// namespaces are not shown.
+    pub trouble: Option<io::Error>,
 }
 
 /// Looks through the tree below `cgroup_root`. The agent's own namespace is always among them.
@@ -39,7 +42,8 @@ pub fn find(cgroup_root: &Path) -> io::Result<Namespaces> {
             } else if let Err(error) = namespaces.add(pid)
                 && !is_gone(&error)
             {
-                return Err(error);
+                // The others are looked at all the same.
+                namespaces.trouble.get_or_insert(error);
             }
         }
         directories.extend(children(&directory)?);

@@ -5,10 +5,14 @@ use std::{fs::File, io, net::SocketAddr, path::PathBuf};
 
 use lb_common::abi::{Backend, Ends, Family, Proto, V4, V6, backend_state};
 
-use super::{Connected, Translation, diag::Diag, pass::Kernel};
+use super::{
+    Connected, Translation,
+    diag::Diag,
+    pass::{Found, Kernel},
+};
 use crate::{
     datapath::bpf::{OwnerFamily, Owners},
-    namespaces::{self, Visitor},
+    namespaces::{self, Namespaces, Visitor},
 };
 
 /// The namespaces below a cgroup, and the programs that know our sockets.
@@ -70,9 +74,9 @@ impl NodeKernel {
 impl Kernel for NodeKernel {
     type Namespace = File;
 
-    fn namespaces(&mut self) -> io::Result<(Vec<File>, usize)> {
-        let namespaces = namespaces::find(&self.cgroup_root)?;
-        Ok((namespaces.found.into_values().collect(), namespaces.hidden))
+    fn namespaces(&mut self) -> io::Result<Found<File>> {
+        let Namespaces { found, hidden, trouble } = namespaces::find(&self.cgroup_root)?;
+        Ok(Found { namespaces: found.into_values().collect(), hidden, trouble })
     }
 
     fn enter(&mut self, namespace: &File) -> io::Result<()> {

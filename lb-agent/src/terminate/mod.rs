@@ -25,7 +25,7 @@ pub use self::{
     diag::Connected,
     gone::{Suspect, Suspects, Translation},
     kernel::NodeKernel,
-    pass::{Kernel, Outcome, find_suspects, terminate},
+    pass::{Found, Kernel, Outcome, find_suspects, terminate},
     worker::{Terminator, describe},
 };
 

@@ -13,8 +13,8 @@ use super::{Connected, Suspect, Suspects, Translation};
 pub trait Kernel {
     /// A network namespace.
     type Namespace;
-    /// All namespaces where our sockets may be, and how many processes could not be seen.
-    fn namespaces(&mut self) -> io::Result<(Vec<Self::Namespace>, usize)>;
+    /// All namespaces where our sockets may be.
+    fn namespaces(&mut self) -> io::Result<Found<Self::Namespace>>;
     /// The next calls are about this one.
     fn enter(&mut self, namespace: &Self::Namespace) -> io::Result<()>;
     /// After the last one.
@@ -29,6 +29,17 @@ pub trait Kernel {
     fn serves(&mut self, proto: Proto, backend: &Translation) -> io::Result<bool>;
     /// Hands out every backend that serves: protocol, Service-port id, address.
     fn each_serving(&mut self, each: &mut dyn FnMut(Proto, u32, std::net::SocketAddr)) -> io::Result<()>;
+}
+
+/// What [`Kernel::namespaces`] found.
+#[derive(Debug)]
+pub struct Found<N> {
+    /// Each once.
+    pub namespaces: Vec<N>,
+    /// Processes that could not be seen.
+    pub hidden: usize,
+    /// Why others could not be looked at.
+    pub trouble: Option<io::Error>,
 }
 
 /// How a pass went.
@@ -104,8 +115,9 @@ pub fn find_suspects<K: Kernel>(kernel: &mut K, protos: &[Proto]) -> (Vec<Suspec
 fn over_namespaces<K: Kernel>(kernel: &mut K, mut look: impl FnMut(&mut K, &mut Outcome) -> io::Result<()>) -> Outcome {
     let mut outcome = Outcome::default();
     let namespaces = match kernel.namespaces() {
-        Ok((namespaces, hidden)) => {
+        Ok(Found { namespaces, hidden, trouble }) => {
             outcome.hidden = hidden;
+            trouble.into_iter().for_each(|error| outcome.failed(error));
             namespaces
         }
         Err(error) => {

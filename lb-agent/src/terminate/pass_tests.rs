@@ -18,6 +18,7 @@ struct Fake {
     serving: Vec<(Proto, Translation)>,
     here: usize,
     broken: Option<usize>,
+    trouble: Option<io::Error>,
     lists: usize,
     comparisons: usize,
 }
@@ -25,8 +26,9 @@ struct Fake {
 impl Kernel for Fake {
     type Namespace = usize;
 
-    fn namespaces(&mut self) -> io::Result<(Vec<usize>, usize)> {
-        Ok(((0..self.namespaces.len()).collect(), 0))
+    fn namespaces(&mut self) -> io::Result<Found<usize>> {
+        let namespaces = (0..self.namespaces.len()).collect();
+        Ok(Found { namespaces, hidden: 0, trouble: self.trouble.take() })
     }
 
     fn enter(&mut self, namespace: &usize) -> io::Result<()> {
@@ -166,6 +168,17 @@ fn a_namespace_that_cannot_be_entered_is_counted_and_the_others_are_done() {
     assert_eq!(kernel.ended(), [[false], [true]]);
     assert_eq!((outcome.udp, outcome.namespaces, outcome.failures), (1, 1, 1));
     assert_eq!(outcome.first_failure.unwrap().kind(), io::ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn a_process_that_may_not_be_looked_at_is_a_failure_and_the_others_are_looked_at() {
+    let mut kernel = Fake {
+        namespaces: vec![vec![socket(Proto::Udp, 1, 1, Some(backend(1)))]],
+        trouble: Some(io::ErrorKind::PermissionDenied.into()),
+        ..Fake::default()
+    };
+    let outcome = terminate(&mut kernel, [gone(1)]);
+    assert_eq!((outcome.udp, outcome.failures), (1, 1));
 }
 
 #[test]

@@ -156,6 +156,9 @@ pub fn describe(error: &io::Error) -> String {
         Some(libc::ENOENT) => {
             "this kernel lists no sockets (load the modules inet_diag, udp_diag and tcp_diag)".to_owned()
         }
+        Some(libc::EACCES) => {
+            format!("{error}: other users' processes are not shown to the agent, it needs CAP_SYS_PTRACE")
+        }
         Some(libc::EPERM) => format!("{error}: the agent needs CAP_SYS_ADMIN and CAP_NET_ADMIN"),
         _ => error.to_string(),
     }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::mpsc};
 use super::*;
 use crate::{
     reconcile::GoneBackend,
-    terminate::{Connected, Translation},
+    terminate::{Connected, Found, Translation},
 };
 
 /// One namespace with one socket of each protocol, whose backend `.1` is gone.
@@ -23,8 +23,8 @@ fn gone(proto: Proto) -> GoneBackend {
 impl Kernel for OneSocket {
     type Namespace = ();
 
-    fn namespaces(&mut self) -> io::Result<(Vec<()>, usize)> {
-        Ok((vec![()], 0))
+    fn namespaces(&mut self) -> io::Result<Found<()>> {
+        Ok(Found { namespaces: vec![()], hidden: 0, trouble: None })
     }
 
     fn enter(&mut self, (): &()) -> io::Result<()> {
