@@ -5,6 +5,7 @@
 //! carries them out. [`reconcile`] is the loop that drives the four; [`observe`] shows what it reports; [`run`] wires
 //! them together.
 
+pub mod affinity;
 pub mod cli;
 pub mod clients;
 pub mod clock;

@@ -187,6 +187,16 @@ pub struct RunArgs {
         value_parser = clap::value_parser!(u32).range(1..=MAX_ENTRIES)
     )]
     pub max_backends: u32,
+
+    /// Capacity of the map of clients of Services with sessionAffinity: one entry for each Service port that a pod uses
+    #[arg(
+        long,
+        value_name = "N",
+        env = "LB_MAX_AFFINITIES",
+        default_value_t = maps::N_AFFINITIES,
+        value_parser = clap::value_parser!(u32).range(1..=MAX_ENTRIES)
+    )]
+    pub max_affinities: u32,
 }
 
 /// Keeps the slot array (twice the backends, 24 bytes each for IPv6) below 1 GiB, far from where its byte size would

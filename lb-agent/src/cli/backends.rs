@@ -3,25 +3,14 @@
 use serde::Serialize;
 
 use super::{
-    Failure, ListArgs, Output, installed, json, print, table,
-    view::{self, BackendRow, Filter, FrontendRow},
+    Failure, table,
+    view::{Address, BackendRow, FrontendRow},
 };
 
-/// Runs the command.
-pub(super) fn run(args: &ListArgs) -> Result<(), Failure> {
-    let filter = Filter::new(args.namespace.as_deref(), args.service.as_deref()).map_err(Failure::usage)?;
-    let reader = installed::open(&args.tool.place)?;
-    let rows = view::frontends(reader.store(), &filter).map_err(installed::map_failure)?;
-    installed::warn_unless_agent_runs(&reader);
-    match args.output() {
-        Output::Table => print(&text(&rows)),
-        Output::Json => print(&json(&documents(&rows))?),
-    }
-}
-
-fn text(rows: &[FrontendRow]) -> String {
+/// One line for each.
+pub(super) fn text(rows: &[FrontendRow]) -> String {
     table::render(
-        ["SERVICE", "PROTO", "FRONTEND", "BACKEND", "STATE", "NEW", "NODE"],
+        ["SERVICE", "PROTO", "FRONTEND", "BACKEND", "STATE", "NEW", "POLICIES", "NODE"],
         pairs(rows).map(|(row, backend)| {
             [
                 row.service.clone(),
@@ -30,6 +19,7 @@ fn text(rows: &[FrontendRow]) -> String {
                 backend.backend.to_string(),
                 backend.state.clone(),
                 if backend.takes_new { "yes" } else { "no" }.to_owned(),
+                if backend.sets.is_empty() { "-".to_owned() } else { backend.sets.join(",") },
                 backend.node.clone().unwrap_or_else(|| "-".to_owned()),
             ]
         }),
@@ -41,9 +31,14 @@ fn text(rows: &[FrontendRow]) -> String {
 struct Document<'a> {
     service: &'a str,
     protocol: &'a str,
-    frontend: std::net::SocketAddr,
+    frontend: Address,
     #[serde(flatten)]
     backend: &'a BackendRow,
+}
+
+/// An array with an object for each.
+pub(super) fn json(rows: &[FrontendRow]) -> Result<String, Failure> {
+    super::json(&documents(rows))
 }
 
 fn documents(rows: &[FrontendRow]) -> Vec<Document<'_>> {
@@ -70,12 +65,17 @@ mod tests {
             backend: ip.parse().unwrap(),
             state: state.to_owned(),
             takes_new: state == "ready",
+            sets: if state == "ready" { vec!["Cluster", "Local"] } else { vec![] },
             node: node.map(str::to_owned),
         };
         vec![FrontendRow {
             service: "default/web:http".to_owned(),
             protocol: "TCP",
-            frontend: "10.96.0.10:80".parse().unwrap(),
+            frontend: Address { ip: [10, 96, 0, 10].into(), port: Some(80) },
+            scope: "internal",
+            policy: Some("Cluster"),
+            affinity_s: 0,
+            restricted: false,
             notes: vec![],
             backends: vec![
                 backend("10.1.0.1:8080", "ready", Some("node-1")),
@@ -89,9 +89,9 @@ mod tests {
         assert_eq!(
             text(&rows()),
             "\
-SERVICE           PROTO  FRONTEND       BACKEND        STATE        NEW  NODE
-default/web:http  TCP    10.96.0.10:80  10.1.0.1:8080  ready        yes  node-1
-default/web:http  TCP    10.96.0.10:80  10.1.0.2:8080  terminating  no   -
+SERVICE           PROTO  FRONTEND       BACKEND        STATE        NEW  POLICIES       NODE
+default/web:http  TCP    10.96.0.10:80  10.1.0.1:8080  ready        yes  Cluster,Local  node-1
+default/web:http  TCP    10.96.0.10:80  10.1.0.2:8080  terminating  no   -              -
 "
         );
     }
@@ -103,7 +103,7 @@ default/web:http  TCP    10.96.0.10:80  10.1.0.2:8080  terminating  no   -
             value[1],
             serde_json::json!({
                 "service": "default/web:http", "protocol": "TCP", "frontend": "10.96.0.10:80",
-                "backend": "10.1.0.2:8080", "state": "terminating", "takes_new": false, "node": null,
+                "backend": "10.1.0.2:8080", "state": "terminating", "takes_new": false, "sets": [], "node": null,
             })
         );
     }

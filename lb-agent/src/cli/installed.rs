@@ -57,6 +57,7 @@ fn map_facts(map: &MapUse) -> MapFacts {
 fn flag(map: &str) -> &'static str {
     match map {
         maps::BACKENDS4 | maps::BACKENDS6 | maps::SLOTS4 | maps::SLOTS6 => "--max-backends",
+        maps::AFFINITY => "--max-affinities",
         _ => "--max-frontends",
     }
 }

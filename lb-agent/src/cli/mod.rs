@@ -5,6 +5,7 @@ mod backends;
 mod cleanup;
 mod failure;
 mod installed;
+mod list;
 mod services;
 mod status;
 mod table;
@@ -19,8 +20,8 @@ use args::{CleanupArgs, ListArgs, PlaceArgs, ToolArgs};
 pub fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Run(args) => crate::run::run(*args),
-        Command::Services(args) => services::run(&args),
-        Command::Backends(args) => backends::run(&args),
+        Command::Services(args) => list::run(&args, services::text, services::json),
+        Command::Backends(args) => list::run(&args, backends::text, backends::json),
         Command::Status(args) => status::run(&args),
         Command::Cleanup(args) => cleanup::run(&args),
     }

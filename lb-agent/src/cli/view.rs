@@ -5,10 +5,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::SocketAddr,
+    fmt,
+    net::{IpAddr, SocketAddr},
 };
 
-use lb_common::abi::{Backend, Family, Frontend, FrontendKey, NameKey, Proto, V4, V6, backend_state, name_kind, scope};
+use lb_common::abi::{
+    Backend, Family, Frontend, FrontendKey, NameKey, Proto, V4, V6, backend_state, endpoint_sets, frontend_flags,
+    name_kind, scope,
+};
 use serde::Serialize;
 
 use crate::datapath::store::{FamilyStore, MapStore, StoreError};
@@ -18,14 +22,45 @@ use crate::datapath::store::{FamilyStore, MapStore, StoreError};
 pub(super) struct FrontendRow {
     /// `namespace/name` or `namespace/name:port-name`.
     pub service: String,
-    /// `TCP` or `UDP`.
+    /// `TCP` or `UDP`; `any` where every other port of the address is refused.
     pub protocol: &'static str,
     /// Where clients connect.
-    pub frontend: SocketAddr,
+    pub frontend: Address,
+    /// Which clients it is for: `internal` (all of this node), `host` (the node's own network namespace), `external`.
+    pub scope: &'static str,
+    /// The traffic policy it follows, `Cluster` or `Local`; none where it refuses whatever that is.
+    pub policy: Option<&'static str>,
+    /// Session affinity in seconds, 0 for none.
+    pub affinity_s: u32,
+    /// Only clients in the Service's `loadBalancerSourceRanges` may use it.
+    pub restricted: bool,
     /// What is special about it, in words.
     pub notes: Vec<String>,
     /// Who serves it, sorted.
     pub backends: Vec<BackendRow>,
+}
+
+/// An address and port; without a port all those that no Service has there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Address {
+    pub ip: IpAddr,
+    pub port: Option<u16>,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.ip, self.port) {
+            (ip, Some(port)) => SocketAddr::new(ip, port).fmt(f),
+            (IpAddr::V4(ip), None) => write!(f, "{ip}:*"),
+            (IpAddr::V6(ip), None) => write!(f, "[{ip}]:*"),
+        }
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// A backend as one frontend sees it.
@@ -37,6 +72,8 @@ pub(super) struct BackendRow {
     pub state: String,
     /// Whether new connections are given to it: it is in the frontend's slots.
     pub takes_new: bool,
+    /// The traffic policies under which it is given new connections.
+    pub sets: Vec<&'static str>,
     /// Where it runs, if known.
     pub node: Option<String>,
 }
@@ -94,7 +131,8 @@ fn family_rows<F: Family>(
     for (id, backend) in store.backends()? {
         by_service.entry(backend.service).or_default().push((id, backend));
     }
-    for (key, frontend) in store.frontends()? {
+    // What may not be bound leads nowhere: it is of no interest here.
+    for (key, frontend) in store.frontends()?.into_iter().filter(|(key, _)| key.scope != scope::BIND) {
         let service = service_name(names, frontend.service);
         if !filter.wants(&service) {
             continue;
@@ -104,15 +142,31 @@ fn family_rows<F: Family>(
         let mut backends: Vec<_> =
             known.iter().map(|(id, backend)| backend_row(names, backend, in_slots.contains(id))).collect();
         backends.sort();
-        rows.push(FrontendRow {
-            service,
-            protocol: protocol(key.proto),
-            frontend: SocketAddr::new(F::to_ip(key.addr), key.port),
-            notes: notes(&key, &frontend),
-            backends,
-        });
+        rows.push(FrontendRow { backends, ..frontend_row(service, &key, &frontend) });
     }
     Ok(())
+}
+
+/// A row without its backends.
+fn frontend_row<F: Family>(service: String, key: &FrontendKey<F>, frontend: &Frontend) -> FrontendRow {
+    let is_guard = (key.port, key.proto) == (0, 0);
+    let policy = if frontend.flags & frontend_flags::LOCAL != 0 { "Local" } else { "Cluster" };
+    FrontendRow {
+        service,
+        protocol: if is_guard { "any" } else { protocol(key.proto) },
+        frontend: Address { ip: F::to_ip(key.addr), port: (!is_guard).then_some(key.port) },
+        scope: match key.scope {
+            scope::INTERNAL => "internal",
+            scope::HOST => "host",
+            scope::EXTERNAL => "external",
+            _ => "unknown",
+        },
+        policy: (!is_guard).then_some(policy),
+        affinity_s: frontend.affinity_s,
+        restricted: frontend.flags & frontend_flags::SOURCES != 0,
+        notes: notes(key, frontend),
+        backends: Vec::new(),
+    }
 }
 
 /// The ids in a frontend's slots.
@@ -129,6 +183,7 @@ fn backend_row<F: Family>(names: &HashMap<NameKey, String>, backend: &Backend<F>
         backend: SocketAddr::new(F::to_ip(backend.addr), backend.port),
         state: state(backend.state),
         takes_new,
+        sets: sets(backend.sets),
         node: names.get(&node).cloned(),
     }
 }
@@ -158,16 +213,28 @@ fn state(state: u8) -> String {
 
 fn notes<F: Family>(key: &FrontendKey<F>, frontend: &Frontend) -> Vec<String> {
     let mut notes = Vec::new();
-    if frontend.n_slots == 0 {
+    if (key.port, key.proto) == (0, 0) {
+        notes.push("refused: no Service has these ports".to_owned());
+    } else if frontend.n_slots == 0 {
         notes.push("refused: no usable endpoint".to_owned());
     }
-    if key.scope == scope::EXTERNAL {
-        notes.push("external clients".to_owned());
+    match key.scope {
+        scope::EXTERNAL => notes.push("external clients".to_owned()),
+        scope::HOST => notes.push("the node's own processes only".to_owned()),
+        _ => {}
     }
     if frontend.affinity_s != 0 {
         notes.push(format!("affinity {} s", frontend.affinity_s));
     }
+    if frontend.flags & frontend_flags::SOURCES != 0 {
+        notes.push("source ranges".to_owned());
+    }
     notes
+}
+
+fn sets(sets: u32) -> Vec<&'static str> {
+    let known = [(endpoint_sets::CLUSTER, "Cluster"), (endpoint_sets::LOCAL, "Local")];
+    known.into_iter().filter(|(bit, _)| sets & bit != 0).map(|(_, name)| name).collect()
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ fn put_frontend<F: Family>(store: &mut impl FamilyStore<F>, ip: &str, service: u
 
 /// Service port 1, named, in both families; Service port 2 without name and backends.
 fn store() -> SimStore {
-    let mut store = SimStore::new(1, Capacity { frontends: 8, backends: 8, slots: 16 });
+    let mut store = SimStore::new(1, Capacity { frontends: 8, backends: 8, slots: 16, ..Capacity::default() });
     store.put_name(NameKey { kind: name_kind::SERVICE, id: 1 }, "default/web:http").unwrap();
     store.put_name(NameKey { kind: name_kind::NODE, id: 7 }, "node-7").unwrap();
     let slot = put_backend::<V4>(&mut store, 3, "10.1.0.2", backend_state::READY);
@@ -43,18 +43,23 @@ fn a_frontend_s_row_has_the_backends_of_its_family_sorted_by_address() {
         backend: backend.parse().unwrap(),
         state: state.to_owned(),
         takes_new,
+        sets: vec!["Cluster"],
         node: Some("node-7".to_owned()),
     };
-    let row = |frontend: &str, backends| FrontendRow {
+    let row = |ip: &str, backends| FrontendRow {
         service: "default/web:http".to_owned(),
         protocol: "TCP",
-        frontend: frontend.parse().unwrap(),
+        frontend: Address { ip: ip.parse().unwrap(), port: Some(80) },
+        scope: "internal",
+        policy: Some("Cluster"),
+        affinity_s: 0,
+        restricted: false,
         notes: vec![],
         backends,
     };
     let v4 = vec![backend("10.1.0.1:8080", "terminating", false), backend("10.1.0.2:8080", "ready", true)];
     let v6 = vec![backend("[fd00::1]:8080", "ready", true)];
-    assert_eq!(rows, [row("10.96.0.10:80", v4), row("[fd96::a]:80", v6)]);
+    assert_eq!(rows, [row("10.96.0.10", v4), row("fd96::a", v6)]);
 }
 
 #[test]
@@ -64,6 +69,37 @@ fn a_frontend_without_slots_or_name_is_shown_as_what_it_is() {
     assert_eq!(rows[0].service, "?/service-port-2");
     assert_eq!(rows[0].notes, ["refused: no usable endpoint"]);
     assert_eq!(rows[0].backends, []);
+}
+
+/// A NodePort on a loopback address with everything that a Service can ask for, the same port for nobody to bind, and
+/// a ClusterIP's other ports.
+#[test]
+fn a_frontend_is_shown_with_whom_it_is_for_and_a_port_that_may_not_be_bound_not_at_all() {
+    let mut store = store();
+    let mut put = |addr: [u8; 4], port, proto, scope, frontend: Frontend| {
+        let key = FrontendKey::<V4> { addr, port, proto, scope };
+        store.put_frontend(&key, &frontend.sealed(&key)).unwrap();
+    };
+    let flags = frontend_flags::LOCAL | frontend_flags::SOURCES;
+    let all = Frontend { service: 1, first_slot: 5, n_slots: 1, flags, affinity_s: 60, check: 0 };
+    put([127, 0, 0, 1], 30_080, 6, scope::HOST, all);
+    put([0; 4], 30_080, 6, scope::BIND, Frontend { service: 1, ..Frontend::default() });
+    put([10, 96, 0, 10], 0, 0, scope::INTERNAL, Frontend { service: 1, ..Frontend::default() });
+    let rows = frontends(&store, &Filter::new(None, Some("default/web")).unwrap()).unwrap();
+    let shown: Vec<_> = rows.iter().map(|row| (row.frontend.to_string(), row.protocol, row.policy)).collect();
+    assert_eq!(
+        shown,
+        [
+            ("10.96.0.10:80".to_owned(), "TCP", Some("Cluster")),
+            ("127.0.0.1:30080".to_owned(), "TCP", Some("Local")),
+            ("[fd96::a]:80".to_owned(), "TCP", Some("Cluster")),
+            ("10.96.0.10:*".to_owned(), "any", None),
+        ]
+    );
+    let host = &rows[1];
+    assert_eq!((host.scope, host.affinity_s, host.restricted), ("host", 60, true));
+    assert_eq!(host.notes, ["the node's own processes only", "affinity 60 s", "source ranges"]);
+    assert_eq!(rows[3].notes, ["refused: no Service has these ports"]);
 }
 
 #[test]

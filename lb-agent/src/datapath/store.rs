@@ -78,6 +78,20 @@ pub struct Capacity {
     pub backends: u32,
     /// `lb_slots`.
     pub slots: u32,
+    /// `lb_affinity`, which both families share.
+    pub affinities: u32,
+}
+
+impl Default for Capacity {
+    /// Those of an agent that is started without flags.
+    fn default() -> Self {
+        Self {
+            frontends: maps::N_FRONTENDS,
+            backends: maps::N_BACKENDS,
+            slots: maps::N_SLOTS,
+            affinities: maps::N_AFFINITIES,
+        }
+    }
 }
 
 /// The maps of one family. Every operation may be repeated. An error means that it did not happen, except that a range

@@ -55,8 +55,8 @@ impl Answer {
 /// `/healthz`.
 pub fn healthz(state: &State, now: Instant, wall: SystemTime) -> Answer {
     let mut answer = answer(state, problem(state, now), wall);
-    answer.node_eligible = Some(!state.node_going_away);
-    if answer.problem.is_none() && state.node_going_away {
+    answer.node_eligible = Some(!state.report.node_going_away);
+    if answer.problem.is_none() && state.report.node_going_away {
         answer.problem = Some("the node is about to be deleted: load balancers should leave it".to_owned());
     }
     answer
@@ -76,7 +76,7 @@ fn not_serving(state: &State) -> Option<String> {
     match &state.self_test {
         SelfTest::Pending => Some("starting: the programs were not tested yet".to_owned()),
         SelfTest::Failed(why) => Some(format!("the programs do not work: {why}")),
-        SelfTest::Passed if state.programmed.is_none() => {
+        SelfTest::Passed if state.report.synced.is_none() => {
             Some("not in sync: the source has not delivered its first full lists yet".to_owned())
         }
         SelfTest::Passed => None,
@@ -84,15 +84,15 @@ fn not_serving(state: &State) -> Option<String> {
 }
 
 fn stuck(state: &State, now: Instant) -> Option<String> {
-    let waiting = now.saturating_duration_since(state.pending_since?);
+    let waiting = now.saturating_duration_since(state.report.pending_since?);
     (waiting >= MAX_PENDING)
         .then(|| format!("changes have been waiting for {} s to be written to the maps", waiting.as_secs()))
 }
 
 fn answer(state: &State, problem: Option<String>, wall: SystemTime) -> Answer {
     let healthy = problem.is_none();
-    let family = FamilyStatus { last_updated: json_time(state.updated), healthy };
-    let last_updated = json_time(if healthy { Some(wall) } else { state.updated });
+    let family = FamilyStatus { last_updated: json_time(state.report.updated), healthy };
+    let last_updated = json_time(if healthy { Some(wall) } else { state.report.updated });
     let status = [("IPv4", family.clone()), ("IPv6", family)].into();
     Answer { last_updated, current_time: json_time(Some(wall)), node_eligible: None, healthy, status, problem }
 }
@@ -106,6 +106,7 @@ fn json_time(time: Option<SystemTime>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reconcile::Report;
 
     /// 2026-10-14 17:46:40 UTC.
     fn wall() -> SystemTime {
@@ -113,7 +114,14 @@ mod tests {
     }
 
     fn serving() -> State {
-        State { programmed: Some(wall()), self_test: SelfTest::Passed, updated: Some(wall()), ..State::default() }
+        with(|_| {})
+    }
+
+    /// A serving agent, but for what `change` does to the loop's report.
+    fn with(change: impl FnOnce(&mut Report)) -> State {
+        let mut report = Report { synced: Some(wall()), updated: Some(wall()), ..Report::default() };
+        change(&mut report);
+        State { report, self_test: SelfTest::Passed, ..State::default() }
     }
 
     fn check(state: &State) -> (bool, bool) {
@@ -124,7 +132,7 @@ mod tests {
     #[test]
     fn healthy_means_in_sync_and_tested() {
         assert_eq!(check(&serving()), (true, true));
-        assert_eq!(check(&State { programmed: None, ..serving() }), (false, true));
+        assert_eq!(check(&with(|report| report.synced = None)), (false, true));
         assert_eq!(check(&State { self_test: SelfTest::Pending, ..serving() }), (false, true));
         assert_eq!(check(&State { self_test: SelfTest::Failed("x".to_owned()), ..serving() }), (false, true));
     }
@@ -136,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_about_to_go_is_left_by_load_balancers_but_not_restarted_by_kubelet() {
-        let leaving = State { node_going_away: true, ..serving() };
+        let leaving = with(|report| report.node_going_away = true);
         assert_eq!(check(&leaving), (false, true));
         let body = serde_json::to_value(healthz(&leaving, Instant::now(), wall())).unwrap();
         assert_eq!((&body["nodeEligible"], &body["healthy"]), (&false.into(), &true.into()));
@@ -145,7 +153,7 @@ mod tests {
     #[test]
     fn a_change_that_waits_for_a_minute_makes_both_unhealthy() {
         let now = Instant::now();
-        let waiting = |seconds| State { pending_since: Some(now), ..serving() }.pending(now, seconds);
+        let waiting = |seconds| with(|report| report.pending_since = Some(now)).pending(now, seconds);
         assert_eq!(waiting(59), (true, true));
         assert_eq!(waiting(60), (false, false));
     }

@@ -134,7 +134,7 @@ mod tests {
         assert!(get(address, "/livez").await.unwrap().0.starts_with("http/1.0 200"));
         observer.update(|state| {
             state.self_test = SelfTest::Passed;
-            state.programmed = Some(SystemTime::now());
+            state.report.synced = Some(SystemTime::now());
         });
         let (head, body) = get(address, "/healthz").await.unwrap();
         assert!(head.starts_with("http/1.0 200") && body.contains("\"nodeEligible\":true"), "{head}{body}");

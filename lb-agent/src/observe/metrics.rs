@@ -85,29 +85,47 @@ impl Collector for StateMetrics {
         let gauges = [
             ("lb_source_in_sync", "1 while the source has delivered all there is", flag(state.source_synced.is_some())),
             ("lb_source_problems", "Objects and documents that cannot be used now", count(state.source_problems)),
-            ("lb_initial_sync_done", "1 once the first full lists are in the maps", flag(state.programmed.is_some())),
+            (
+                "lb_initial_sync_done",
+                "1 once the first full lists are in the maps",
+                flag(state.report.synced.is_some()),
+            ),
             ("lb_self_test_passed", "1 once the programs were seen to work", flag(state.self_test == SelfTest::Passed)),
             (
                 "lb_last_change_timestamp_seconds",
                 "When the maps were last changed; 0 for never",
-                seconds(state.updated),
+                seconds(state.report.updated),
             ),
-            ("lb_services", "Services that are served", count(state.services)),
-            ("lb_services_failing", "Services whose last map write failed and is tried again", count(state.failing)),
-            ("lb_services_not_fitting", "Services not up to date because a map is full", count(state.not_fitting)),
-            ("lb_service_conflicts", "Addresses that Services name and do not get", count(state.conflicts)),
+            ("lb_services", "Services that are served", count(state.report.usage.services)),
+            (
+                "lb_services_failing",
+                "Services whose last map write failed and is tried again",
+                count(state.report.failing),
+            ),
+            (
+                "lb_services_not_fitting",
+                "Services not up to date because a map is full",
+                count(state.report.not_fitting),
+            ),
+            ("lb_service_conflicts", "Addresses that Services name and do not get", count(state.report.conflicts)),
         ];
         for (name, help, value) in gauges {
             gauge(&mut encoder, name, help, value)?;
         }
-        let pending = state.pending_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+        let pending = state.report.pending_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         gauge(&mut encoder, "lb_pending_seconds", "How long the oldest unwritten change has been waiting", pending)?;
-        counter(&mut encoder, "lb_map_write_errors", "Map writes that failed, each tried again", state.write_errors)?;
+        counter(
+            &mut encoder,
+            "lb_map_write_errors",
+            "Map writes that failed, each tried again",
+            state.report.write_errors,
+        )?;
         let help = "Sockets and namespaces where ending sockets of backends that are gone failed";
         counter(&mut encoder, "lb_socket_termination_failures", help, state.end_failures)?;
         sockets_ended(&mut encoder, &state)?;
-        per_map(&mut encoder, "lb_map_entries", "Entries in use", &state.maps, |map| map.entries)?;
-        per_map(&mut encoder, "lb_map_capacity", "Entries the map can hold", &state.maps, |map| map.capacity)
+        let maps = state.maps();
+        per_map(&mut encoder, "lb_map_entries", "Entries in use", &maps, |map| map.entries)?;
+        per_map(&mut encoder, "lb_map_capacity", "Entries the map can hold", &maps, |map| map.capacity)
     }
 }
 
@@ -188,10 +206,11 @@ mod tests {
     fn state_counters_and_latency_are_on_the_page() {
         let observer = Observer::default();
         observer.update(|state| {
-            state.updated = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_792_000_000));
-            state.programmed = state.updated;
-            state.maps = vec![MapUse { map: "lb_frontends4", entries: 3, capacity: 100 }];
-            state.write_errors = 4;
+            state.report.updated = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_792_000_000));
+            state.report.synced = state.report.updated;
+            state.report.usage.v4.frontends = 3;
+            state.affinities = Some(MapUse { map: "lb_affinity", entries: 5, capacity: 100 });
+            state.report.write_errors = 4;
         });
         observer.latency().observe(Duration::from_millis(3));
         let page = page(&observer, Box::new(|| Ok(vec![(Counter::TcpConnect, 12), (Counter::NoBackend, 1)])));
@@ -202,7 +221,9 @@ mod tests {
             "lb_last_change_timestamp_seconds 1792000000",
             "lb_map_write_errors_total 4",
             r#"lb_map_entries{map="lb_frontends4"} 3"#,
-            r#"lb_map_capacity{map="lb_frontends4"} 100"#,
+            r#"lb_map_capacity{map="lb_frontends4"} 65536"#,
+            r#"lb_map_entries{map="lb_affinity"} 5"#,
+            r#"lb_map_capacity{map="lb_affinity"} 100"#,
             r#"lb_kernel_events_total{event="tcp_connect"} 12"#,
             "lb_programming_duration_seconds_count 1",
             r#"lb_programming_duration_seconds_bucket{le="0.0032"} 1"#,

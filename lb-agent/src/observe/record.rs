@@ -23,7 +23,7 @@ pub struct Identity {
 pub fn agent_status(identity: &Identity, state: &State) -> AgentStatus {
     let ms = |time: Option<SystemTime>| time.map_or(0, clock::ms);
     // In sync is who has both: the source's lists, and these in the maps.
-    let synced = state.source_synced.zip(state.programmed).map(|(source, maps)| source.max(maps));
+    let synced = state.source_synced.zip(state.report.synced).map(|(source, maps)| source.max(maps));
     let (kind, location) = match &state.source {
         Some((SourceKind::Kubernetes, location)) => (source_kind::KUBERNETES, &**location),
         Some((SourceKind::Manifests, location)) => (source_kind::MANIFESTS, &**location),
@@ -41,22 +41,22 @@ pub fn agent_status(identity: &Identity, state: &State) -> AgentStatus {
         started_ms: clock::ms(identity.started),
         synced_ms: ms(synced),
         lost_ms: ms(state.source_lost),
-        changed_ms: ms(state.updated),
+        changed_ms: ms(state.report.updated),
         error_ms: ms(error.map(|error| error.at)),
         pid: identity.pid,
         source_kind: kind,
         self_test: test,
-        services: count(state.services),
-        failing: count(state.failing),
-        not_fitting: count(state.not_fitting),
-        conflicts: count(state.conflicts),
+        services: count(state.report.usage.services),
+        failing: count(state.report.failing),
+        not_fitting: count(state.report.not_fitting),
+        conflicts: count(state.report.conflicts),
         source_problems: count(state.source_problems),
         version: text::<VERSION_LEN>(identity.version),
         source: text::<SOURCE_LEN>(location),
         last_error: text::<ERROR_LEN>(error.map_or("", |error| &error.text)),
         self_test_failure: text::<FIRST_LEN>(failure),
-        first_not_fitting: first(state.first_not_fitting.as_deref()),
-        first_conflict: first(state.first_conflict.as_deref()),
+        first_not_fitting: first(state.report.first_not_fitting.as_deref()),
+        first_conflict: first(state.report.first_conflict.as_deref()),
         first_source_problem: first(state.first_source_problem.as_deref()),
     }
 }
@@ -74,6 +74,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::reconcile::Report;
 
     fn at(seconds: u64) -> Option<SystemTime> {
         Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
@@ -81,7 +82,11 @@ mod tests {
 
     fn synced_ms(source: Option<SystemTime>, programmed: Option<SystemTime>) -> u64 {
         let identity = Identity { started: SystemTime::UNIX_EPOCH, pid: 1, version: "1" };
-        let state = State { source_synced: source, programmed, ..State::default() };
+        let state = State {
+            source_synced: source,
+            report: Report { synced: programmed, ..Report::default() },
+            ..State::default()
+        };
         agent_status(&identity, &state).synced_ms
     }
 

@@ -124,7 +124,7 @@ mod tests {
         let observer = Observer::default();
         observer.update(|state| {
             state.self_test = SelfTest::Passed;
-            state.programmed = Some(SystemTime::now());
+            state.report.synced = Some(SystemTime::now());
         });
         observer
     }

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Instant, SystemTime},
+    time::SystemTime,
 };
 
 use lb_common::abi::maps;
@@ -55,30 +55,10 @@ pub struct State {
     pub source_problems: usize,
     /// The first of these.
     pub first_source_problem: Option<Arc<str>>,
-    /// Since when the first full lists have been in the maps.
-    pub programmed: Option<SystemTime>,
-    /// Since when the oldest change that is not in the maps has been waiting.
-    pub pending_since: Option<Instant>,
-    /// When the maps were last changed.
-    pub updated: Option<SystemTime>,
-    /// How full the maps are.
-    pub maps: Vec<MapUse>,
-    /// The node is being deleted, or about to be.
-    pub node_going_away: bool,
-    /// Services that are served.
-    pub services: usize,
-    /// Services whose last write failed and is tried again.
-    pub failing: usize,
-    /// Services that keep what they had because a map is full.
-    pub not_fitting: usize,
-    /// The first of these, and why.
-    pub first_not_fitting: Option<String>,
-    /// Addresses and ports that Services do not get because other Services hold them.
-    pub conflicts: usize,
-    /// The first of these.
-    pub first_conflict: Option<String>,
-    /// Map writes that failed.
-    pub write_errors: u64,
+    /// How the maps are doing, as the reconcile loop last said.
+    pub report: Report,
+    /// Entries of `lb_affinity` when they were last counted, and what fits.
+    pub affinities: Option<MapUse>,
     /// Sockets of backends that were gone, which were ended: UDP.
     pub ended_udp: u64,
     /// As above, TCP.
@@ -93,23 +73,19 @@ pub struct State {
 
 impl State {
     /// Takes over what the reconcile loop says.
-    pub fn take_report(&mut self, report: Report) {
-        self.programmed = report.synced;
-        self.pending_since = report.pending_since;
-        self.updated = report.updated;
-        self.maps = map_use(&report.usage.v4, [maps::FRONTENDS4, maps::BACKENDS4, maps::SLOTS4]);
-        self.maps.extend(map_use(&report.usage.v6, [maps::FRONTENDS6, maps::BACKENDS6, maps::SLOTS6]));
-        self.node_going_away = report.node_going_away;
-        self.services = report.usage.services;
-        self.failing = report.failing;
-        self.not_fitting = report.not_fitting;
-        self.first_not_fitting = report.first_not_fitting;
-        self.conflicts = report.conflicts;
-        self.first_conflict = report.first_conflict;
-        self.write_errors = report.write_errors;
-        if let Some(problem) = report.last_error {
+    pub fn take_report(&mut self, mut report: Report) {
+        if let Some(problem) = report.last_error.take() {
             self.note(problem);
         }
+        self.report = report;
+    }
+
+    /// How full the maps are.
+    pub fn maps(&self) -> Vec<MapUse> {
+        let usage = &self.report.usage;
+        let v4 = map_use(&usage.v4, [maps::FRONTENDS4, maps::BACKENDS4, maps::SLOTS4]);
+        let v6 = map_use(&usage.v6, [maps::FRONTENDS6, maps::BACKENDS6, maps::SLOTS6]);
+        v4.into_iter().chain(v6).chain(self.affinities).collect()
     }
 
     /// Takes over what the source says. `now` is when it lost its servers, if it did.
@@ -144,7 +120,7 @@ impl State {
     /// Whether `ready` is to be said now: the first full lists are in the maps and the programs were seen to work,
     /// whichever came last. True once.
     pub fn becomes_ready(&mut self) -> bool {
-        let ready = self.programmed.is_some() && self.self_test == SelfTest::Passed;
+        let ready = self.report.synced.is_some() && self.self_test == SelfTest::Passed;
         let first = ready && !self.ready_said;
         self.ready_said |= ready;
         first
@@ -158,9 +134,9 @@ impl State {
     }
 }
 
-fn map_use(usage: &FamilyUsage, [frontends, backends, slots]: [&'static str; 3]) -> Vec<MapUse> {
+fn map_use(usage: &FamilyUsage, [frontends, backends, slots]: [&'static str; 3]) -> [MapUse; 3] {
     let row = |map, entries: u32, capacity: u32| MapUse { map, entries: entries.into(), capacity: capacity.into() };
-    vec![
+    [
         row(frontends, usage.frontends, usage.capacity.frontends),
         row(backends, usage.backends, usage.capacity.backends),
         // Resting slots cannot be used yet, so they count.
@@ -258,7 +234,7 @@ mod tests {
                 if step {
                     assert!(state.take_self_test(SelfTest::Passed, now));
                 } else {
-                    state.programmed = Some(now);
+                    state.report.synced = Some(now);
                 }
             }
             assert_eq!([state.becomes_ready(), state.becomes_ready()], [true, false]);

@@ -48,7 +48,7 @@ use crate::{
 };
 
 /// What the maps of one family hold, against what fits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FamilyUsage {
     /// Entries of `lb_frontends`.
     pub frontends: u32,
@@ -63,7 +63,7 @@ pub struct FamilyUsage {
 }
 
 /// What the maps hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Services with an entry.
     pub services: usize,

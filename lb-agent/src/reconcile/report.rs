@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::plan::Usage;
 
 /// The state after some work, complete each time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Since when the first full lists of all sources have been in the maps (each Service in them was at least tried).
     pub synced: Option<SystemTime>,

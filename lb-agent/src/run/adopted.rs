@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn service_ports_and_the_serving_backends_of_both_families_are_counted() {
-        let mut store = SimStore::new(1, Capacity { frontends: 4, backends: 4, slots: 8 });
+        let mut store = SimStore::new(1, Capacity { frontends: 4, backends: 4, slots: 8, ..Capacity::default() });
         assert_eq!(count(&store).unwrap(), Adopted::default());
         for (kind, id) in [(name_kind::SERVICE, 1), (name_kind::SERVICE, 2), (name_kind::NODE, 1)] {
             store.put_name(NameKey { kind, id }, &format!("default/x{id}")).unwrap();

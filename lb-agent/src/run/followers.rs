@@ -1,15 +1,17 @@
-//! What follows the maps, each on a thread of its own: the sockets of backends that are gone ([`crate::terminate`]), and
-//! the addresses of clients ([`crate::clients`]). An agent that may not do one of these goes on without: Services work
+//! What follows the maps, each on a thread of its own: the sockets of backends that are gone ([`crate::terminate`]), the
+//! addresses of clients ([`crate::clients`]), and what is remembered of clients ([`crate::affinity`]). An agent that may not do one of these goes on without: Services work
 //! all the same.
 
 use std::{mem, time::SystemTime};
 
+use lb_common::abi::{V4, maps};
 use tracing::warn;
 
 use crate::{
+    affinity::{AffinityAging, Pass},
     clients::{ClientAddresses, LiveNode},
-    datapath::bpf::Datapath,
-    observe::{Observer, Problem},
+    datapath::{bpf::Datapath, store::FamilyStore},
+    observe::{MapUse, Observer, Problem},
     reconcile::{GoneBackend, Report},
     terminate::{NodeKernel, Outcome, TcpPolicy, Terminator, describe},
 };
@@ -19,6 +21,8 @@ pub(super) struct Followers {
     terminator: Option<Terminator>,
     swept: bool,
     clients: Option<ClientAddresses>,
+    /// Works by itself.
+    _affinity: Option<AffinityAging>,
 }
 
 impl Followers {
@@ -26,6 +30,7 @@ impl Followers {
     pub(super) fn start(datapath: &mut Datapath, tcp: TcpPolicy, observer: &Observer) -> Self {
         let terminator = terminator(datapath, tcp, observer.clone());
         let clients = clients(datapath);
+        let affinity = affinity(datapath, observer.clone());
         Self {
             terminator: or_warn(terminator, "sockets of dead backends will not be ended", observer),
             swept: false,
@@ -34,6 +39,7 @@ impl Followers {
                 "Services with loadBalancerSourceRanges refuse all clients of this node",
                 observer,
             ),
+            _affinity: or_warn(affinity, "session affinities fill their map and stay in it", observer),
         }
     }
 
@@ -90,4 +96,17 @@ fn clients(datapath: &Datapath) -> anyhow::Result<ClientAddresses> {
     let root = datapath.cgroup_root().to_owned();
     let node = LiveNode::new(root.clone(), datapath.clients()?)?;
     Ok(ClientAddresses::start(node, root)?)
+}
+
+fn affinity(datapath: &Datapath, observer: Observer) -> anyhow::Result<AffinityAging> {
+    let store = datapath.another_store()?;
+    let capacity = FamilyStore::<V4>::capacity(&store).affinities;
+    let report = move |pass: Pass| match pass {
+        Ok(aged) => {
+            let map_use = MapUse { map: maps::AFFINITY, entries: aged.kept as u64, capacity: capacity.into() };
+            observer.update(|state| state.affinities = Some(map_use));
+        }
+        Err(error) => note(&observer, format!("session affinities whose time is over: {error}; trying again")),
+    };
+    Ok(AffinityAging::start(store, report)?)
 }

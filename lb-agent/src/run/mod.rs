@@ -108,6 +108,7 @@ fn open_datapath(args: &RunArgs) -> Result<Datapath, Failure> {
             backends: args.max_backends,
             // A Service's new range is written before its old one is given back.
             slots: args.max_backends.saturating_mul(2),
+            affinities: args.max_affinities,
         },
         bind_protection: args.nodeport_bind_protection,
     };

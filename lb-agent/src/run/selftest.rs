@@ -59,7 +59,7 @@ pub(super) async fn repeat<E: Error + Send + Sync + 'static>(
 /// Says `ready` once, when the first full lists are in the maps and the programs were seen to work.
 pub(super) fn say_ready(observer: &Observer) {
     let (ready, services, not_fitting) =
-        observer.update(|state| (state.becomes_ready(), state.services, state.not_fitting));
+        observer.update(|state| (state.becomes_ready(), state.report.usage.services, state.report.not_fitting));
     if ready {
         info!(target: "lb_agent", services, not_fitting, "ready");
     }
@@ -75,7 +75,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failed_self_test_is_repeated_until_it_passes_and_health_follows() {
         let observer = Observer::default();
-        observer.update(|state| state.programmed = Some(SystemTime::now()));
+        observer.update(|state| state.report.synced = Some(SystemTime::now()));
         let mut results = vec![Ok(()), Err("the second reason"), Err("the first reason")];
         let mut test = move || results.pop().unwrap_or(Ok(())).map_err(std::io::Error::other);
         let is_healthy =

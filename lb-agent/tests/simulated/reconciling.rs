@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::agent::{Agent, Faults, ROOMY};
 
 /// Room for thousands of Services.
-const LARGE: Capacity = Capacity { frontends: 20_000, backends: 100_000, slots: 200_000 };
+const LARGE: Capacity = Capacity { frontends: 20_000, backends: 100_000, slots: 200_000, ..ROOMY };
 
 fn ip(kind: u8, index: u16) -> Ipv4Addr {
     let [high, low] = index.to_be_bytes();

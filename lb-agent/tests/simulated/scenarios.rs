@@ -217,7 +217,7 @@ fn is_of_guards(line: &str) -> bool {
 
 /// `frontends N backends N slots N`.
 fn capacity(step: &Step) -> Capacity {
-    Capacity { frontends: step.number(1), backends: step.number(3), slots: step.number(5) }
+    Capacity { frontends: step.number(1), backends: step.number(3), slots: step.number(5), ..ROOMY }
 }
 
 fn run(path: &Path, faults: Faults) {

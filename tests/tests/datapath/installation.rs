@@ -112,7 +112,7 @@ fn maps_are_copied_into_others_of_another_size() {
     place.end(datapath);
 
     let mut options = place.options();
-    options.capacity = Capacity { frontends: 32, backends: 1024, slots: 2048 };
+    options.capacity = Capacity { frontends: 32, backends: 1024, slots: 2048, affinities: 40 };
     let (mut datapath, notes) = Datapath::open(&options).unwrap();
     assert!(notes.contains(&Note::Resized { map: "lb_slots4", from: 256, to: 2048 }), "{notes:?}");
     assert!(notes.contains(&Note::Resized { map: "lb_frontends6", from: 64, to: 32 }), "{notes:?}");

@@ -31,7 +31,7 @@ fn services_and_backends_show_the_maps_with_and_without_an_agent() -> Result<()>
     let services = output(&cluster.agent, &["services"])?;
     let row = services.lines().find(|line| line.contains("10.96.0.10:80") && line.contains("TCP"));
     let cells: Vec<&str> = row.context("no row of web")?.split_whitespace().collect();
-    assert_eq!(cells, ["default/web:http", "TCP", "10.96.0.10:80", "2", "2"], "{services}");
+    assert_eq!(cells, ["default/web:http", "TCP", "10.96.0.10:80", "Cluster", "2", "2", "2"], "{services}");
 
     let backends = json(&cluster.agent, &["backends", "default/web:http"])?;
     let found: Vec<[&str; 3]> = backends
@@ -88,7 +88,7 @@ fn metrics_follow_the_maps_and_the_kernel() -> Result<()> {
         cluster.client.ask(Traffic::Tcp, at(WEB4))?;
     }
     assert_eq!(value(connects)? - before, 5.0);
-    assert_eq!(value("lb_map_entries{map=\"lb_frontends4\"}")?, 2.0, "http and datagrams");
+    assert_eq!(value("lb_map_entries{map=\"lb_frontends4\"}")?, 3.0, "http, datagrams and all other ports");
     assert_eq!(value("lb_source_in_sync")?, 1.0);
     assert!(value("lb_programming_duration_seconds_count")? >= 1.0);
     Ok(())

@@ -1,6 +1,6 @@
 //! From facts to what is wrong, in plain words, the worst first. Pure.
 
-use lb_common::abi::Counter;
+use lb_common::abi::{Counter, maps};
 
 use super::facts::{AgentFacts, Facts, MapFacts, Several};
 use crate::clock::{ago, utc};
@@ -92,6 +92,10 @@ fn filling(map: &MapFacts) -> Option<String> {
     let percent = map.entries.saturating_mul(100) / map.capacity.max(1);
     let MapFacts { name, entries, capacity, flag } = map;
     match percent {
+        100.. if *name == maps::AFFINITY => Some(format!(
+            "map {name} is full ({entries} of {capacity}): new clients of Services with sessionAffinity go without; raise \
+             {flag}"
+        )),
         100.. => {
             Some(format!("map {name} is full ({entries} of {capacity}): what does not fit is not served; raise {flag}"))
         }

@@ -123,12 +123,18 @@ impl Datapath {
 
     /// What repeats [`Self::self_test`] while the store is on loan; it may be sent to another thread.
     pub fn self_tester(&self) -> Result<SelfTester, OpenError> {
+        Ok(SelfTester { store: self.another_store()?, cgroup: self.cgroup.path.clone() })
+    }
+
+    /// The maps once more, but for writing slots: for what works beside [`Self::store_mut`] on entries that `plan` does
+    /// not know. It may be sent to another thread.
+    pub fn another_store(&self) -> Result<KernelStore, OpenError> {
         let pinned = load::pinned(&self.paths.maps)?;
         let store = KernelStore::new(slots::Access::Read, |name| {
             let entries = pinned.get(name).map_or(0, |found| found.entries);
             Ok((load::open_pinned(&self.paths.maps, name)?, entries))
         })?;
-        Ok(SelfTester { store, cgroup: self.cgroup.path.clone() })
+        Ok(store)
     }
 
     /// What knows which sockets were translated to which backends; it may be sent to another thread. For once: it loads

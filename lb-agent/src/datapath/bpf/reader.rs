@@ -85,7 +85,7 @@ impl Reader {
     }
 }
 
-/// Reads the programs' counters only: without the slots, whose mapping would count as 20 MiB of the reader's memory.
+/// Reads the programs' counters only.
 pub struct Counters {
     stats: PerCpuArray<MapData, u64>,
 }

@@ -38,6 +38,8 @@ pub(super) enum Size {
     Backends,
     /// Twice `--max-backends`.
     Slots,
+    /// `--max-affinities`.
+    Affinities,
     /// A name for each frontend, and for nodes.
     Names,
     /// One range for each four frontends.
@@ -50,6 +52,7 @@ impl Size {
         match self {
             Self::Frontends | Self::Names | Self::Sources => "--max-frontends",
             Self::Backends | Self::Slots => "--max-backends",
+            Self::Affinities => "--max-affinities",
             Self::Fixed(_) => "(none)",
         }
     }
@@ -61,6 +64,7 @@ impl Size {
             Self::Frontends => capacity.frontends,
             Self::Backends => capacity.backends,
             Self::Slots => capacity.slots,
+            Self::Affinities => capacity.affinities,
             Self::Names => capacity.frontends.saturating_add(OTHER_NAMES),
             Self::Sources => capacity.frontends.div_ceil(FRONTENDS_PER_SOURCE),
         }
@@ -69,7 +73,7 @@ impl Size {
     /// The smallest value of the flag that gives at least so many entries.
     pub(super) fn asked(self, entries: u32) -> u32 {
         match self {
-            Self::Fixed(_) | Self::Frontends | Self::Backends => entries,
+            Self::Fixed(_) | Self::Frontends | Self::Backends | Self::Affinities => entries,
             Self::Slots => entries.div_ceil(2),
             Self::Names => entries.saturating_sub(OTHER_NAMES),
             Self::Sources => entries.saturating_mul(FRONTENDS_PER_SOURCE),
@@ -125,7 +129,7 @@ pub(super) const SPECS: [Spec; 21] = [
     spec::<u32, Slot<V6>>(maps::SLOTS6, kind::ARRAY, MMAPABLE, Size::Slots),
     hash::<u32, Backend<V4>>(maps::BACKENDS4, Size::Backends),
     hash::<u32, Backend<V6>>(maps::BACKENDS6, Size::Backends),
-    hash::<AffinityKey, Affinity>(maps::AFFINITY, Size::Frontends),
+    hash::<AffinityKey, Affinity>(maps::AFFINITY, Size::Affinities),
     spec::<u32, ClusterIps<V4>>(maps::CLUSTERIPS4, kind::ARRAY, 0, Size::Fixed(1)),
     spec::<u32, ClusterIps<V6>>(maps::CLUSTERIPS6, kind::ARRAY, 0, Size::Fixed(1)),
     hash::<u64, ClientAddr<V4>>(maps::CLIENTS4, Size::Fixed(maps::N_CLIENTS)),
@@ -234,7 +238,7 @@ fn difference(wanted: Shape, found: Shape) -> Option<String> {
 mod tests {
     use super::*;
 
-    const CAPACITY: Capacity = Capacity { frontends: 100, backends: 200, slots: 400 };
+    const CAPACITY: Capacity = Capacity { frontends: 100, backends: 200, slots: 400, affinities: 50 };
 
     fn installed() -> BTreeMap<String, Pinned> {
         let pinned = |spec: &Spec| Pinned { shape: spec.shape, entries: spec.size.entries(CAPACITY) };

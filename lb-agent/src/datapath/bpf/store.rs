@@ -26,7 +26,6 @@ pub struct KernelStore {
     names: HashMap<MapData, NameKey, Name>,
     n_names: u32,
     affinities: HashMap<MapData, AffinityKey, Affinity>,
-    n_affinities: u32,
 }
 
 struct FamilyMaps<F: Family> {
@@ -44,13 +43,13 @@ impl KernelStore {
         access: Access,
         mut take: impl FnMut(&'static str) -> Result<(MapData, u32), StoreError>,
     ) -> Result<Self, StoreError> {
-        let v4 = FamilyMaps::new(access, &mut take)?;
-        let v6 = FamilyMaps::new(access, &mut take)?;
+        let (affinities, n_affinities) = take(maps::AFFINITY)?;
+        let v4 = FamilyMaps::new(access, n_affinities, &mut take)?;
+        let v6 = FamilyMaps::new(access, n_affinities, &mut take)?;
         let (names, n_names) = take(maps::NAMES)?;
         let names = Map::HashMap(names).try_into().map_err(failed(maps::NAMES, "open"))?;
-        let (affinities, n_affinities) = take(maps::AFFINITY)?;
         let affinities = Map::HashMap(affinities).try_into().map_err(failed(maps::AFFINITY, "open"))?;
-        Ok(Self { v4, v6, names, n_names, affinities, n_affinities })
+        Ok(Self { v4, v6, names, n_names, affinities })
     }
 
     /// Entries of `lb_names`.
@@ -58,9 +57,9 @@ impl KernelStore {
         self.n_names
     }
 
-    /// Entries of `lb_affinity`.
-    pub(super) fn affinity_capacity(&self) -> u32 {
-        self.n_affinities
+    /// Entries that fit into `lb_affinity`.
+    pub fn affinity_capacity(&self) -> u32 {
+        self.v4.capacity.affinities
     }
 
     pub(super) fn put_canary(&mut self) -> Result<(), StoreError> {
@@ -77,6 +76,7 @@ impl KernelStore {
 impl<F: Family> FamilyMaps<F> {
     fn new(
         access: Access,
+        affinities: u32,
         take: &mut impl FnMut(&'static str) -> Result<(MapData, u32), StoreError>,
     ) -> Result<Self, StoreError> {
         let names = map_names::<F>();
@@ -90,7 +90,7 @@ impl<F: Family> FamilyMaps<F> {
             slots,
             backends: Map::HashMap(backends).try_into().map_err(failed(names.backends, "open"))?,
             addresses: Addresses::new(take)?,
-            capacity: Capacity { frontends: n_frontends, backends: n_backends, slots: n_slots },
+            capacity: Capacity { frontends: n_frontends, backends: n_backends, slots: n_slots, affinities },
         })
     }
 }

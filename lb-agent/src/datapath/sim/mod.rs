@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendKey, NAME_LEN, NameKey, Slot,
-        SourceKey, V4, V6, maps,
+        SourceKey, V4, V6,
     },
     sim::{SimMaps, SimNode},
 };
@@ -83,13 +83,6 @@ impl SimStore {
 
     fn name_of(&self, service: u32) -> Option<&String> {
         self.names.get(&(lb_common::abi::name_kind::SERVICE, service))
-    }
-}
-
-impl Default for Capacity {
-    /// The default capacities of the kernel's maps.
-    fn default() -> Self {
-        Self { frontends: maps::N_FRONTENDS, backends: maps::N_BACKENDS, slots: maps::N_SLOTS }
     }
 }
 

@@ -26,7 +26,7 @@ fn slot(id: u32, last: u8) -> Slot<V4> {
 
 /// One Service with the backends 1 and 2 in the slots 0 and 1, and backend 3 of another Service.
 fn store() -> SimStore {
-    let mut store = SimStore::new(1, Capacity { frontends: 2, backends: 3, slots: 4 });
+    let mut store = SimStore::new(1, Capacity { frontends: 2, backends: 3, slots: 4, ..Capacity::default() });
     store.put_name(NameKey { kind: name_kind::SERVICE, id: 1 }, "default/web").unwrap();
     store.put_backend(1, &backend(1, 1)).unwrap();
     store.put_backend(2, &backend(1, 2)).unwrap();
