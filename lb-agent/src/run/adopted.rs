@@ -4,7 +4,7 @@ use lb_common::abi::{Family, V4, V6, backend_state, name_kind};
 
 use crate::{
     datapath::store::{FamilyStore, MapStore, StoreError},
-    watch::kube::Adopted,
+    watch::Adopted,
 };
 
 /// Counts what the maps hold.

@@ -42,14 +42,14 @@ impl Source {
         }
     }
 
-    /// Tells it what the maps hold. A directory of manifests is believed at its word.
+    /// Tells it what the maps hold.
     pub(super) fn adopting(self, datapath: &mut Datapath) -> Result<Self, Failure> {
-        match self {
-            Self::Kubernetes(source) => adopted::count(datapath.store_mut())
-                .map(|adopted| Self::Kubernetes(source.adopting(adopted)))
-                .map_err(|error| unexpected(error, "counting what the maps hold")),
-            Self::Manifests(_) => Ok(self),
-        }
+        let adopted = adopted::count(datapath.store_mut());
+        let adopted = adopted.map_err(|error| unexpected(error, "counting what the maps hold"))?;
+        Ok(match self {
+            Self::Kubernetes(source) => Self::Kubernetes(source.adopting(adopted)),
+            Self::Manifests(source) => Self::Manifests(Box::new(source.adopting(adopted))),
+        })
     }
 
     /// The API servers in use, as far as their addresses are known.

@@ -6,6 +6,7 @@
 //! [`crate::model`]'s part) and is told nothing back.
 
 pub mod addresses;
+mod brake;
 mod convert;
 mod intern;
 pub mod kube;
@@ -14,6 +15,8 @@ mod object;
 mod problem;
 
 use std::{fmt, sync::Arc, time::SystemTime};
+
+pub use self::brake::Adopted;
 
 use crate::event::Event;
 

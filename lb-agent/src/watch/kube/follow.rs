@@ -9,17 +9,11 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{
-    brake::{Brake, Verdict, Weights},
-    failover::Line,
-    kind::Watched,
-    pace::Pace,
-    raw::Raw,
-    trouble::Trouble,
-};
+use super::{failover::Line, kind::Watched, pace::Pace, raw::Raw, trouble::Trouble};
 use crate::{
     event::{Event, FullList, ObjectName},
     watch::{
+        brake::{Brake, Verdict, Weights},
         convert,
         intern::Interner,
         problem::{Converted, Problem},

@@ -2,10 +2,11 @@
 
 use kube::runtime::watcher;
 
-use super::{brake::Adopted, raw::ApiType};
+use super::raw::ApiType;
 use crate::{
     event::{EndpointSlice, Event, FullList, Node, ObjectName, Service},
     watch::{
+        brake::{self, Adopted},
         convert,
         intern::Interner,
         problem::{Converted, Problem},
@@ -29,7 +30,7 @@ pub(super) trait Watched: Sized + Send + 'static {
     }
     /// Reads an object; `None` if it is none of ours.
     fn convert(object: &Self::Api, names: &mut Interner) -> Result<Option<Converted<Self>>, Problem>;
-    /// 1, and 1 for each endpoint that is ready; see [`super::brake`].
+    /// 1, and 1 for each endpoint that is ready; see [`brake`].
     fn weight(&self) -> u32;
     /// About how many entries of the maps it takes, of the sort that [`Self::adopted`] counts.
     fn entries(&self) -> u64;
@@ -57,7 +58,7 @@ impl Watched for Service {
     }
 
     fn entries(&self) -> u64 {
-        self.ports.len() as u64
+        brake::service_entries(self)
     }
 
     fn adopted(adopted: Adopted) -> u64 {
@@ -91,13 +92,7 @@ impl Watched for EndpointSlice {
     }
 
     fn entries(&self) -> u64 {
-        let endpoints = self
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.ready || (endpoint.serving && endpoint.terminating))
-            .count();
-        let ports = self.ports.iter().filter(|port| port.port.is_some()).count();
-        (endpoints * ports) as u64
+        brake::slice_entries(self)
     }
 
     fn adopted(adopted: Adopted) -> u64 {

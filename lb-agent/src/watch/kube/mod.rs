@@ -4,7 +4,6 @@
 //! look like one ([`failover`]). Losing them changes nothing: the last state stays in force, the loss shows in the status,
 //! and it is tried again for as long as it takes.
 
-mod brake;
 mod config;
 mod failover;
 #[cfg(test)]
@@ -25,19 +24,18 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 
-pub use self::{
-    brake::Adopted,
-    config::{OpenError, Options, is_in_cluster},
-};
+pub use self::config::{OpenError, Options, is_in_cluster};
 use self::{
-    brake::Brake,
     config::Clients,
     failover::{Line, Servers},
     follow::{Follower, Report, Reported},
     kind::Watched,
     status::{Notice, Tracker, address_of},
 };
-use super::Message;
+use super::{
+    Message,
+    brake::{Adopted, Brake},
+};
 use crate::event::{EndpointSlice, Node, Service};
 
 /// Reports on their way from the followers. Small: the receiver of [`Source::run`] sets the pace.

@@ -14,7 +14,7 @@ use super::Source;
 use crate::{
     event::{Event, ObjectName},
     model::Model,
-    watch::{Message, SourceStatus},
+    watch::{Adopted, Message, SourceStatus},
 };
 
 /// Below the interval of rescans, so that inotify has to have told.
@@ -32,9 +32,13 @@ struct Live {
 
 impl Live {
     fn start(prepare: impl FnOnce(&Path)) -> Self {
+        Self::adopting(Adopted::default(), prepare)
+    }
+
+    fn adopting(adopted: Adopted, prepare: impl FnOnce(&Path)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         prepare(&manifests(&directory));
-        let source = Source::open(&manifests(&directory), &"n1".into()).unwrap();
+        let source = Source::open(&manifests(&directory), &"n1".into()).unwrap().adopting(adopted);
         let (tx, messages) = mpsc::channel(1);
         let task = tokio::spawn(source.run(tx));
         let mut model = Model::default();
@@ -224,4 +228,37 @@ fn what_is_no_directory_is_refused_with_what_to_do() {
     fs::write(&file, "").unwrap();
     let error = Source::open(&file, &"n1".into()).unwrap_err().to_string();
     assert!(error.ends_with("is not a directory; --manifests takes the directory that the files are in"), "{error}");
+}
+
+/// By a paused clock, which jumps while there is nothing to do.
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_lacks_most_of_what_was_adopted_is_looked_at_again_before_it_is_believed() {
+    let doubted = |live: &Live| {
+        let error = live.status.as_ref().and_then(|status| status.last_error.as_ref());
+        error.is_some_and(|error| error.text.contains("lacks 12 of 12 entries that the last agent left in the maps"))
+    };
+    for is_filled in [true, false] {
+        let adopted = Adopted { service_ports: 12, backends: 0 };
+        let mut live = Live::adopting(adopted, |_| {});
+        live.until("the doubt", doubted).await;
+        assert!(live.events.is_empty());
+        if is_filled {
+            // Its volume is mounted now.
+            let services: String =
+                (1..=7).map(|i| service(&format!("s{i}"), &format!("10.96.0.{i}")) + "---\n").collect();
+            fs::write(live.path("a.yaml"), services).unwrap();
+        }
+        live.until("in sync", |live| live.model.in_sync()).await;
+        assert_eq!(live.addresses().len(), if is_filled { 7 } else { 0 });
+        assert_eq!(live.events.len(), 3, "full lists of what was believed");
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_accounts_for_what_was_adopted_is_believed_at_once() {
+    let adopted = Adopted { service_ports: 12, backends: 0 };
+    let services: String = (1..=6).map(|i| service(&format!("s{i}"), &format!("10.96.0.{i}")) + "---\n").collect();
+    let mut live = Live::adopting(adopted, |dir| fs::write(dir.join("a.yaml"), services).unwrap());
+    live.until("in sync", |live| live.model.in_sync()).await;
+    assert_eq!((live.addresses().len(), live.status.as_ref().and_then(|status| status.last_error.clone())), (6, None));
 }

@@ -33,7 +33,10 @@ use self::{
     hint::Hint,
     set::{Changes, Set},
 };
-use super::{Message, SourceError, SourceKind, SourceStatus};
+use super::{
+    Message, SourceError, SourceKind, SourceStatus,
+    brake::{Adopted, Brake, Loss, Verdict},
+};
 
 /// How often the directory is compared with what is known, for the sake of changes that inotify does not tell: targets of
 /// symbolic links, network file systems.
@@ -42,6 +45,10 @@ const RESCAN: Duration = Duration::from_secs(10);
 const SETTLED: Duration = Duration::from_secs(2);
 /// How often a directory that has vanished is looked for.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How long to wait before a first look that was not believed is followed by another: time for a volume to be mounted, or
+/// for files to be copied.
+const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 
 /// Why a manifest directory cannot be used. A matter of configuration.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +67,15 @@ pub struct Source {
     reader: Option<Reader>,
     /// Full lists have been sent.
     listed: bool,
+    brakes: Brakes,
     status: SourceStatus,
+}
+
+/// On the first full lists; see [`super::brake`].
+#[derive(Debug, Default)]
+struct Brakes {
+    services: Brake,
+    slices: Brake,
 }
 
 /// Closing it ends the watch.
@@ -101,7 +116,17 @@ impl Source {
             problems: Vec::new(),
         };
         let reader = Reader { directory: Directory::new(path.to_owned()), set: Set::new(node_name.clone()) };
-        Ok(Self { path: path.to_owned(), watch, reader: Some(reader), listed: false, status })
+        let brakes = Brakes::default();
+        Ok(Self { path: path.to_owned(), watch, reader: Some(reader), listed: false, brakes, status })
+    }
+
+    /// For an agent that found this much in the maps. A directory that at first accounts for little of it is looked at
+    /// again before it is believed.
+    #[must_use]
+    pub fn adopting(mut self, adopted: Adopted) -> Self {
+        let Adopted { service_ports, backends } = adopted;
+        self.brakes = Brakes { services: Brake::adopting(service_ports), slices: Brake::adopting(backends) };
+        self
     }
 
     /// Sends what the manifests say, and every change, until the receiver is closed. The first events are full lists.
@@ -116,6 +141,10 @@ impl Source {
     async fn step(&mut self, look: Look, tx: &mpsc::Sender<Message>) -> Result<Look, Closed> {
         let next = match self.look(look).await {
             Ok(changes) => {
+                if let Some(loss) = self.doubt() {
+                    self.wait_to_confirm(loss, tx).await?;
+                    return Ok(Look::everything());
+                }
                 self.report(changes, tx).await?;
                 self.next_look(tx).await?
             }
@@ -164,6 +193,36 @@ impl Source {
         }
         status.problems = changes.problems;
         self.send_status(status, tx).await
+    }
+
+    /// What the first look lacks, if it is not to be believed yet.
+    fn doubt(&mut self) -> Option<Loss> {
+        let reader = self.reader.as_ref().filter(|_| !self.listed)?;
+        let (services, slices) = reader.set.weights();
+        let verdicts = [
+            self.brakes.services.judge(services.weights, services.entries),
+            self.brakes.slices.judge(slices.weights, slices.entries),
+        ];
+        verdicts.into_iter().find_map(|verdict| match verdict {
+            Verdict::Believe => None,
+            Verdict::Confirm(loss) => Some(loss),
+        })
+    }
+
+    async fn wait_to_confirm(&mut self, loss: Loss, tx: &mpsc::Sender<Message>) -> Result<(), Closed> {
+        let text: Arc<str> = format!(
+            "manifest directory {}: lacks {loss}; not believed until another look in {} s says the same",
+            self.path.display(),
+            CONFIRM_AFTER.as_secs()
+        )
+        .into();
+        tracing::warn!("{text}");
+        let status = SourceStatus { last_error: Some(error_now(text)), ..self.status.clone() };
+        self.send_status(status, tx).await?;
+        tokio::select! {
+            () = tx.closed() => Err(Closed),
+            () = tokio::time::sleep(CONFIRM_AFTER) => Ok(()),
+        }
     }
 
     fn full_lists(&self) -> Vec<crate::event::Event> {

@@ -17,7 +17,11 @@ use super::{
 };
 use crate::{
     event::Event,
-    watch::{intern::Interner, problem::Key},
+    watch::{
+        brake::{self, Weights},
+        intern::Interner,
+        problem::Key,
+    },
 };
 
 /// What a look at one file gave.
@@ -50,6 +54,14 @@ pub(super) struct Set {
     owners: BTreeMap<Key, Arc<str>>,
     in_force: Effective,
     names: Interner,
+}
+
+/// All objects of one kind.
+#[derive(Debug)]
+pub(super) struct Weighed {
+    pub(super) weights: Weights,
+    /// How many entries of the maps they take.
+    pub(super) entries: u64,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +112,20 @@ impl Set {
             Event::SlicesReset(slices.values().cloned().collect::<Vec<_>>().into()),
             Event::ServicesReset(services.values().cloned().collect::<Vec<_>>().into()),
         ]
+    }
+
+    /// What is in force, as the brake weighs it: Services, and slices.
+    pub(super) fn weights(&self) -> (Weighed, Weighed) {
+        let Effective { services, slices, .. } = &self.in_force;
+        let services = Weighed {
+            weights: services.keys().map(|name| (name.clone(), 1)).collect(),
+            entries: services.values().map(brake::service_entries).sum(),
+        };
+        let slices = Weighed {
+            weights: slices.keys().map(|name| (name.clone(), 1)).collect(),
+            entries: slices.values().map(brake::slice_entries).sum(),
+        };
+        (services, slices)
     }
 
     /// One object for each key, and a complaint for each further one.

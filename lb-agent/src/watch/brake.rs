@@ -2,12 +2,12 @@
 //!
 //! An API server that just started, lost its storage or stands behind a broken load balancer can answer with a list that
 //! is nearly empty and looks like any other; taking it at its word would cut every connection of the node
-//! (cilium#45981, cilium#27215). A fresh agent, which knows no list yet, measures the first one by what the maps held when
+//! (cilium#45981, cilium#27215). So does a directory of manifests whose volume is not mounted yet. A fresh agent, which knows no list yet, measures the first one by what the maps held when
 //! it started: what an upgrade adopts must not be pruned on the word of one bad list. Single deletions on a watch are not braked: each is evidence of its own.
 
 use std::{collections::HashMap, fmt};
 
-use crate::event::ObjectName;
+use crate::event::{Endpoint, EndpointSlice, ObjectName, Service};
 
 /// What an object is worth: 1, and 1 for each endpoint that is ready in it.
 pub(super) type Weights = HashMap<ObjectName, u32>;
@@ -15,10 +15,22 @@ pub(super) type Weights = HashMap<ObjectName, u32>;
 /// Below this much, a loss is believed at once: small clusters do empty themselves.
 const SMALL: u64 = 10;
 
+/// About how many named entries of the maps a Service takes: one for each port, and one for the refusal of all others.
+pub(super) fn service_entries(service: &Service) -> u64 {
+    (service.ports.len() + usize::from(!service.cluster_ips.is_empty())) as u64
+}
+
+/// About how many backends a slice leads to that take connections or keep what they have.
+pub(super) fn slice_entries(slice: &EndpointSlice) -> u64 {
+    let serves = |e: &&Endpoint| e.ready || (e.serving && e.terminating);
+    let ports = slice.ports.iter().filter(|port| port.port.is_some()).count();
+    (slice.endpoints.iter().filter(serves).count() * ports) as u64
+}
+
 /// How much an earlier agent left in the maps; nothing by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Adopted {
-    /// Service ports, of both families together.
+    /// Service ports, of both families together, with the refusals of other ports.
     pub service_ports: u64,
     /// Backends of both families that are ready, or end and still serve.
     pub backends: u64,
