@@ -61,11 +61,13 @@ pub struct FullList<T> {
     pub objects: Vec<T>,
     /// Those that exist but could not be read: whatever was known of them before stays in force.
     pub unreadable: Vec<ObjectName>,
+    /// There may be others, of which not even the name could be read.
+    pub unnamed: bool,
 }
 
 impl<T> From<Vec<T>> for FullList<T> {
     fn from(objects: Vec<T>) -> Self {
-        Self { objects, unreadable: Vec::new() }
+        Self { objects, unreadable: Vec::new(), unnamed: false }
     }
 }
 

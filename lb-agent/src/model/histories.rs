@@ -148,7 +148,11 @@ fn any_slice() -> impl Strategy<Value = EndpointSlice> {
 }
 
 fn any_list<T: Clone + std::fmt::Debug>(object: impl Strategy<Value = T>) -> impl Strategy<Value = FullList<T>> {
-    (vec(object, 0..6), vec(any_name(), 0..3)).prop_map(|(objects, unreadable)| FullList { objects, unreadable })
+    (vec(object, 0..6), vec(any_name(), 0..3)).prop_map(|(objects, unreadable)| FullList {
+        objects,
+        unreadable,
+        unnamed: false,
+    })
 }
 
 fn any_node() -> impl Strategy<Value = Node> {

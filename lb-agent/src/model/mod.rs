@@ -19,6 +19,7 @@ mod oracle;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -41,6 +42,7 @@ use self::{
     frontends::Wants,
     guards::Guards,
     node::NodeView,
+    unread::Unread,
 };
 use crate::event::{EndpointSlice, Event, FullList, Node, ObjectName, Service, ServiceKind, ServicePort};
 
@@ -57,6 +59,8 @@ pub struct Model {
     guards: Guards,
     /// Of the Services that name an address which they do not get, whoever else there is.
     refusals: BTreeMap<ObjectName, Vec<Refusal>>,
+    unread_services: Unread,
+    unread_slices: Unread,
     seen: Seen,
 }
 
@@ -107,6 +111,8 @@ impl Model {
             claims: Claims::default(),
             guards: Guards::default(),
             refusals: BTreeMap::new(),
+            unread_services: Unread::default(),
+            unread_slices: Unread::default(),
             seen: Seen::default(),
         }
     }
@@ -135,6 +141,19 @@ impl Model {
     pub fn in_sync(&self) -> bool {
         let Seen { services, slices, node, addresses } = self.seen;
         services && slices && node && addresses
+    }
+
+    /// Whether what [`Self::desired`] says of a Service follows from what the source said of it. Not so if the source
+    /// cannot read it, or if it cannot read a slice that may be the Service's while the Service has none that it can: then
+    /// what an earlier agent has programmed is better than nothing.
+    pub fn is_certain(&self, name: &ObjectName) -> bool {
+        match self.entries.get(name) {
+            Some(Entry { service: Some(service), slices }) => {
+                let is_served = service.kind == ServiceKind::ClusterIp;
+                !is_served || !slices.is_empty() || !self.unread_slices.may_be_in(&name.namespace)
+            }
+            _ => !self.unread_services.may_be(name),
+        }
     }
 
     /// The names of all Services, in order, also of those that have no port to serve.
@@ -258,6 +277,7 @@ impl Model {
     }
 
     fn put_service(&mut self, service: Service, dirty: &mut BTreeSet<ObjectName>) {
+        self.unread_services.settle(&service.name);
         let entry = self.entries.entry(service.name.clone()).or_default();
         if entry.service.as_ref() == Some(&service) {
             return;
@@ -276,6 +296,7 @@ impl Model {
     }
 
     fn remove_service(&mut self, name: &ObjectName, dirty: &mut BTreeSet<ObjectName>) {
+        self.unread_services.settle(name);
         let Some(entry) = self.entries.get_mut(name) else { return };
         let Some(old) = entry.service.take() else { return };
         if entry.slices.is_empty() {
@@ -295,6 +316,7 @@ impl Model {
         for service in list.objects {
             self.put_service(service, dirty);
         }
+        self.unread_services = Unread::new(list.unreadable, list.unnamed);
         self.seen.services = true;
     }
 
@@ -306,6 +328,7 @@ impl Model {
     }
 
     fn put_slice(&mut self, slice: EndpointSlice, dirty: &mut BTreeSet<ObjectName>) {
+        self.unread_slices.settle(&slice.name);
         if self.owners.get(&slice.name).is_some_and(|owner| *owner != slice.service) {
             // Its label was changed: it moves from one Service to another.
             self.remove_slice(&slice.name, dirty);
@@ -327,6 +350,7 @@ impl Model {
     }
 
     fn remove_slice(&mut self, name: &ObjectName, dirty: &mut BTreeSet<ObjectName>) {
+        self.unread_slices.settle(name);
         let Some(owner) = self.owners.remove(name) else { return };
         let service = service_of(name, &owner);
         let Some(entry) = self.entries.get_mut(&service) else { return };
@@ -350,6 +374,7 @@ impl Model {
         for slice in list.objects {
             self.put_slice(slice, dirty);
         }
+        self.unread_slices = Unread::new(list.unreadable, list.unnamed);
         self.seen.slices = true;
     }
 }

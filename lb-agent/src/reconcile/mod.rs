@@ -18,6 +18,7 @@ mod sweep;
 
 use std::{
     collections::BTreeMap,
+    mem,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -74,6 +75,10 @@ pub struct Reconciler<S, C = SystemClock> {
     /// Whether something may be left to remove.
     sweep: bool,
     adopted_queued: bool,
+    /// Services that an earlier agent left and of which it is not known yet what they should be; and whether that was told.
+    adopted: BTreeMap<ObjectName, bool>,
+    /// Events came since those were last looked at.
+    heard: bool,
     pruned: bool,
     synced: Option<SystemTime>,
     updated: Option<SystemTime>,
@@ -115,6 +120,8 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             sweep_failed: None,
             sweep: false,
             adopted_queued: false,
+            adopted: BTreeMap::new(),
+            heard: false,
             pruned: false,
             synced: None,
             updated: None,
@@ -130,7 +137,10 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
     pub fn handle(&mut self, events: impl IntoIterator<Item = Event>) {
         let now = self.clock.now();
         for event in events {
-            self.conflicts_stale = true;
+            self.heard = true;
+            // Endpoints, of which most events are, have no part in it.
+            self.conflicts_stale |=
+                !matches!(event, Event::SliceApplied(_) | Event::SliceDeleted(_) | Event::SlicesReset(_));
             self.node = self.node.after(&event);
             for service in self.model.apply(event) {
                 self.queue.push(service, now);
@@ -161,7 +171,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
 
     /// Only when in sync: while the first lists arrive, who holds an address may change with each event.
     fn note_conflicts(&mut self) {
-        if std::mem::take(&mut self.conflicts_stale) {
+        if mem::take(&mut self.conflicts_stale) {
             let conflicts = self.model.conflicts().map(|conflict| conflict.to_string());
             let refusals = self.model.refusals().map(ToString::to_string);
             for conflict in self.conflicts.update(conflicts.chain(refusals)) {
@@ -170,12 +180,16 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
         }
     }
 
-    /// What an earlier agent left and no source names now is staged as not wanted.
+    /// What an earlier agent left and no source names now is staged as not wanted. What the source cannot read stays as it is
+    /// and is looked at again with each event.
     fn queue_adopted(&mut self) {
         if !self.adopted_queued {
             self.adopted_queued = true;
+            self.adopted = self.plan.services().map(|service| (service.clone(), false)).collect();
+        }
+        if mem::take(&mut self.heard) {
             let now = self.clock.now();
-            for service in self.plan.services() {
+            for service in self.adopted.keys() {
                 self.queue.push(service.clone(), now);
             }
         }
@@ -221,7 +235,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             first_conflict: self.conflicts.first().cloned(),
             write_errors: self.write_errors,
             last_error: self.last_error.clone(),
-            latencies: std::mem::take(&mut self.latencies),
+            latencies: mem::take(&mut self.latencies),
         }
     }
 

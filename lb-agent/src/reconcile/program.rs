@@ -1,6 +1,6 @@
 //! Brings one Service into the maps, and notes how that went.
 
-use std::time::Instant;
+use std::{mem, time::Instant};
 
 use super::{Clock, Problem, Reconciler, retry::Retry};
 use crate::{
@@ -14,6 +14,9 @@ use crate::{
 impl<S: MapStore, C: Clock> Reconciler<S, C> {
     /// Brings one Service into the maps, and notes how that went. Returns how many operations were done.
     pub(super) fn program(&mut self, service: &ObjectName, since: Instant) -> usize {
+        if self.is_left_alone(service) {
+            return 0;
+        }
         let (done, result) = self.write(service);
         let now = self.clock.now();
         match result {
@@ -43,6 +46,19 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             }
         }
         done
+    }
+
+    /// Whether an earlier agent left this Service and nobody can say yet what it should be.
+    fn is_left_alone(&mut self, service: &ObjectName) -> bool {
+        let Some(told) = self.adopted.get_mut(service) else { return false };
+        if self.model.is_certain(service) {
+            self.adopted.remove(service);
+            return false;
+        }
+        if !mem::replace(told, true) {
+            tracing::warn!(%service, "stays as an earlier agent left it: the source cannot read it, or its endpoints");
+        }
+        true
     }
 
     fn write(&mut self, service: &ObjectName) -> (usize, Result<(), StoreError>) {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use lb_agent::watch::manifests::memory::InMemory;
+use lb_agent::{
+    event::{EndpointSlice, Event, FullList, ObjectName},
+    watch::manifests::memory::InMemory,
+};
 use lb_common::{
     abi::{Backend, ClusterIps, Family, Frontend, FrontendKey, SourceKey},
     sim::{SimMaps, SimNode},
@@ -201,6 +204,69 @@ proptest! {
         prop_assert_eq!(&agent.dump(), &expected);
         prop_assert_eq!(&agent.maps().violations()[before..], &[] as &[String]);
     }
+}
+
+/// A Service that only the first agent could read.
+const WEB: &str = "default/web";
+
+fn lines_of(agent: &Agent, service: &str) -> Vec<String> {
+    agent.dump().into_iter().filter(|line| line.starts_with(service)).collect()
+}
+
+/// An agent that has programmed everything and is replaced by another, which hears `lists` of the rest.
+fn restarted(change: impl FnOnce(&mut [Event; 3])) -> (Agent, Agent) {
+    let mut manifests = InMemory::default();
+    manifests.put("all.yaml", Some(MANIFESTS));
+    let mut before = Agent::start(ROOMY, Faults::NONE);
+    before.receive(manifests.full_lists());
+    before.settle();
+    let mut agent = Agent::start(ROOMY, Faults::NONE);
+    let mut lists = manifests.full_lists();
+    agent.receive(lists.clone());
+    agent.settle();
+    agent.restart(|_| {});
+    change(&mut lists);
+    agent.receive(lists);
+    agent.settle();
+    (before, agent)
+}
+
+#[test]
+fn a_service_that_the_next_agent_cannot_read_stays_as_it_is_until_it_is_read_or_gone() {
+    let web = || ObjectName::new("default", "web");
+    for unnamed in [false, true] {
+        let (before, mut agent) = restarted(|[_, _, services]| {
+            let Event::ServicesReset(list) = services else { panic!("{services:?}") };
+            list.objects.retain(|service| service.name != web());
+            (list.unreadable, list.unnamed) = if unnamed { (vec![], true) } else { (vec![web()], false) };
+        });
+        assert_eq!(agent.dump(), before.dump(), "unnamed: {unnamed}");
+        agent.receive([Event::ServiceDeleted(ObjectName::new("default", "other"))]);
+        agent.settle();
+        assert!(lines_of(&agent, "default/other").is_empty());
+        assert_eq!(lines_of(&agent, WEB), lines_of(&before, WEB), "unnamed: {unnamed}");
+        let gone = FullList { objects: vec![], unreadable: vec![], unnamed: false };
+        agent.receive([if unnamed { Event::ServicesReset(gone) } else { Event::ServiceDeleted(web()) }]);
+        agent.settle();
+        assert!(agent.dump().is_empty(), "{:?}", agent.dump());
+    }
+}
+
+#[test]
+fn a_service_whose_slices_the_next_agent_cannot_read_stays_as_it_is_until_one_is_read() {
+    let other = ObjectName::new("default", "other-1");
+    let mut slice = None;
+    let (before, mut agent) = restarted(|[_, slices, _]| {
+        let Event::SlicesReset(list) = slices else { panic!("{slices:?}") };
+        slice = list.objects.iter().position(|slice| slice.name == other).map(|at| list.objects.remove(at));
+        list.unreadable = vec![other.clone()];
+    });
+    assert_eq!(agent.dump(), before.dump());
+    let read = EndpointSlice { endpoints: vec![], ..slice.expect("a slice of other") };
+    agent.receive([Event::SliceApplied(read)]);
+    agent.settle();
+    assert!(lines_of(&agent, "default/other").contains(&"default/other 10.96.0.11:80/TCP refuses".to_owned()));
+    assert_eq!(lines_of(&agent, WEB), lines_of(&before, WEB));
 }
 
 #[test]

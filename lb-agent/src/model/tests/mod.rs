@@ -291,7 +291,7 @@ fn a_reset_removes_what_it_does_not_list_and_keeps_what_could_not_be_read() {
         service("c", &["10.96.0.3"], &["80/tcp"]),
     );
     let mut model = model(vec![a.clone(), b, c], vec![]);
-    let list = FullList { objects: vec![a], unreadable: vec![name("b")] };
+    let list = FullList { objects: vec![a], unreadable: vec![name("b")], unnamed: false };
     assert_eq!(model.apply(Event::ServicesReset(list)), [name("c")].into());
     assert_eq!(table(&model, "b"), ["/tcp 10.96.0.2:80 -> "]);
     assert!(table(&model, "c").is_empty());

@@ -86,7 +86,7 @@ struct List<W> {
 
 impl<W> Default for List<W> {
     fn default() -> Self {
-        let objects = FullList { objects: Vec::new(), unreadable: Vec::new() };
+        let objects = FullList::from(Vec::new());
         Self { objects, weights: Weights::new(), entries: 0, problems: BTreeMap::new(), under_way: false }
     }
 }

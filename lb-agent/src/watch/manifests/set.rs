@@ -16,11 +16,11 @@ use super::{
     effective::{self, Effective},
 };
 use crate::{
-    event::Event,
+    event::{Event, FullList},
     watch::{
         brake::{self, Weights},
         intern::Interner,
-        problem::Key,
+        problem::{Key, Kind},
     },
 };
 
@@ -53,7 +53,16 @@ pub(super) struct Set {
     /// Which file speaks for an object: the first that did, for as long as it does.
     owners: BTreeMap<Key, Arc<str>>,
     in_force: Effective,
+    unread: Unread,
     names: Interner,
+}
+
+/// What exists and was never read.
+#[derive(Debug, Default, PartialEq)]
+struct Unread {
+    keys: BTreeSet<Key>,
+    /// There may be more.
+    unnamed: bool,
 }
 
 /// All objects of one kind.
@@ -67,6 +76,10 @@ pub(super) struct Weighed {
 #[derive(Debug, Default)]
 struct File {
     good: BTreeMap<Key, (Place, Object)>,
+    /// Objects that could not be read, and never were.
+    unread: BTreeSet<Key>,
+    /// Once at least all its objects had names, so that none of them is unknown.
+    named: bool,
     problems: Vec<String>,
 }
 
@@ -98,19 +111,48 @@ impl Set {
         let node_name = self.node_name.clone();
         let objects = self.resolve(&mut problems);
         let new = effective::effective(&objects, &node_name, &mut problems);
+        let unread = self.unread();
         let events = effective::difference(&self.in_force, &new);
         self.in_force = new;
+        let events = if unread == self.unread { events } else { self.relist(unread) };
         self.names.sweep();
         Changes { events, problems: problems.into_iter().map(Into::into).collect() }
+    }
+
+    /// Lists that say as well what is no longer unread, or has become so.
+    fn relist(&mut self, unread: Unread) -> Vec<Event> {
+        self.unread = unread;
+        self.full_lists().to_vec()
+    }
+
+    /// What exists among the manifests and was never read.
+    fn unread(&self) -> Unread {
+        let of_files = self.files.values().flat_map(|file| &file.unread);
+        let owned = |key: &&Key| self.files.values().any(|file| file.good.contains_key(*key));
+        Unread {
+            keys: of_files.filter(|key| !owned(key)).cloned().collect(),
+            unnamed: self.files.values().any(|file| !file.named),
+        }
     }
 
     /// Everything that is in force: this node, and full lists.
     pub(super) fn full_lists(&self) -> [Event; 3] {
         let Effective { node, services, slices } = &self.in_force;
+        let Unread { keys, unnamed } = &self.unread;
+        let (of_services, of_slices): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key.kind == Kind::Service);
+        let names = |keys: Vec<&Key>| keys.into_iter().map(|key| key.name.clone()).collect();
         [
             node.clone().map_or(Event::NodeDeleted, Event::NodeApplied),
-            Event::SlicesReset(slices.values().cloned().collect::<Vec<_>>().into()),
-            Event::ServicesReset(services.values().cloned().collect::<Vec<_>>().into()),
+            Event::SlicesReset(FullList {
+                objects: slices.values().cloned().collect(),
+                unreadable: names(of_slices),
+                unnamed: *unnamed,
+            }),
+            Event::ServicesReset(FullList {
+                objects: services.values().cloned().collect(),
+                unreadable: names(of_services),
+                unnamed: *unnamed,
+            }),
         ]
     }
 
@@ -178,8 +220,11 @@ impl File {
                 }
             }
         }
+        new.named = old.named || !unnamed;
+        new.unread = unreadable.iter().filter(|key| !old.good.contains_key(*key)).cloned().collect();
         old.good.retain(|key, _| (unnamed || unreadable.contains(key)) && !new.good.contains_key(key));
         new.good.append(&mut old.good);
+        new.unread.retain(|key| !new.good.contains_key(key));
         new
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::set::{Changes, Content, Set};
-use crate::event::{Event, ServiceKind};
+use crate::event::{Event, FullList, ObjectName, ServiceKind};
 
 /// A Service with one port at an address, as YAML.
 fn service(name: &str, ip: &str) -> String {
@@ -45,9 +45,18 @@ fn short(events: &[Event]) -> Vec<String> {
         Event::NodeApplied(node) => format!("+node {node:?}"),
         Event::NodeDeleted => "-node".to_owned(),
         Event::AddressesChanged(addresses) => format!("addresses {addresses:?}"),
-        Event::ServicesReset(_) | Event::SlicesReset(_) => panic!("no change is a full list"),
+        Event::ServicesReset(list) => short_list("services", list, |service| &service.name),
+        Event::SlicesReset(list) => short_list("slices", list, |slice| &slice.name),
     };
     events.iter().map(one).collect()
+}
+
+/// `services: default/a, unread default/b, unread others`.
+fn short_list<T>(kind: &str, list: &FullList<T>, name: fn(&T) -> &ObjectName) -> String {
+    let read = list.objects.iter().map(|object| name(object).to_string());
+    let unread = list.unreadable.iter().map(|name| format!("unread {name}"));
+    let others = list.unnamed.then(|| "unread others".to_owned());
+    format!("{kind}: {}", read.chain(unread).chain(others).collect::<Vec<_>>().join(", "))
 }
 
 fn problems(changes: &Changes) -> Vec<&str> {
@@ -247,7 +256,8 @@ fn a_bad_document_is_told_with_file_document_object_and_field() {
 fn a_syntax_error_costs_only_its_document_and_names_its_line() {
     let text = format!("{}---\nkind: [\n---\n{}", service("a", "10.96.0.1"), service("b", "10.96.0.2"));
     let changes = write(&mut Set::default(), "f.yaml", &text);
-    assert_eq!(short(&changes.events), ["+service default/a 10.96.0.1", "+service default/b 10.96.0.2"]);
+    let expected = ["-node", "slices: unread others", "services: default/a, default/b, unread others"];
+    assert_eq!(short(&changes.events), expected);
     let [problem] = problems(&changes)[..] else { panic!("{:?}", changes.problems) };
     assert!(problem.starts_with("f.yaml, document 2 (line 5): not YAML: "), "{problem}");
     assert!(problem.contains("line 6, column 7"), "{problem}");
@@ -289,6 +299,29 @@ fn nothing_is_deleted_while_a_document_of_the_file_cannot_be_named() {
     assert!(changes.events.is_empty(), "{changes:?}");
     let changes = write(&mut set, "f.yaml", &a);
     assert_eq!(short(&changes.events), ["-service default/b"]);
+}
+
+#[test]
+fn what_was_never_read_is_listed_as_such_until_it_is_read_or_gone() {
+    let mut set = Set::default();
+    let bad_slice = slice("b", "web", &["10.0.0.256"]);
+    let text = format!("{}---\n{}---\n{bad_slice}", service("a", "nonsense"), service("c", "10.96.0.3"));
+    write(&mut set, "f.yaml", &text);
+    let lists = |set: &Set| short(&set.full_lists()[1..]);
+    assert_eq!(lists(&set), ["slices: unread default/b", "services: default/c, unread default/a"]);
+    // Another file has the object.
+    let changes = write(&mut set, "g.yaml", &service("a", "10.96.0.1"));
+    assert_eq!(short(&changes.events)[2], "services: default/a, default/c");
+    let changes = write(&mut set, "f.yaml", &service("c", "10.96.0.3"));
+    assert_eq!(short(&changes.events)[1..], lists(&set));
+    assert_eq!(lists(&set), ["slices: ", "services: default/a, default/c"]);
+    // One that was read before is not unread when it goes bad, nor are the others of a file that was.
+    let changes = write(&mut set, "g.yaml", &format!("{}---\nkind: [\n", service("a", "nonsense")));
+    assert!(changes.events.is_empty(), "{changes:?}");
+    let changes = set.update([("h.yaml".into(), Content::Unreadable("no permission".to_owned()))]);
+    assert_eq!(short(&changes.events)[1], "slices: unread others");
+    let changes = set.update([("h.yaml".into(), Content::Gone)]);
+    assert_eq!(short(&changes.events)[1], "slices: ");
 }
 
 #[test]
