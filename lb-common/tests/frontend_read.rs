@@ -135,6 +135,41 @@ prop_compose! {
     }
 }
 
+#[test]
+fn a_change_of_any_single_bit_is_seen() {
+    let key: FrontendKey<V6> = key([0xfd; 16]);
+    let sealed = frontend(1, 10, 3).sealed(&key);
+    for bit in (0..32).map(|bit| 1_u32 << bit) {
+        let fields: [fn(&mut Frontend) -> &mut u32; 6] = [
+            |value| &mut value.service,
+            |value| &mut value.first_slot,
+            |value| &mut value.n_slots,
+            |value| &mut value.flags,
+            |value| &mut value.affinity_s,
+            |value| &mut value.check,
+        ];
+        for field in fields {
+            let mut torn = sealed;
+            *field(&mut torn) ^= bit;
+            assert!(!torn.is_of(&key), "{torn:?}");
+        }
+    }
+    for bit in 0..128 {
+        let mut other = key;
+        other.addr[bit / 8] ^= 1 << (bit % 8);
+        assert!(!sealed.is_of(&other), "{other:?}");
+    }
+    for bit in 0..16 {
+        assert!(!sealed.is_of(&FrontendKey { port: key.port ^ 1 << bit, ..key }));
+    }
+}
+
+#[test]
+fn memory_full_of_zeros_is_no_frontend() {
+    assert!(!Frontend::default().is_of::<V4>(&FrontendKey::default()));
+    assert!(!Frontend::default().is_of::<V4>(&key([10, 96, 0, 1])));
+}
+
 proptest! {
     #[test]
     fn a_sealed_value_belongs_to_its_own_key_only(value in any_frontend(), ours in any_key(), others in any_key()) {

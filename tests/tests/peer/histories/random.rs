@@ -123,7 +123,8 @@ impl Service {
             return json!({"spec": spec});
         }
         if chance(rng, 40) {
-            let ranges = [json!(["10.244.0.0/16", "fd00:10:244::/48"]), json!(["172.18.0.0/16"]), json!(["192.0.2.0/24"])];
+            let ranges =
+                [json!(["10.244.0.0/16", "fd00:10:244::/48"]), json!(["172.18.0.0/16"]), json!(["192.0.2.0/24"])];
             spec["loadBalancerSourceRanges"] = pick(rng, &ranges);
         }
         let mode = pick(rng, &["VIP", "VIP", "VIP", "Proxy"]);

@@ -107,8 +107,11 @@ mod tests {
             probe: probes.iter().map(|line| (*line).to_owned()).collect(),
             ..Step::default()
         };
-        let whole =
-            Case { name: "x".to_owned(), alone: false, steps: vec![step(&["one"]), step(&["two", "three"]), step(&[])] };
+        let whole = Case {
+            name: "x".to_owned(),
+            alone: false,
+            steps: vec![step(&["one"]), step(&["two", "three"]), step(&[])],
+        };
         let needs = |case: &Case| {
             case.steps.iter().any(|step| {
                 let endpoints = step.apply.get("slice/web").map(|slice| slice["endpoints"].to_string());
@@ -117,10 +120,7 @@ mod tests {
         };
         let small = shrink(whole, |case| Ok(needs(case))).unwrap().unwrap();
         let text = serde_json::to_string(&small).unwrap();
-        assert_eq!(
-            text,
-            r#"{"name":"x","steps":[{"apply":{"slice/web":{"endpoints":["b"]}},"probe":["three"]}]}"#
-        );
+        assert_eq!(text, r#"{"name":"x","steps":[{"apply":{"slice/web":{"endpoints":["b"]}},"probe":["three"]}]}"#);
     }
 
     #[test]
