@@ -214,6 +214,11 @@ pub struct UdpSocket<'g> {
 }
 
 impl UdpSocket<'_> {
+    /// Uses only this interface from now on (SO_BINDTODEVICE of socket(7)).
+    pub fn bind_device(&self, interface: &str) -> Result<()> {
+        self.socket.guest.done(Request::UdpBindDevice(self.socket.handle, interface.to_owned()))
+    }
+
     /// bind(2).
     pub fn bind(&self, at: SocketAddr) -> Result<()> {
         self.socket.guest.done(Request::UdpBind(self.socket.handle, at))

@@ -100,6 +100,8 @@ pub enum Request {
     UdpOpen(Target),
     /// bind(2) of a UDP socket.
     UdpBind(Handle, SocketAddr),
+    /// Has a UDP socket use only this interface (SO_BINDTODEVICE).
+    UdpBindDevice(Handle, String),
     /// connect(2) on a UDP socket.
     UdpConnect(Handle, SocketAddr),
     /// connect(2) to AF_UNSPEC.

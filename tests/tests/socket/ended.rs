@@ -66,6 +66,22 @@ fn a_connected_udp_socket_fails_at_once_and_its_next_connect_reaches_another_bac
 }
 
 #[test]
+fn a_socket_that_is_bound_to_an_interface_or_a_port_is_found_too() -> Result<()> {
+    let cluster = Cluster::with(&["a", "b"], 1)?;
+    let to_interface = cluster.client.udp(at(WEB4))?;
+    to_interface.bind_device("eth0")?;
+    let to_port = cluster.client.udp(at(WEB4))?;
+    to_port.bind(SocketAddr::from(([0, 0, 0, 0], 5353)))?;
+    for socket in [&to_interface, &to_port] {
+        socket.connect(at(WEB4))?;
+        assert_eq!(ask(socket)?, "a");
+    }
+    cluster.list(&[1])?;
+    wait_until_ended(&to_interface)?;
+    wait_until_ended(&to_port).map(drop)
+}
+
+#[test]
 fn the_agent_does_not_stay_in_the_namespaces_that_it_looks_into() -> Result<()> {
     let cluster = Cluster::with(&["a", "b"], 1)?;
     replace(&cluster, 0, 1)?;

@@ -38,6 +38,9 @@ impl Session {
             Request::TcpConnect(target) => Conversation::open(Traffic::Tcp, target).map(|socket| self.keep(socket)),
             Request::UdpOpen(target) => Conversation::udp(target).map(|socket| self.keep(socket)),
             Request::UdpBind(handle, at) => self.socket(handle)?.bind(at).map(|()| Reply::Done),
+            Request::UdpBindDevice(handle, interface) => {
+                self.socket(handle)?.bind_device(&interface).map(|()| Reply::Done)
+            }
             Request::UdpConnect(handle, to) => self.socket(handle)?.connect(to).map(|()| Reply::Done),
             Request::UdpDisconnect(handle) => self.socket(handle)?.disconnect().map(|()| Reply::Done),
             Request::Send(handle) => self.socket(handle)?.send().map(|()| Reply::Done),

@@ -55,6 +55,11 @@ impl Conversation {
         self.socket.bind(&at.into()).map_err(failure("bind"))
     }
 
+    /// SO_BINDTODEVICE.
+    pub(crate) fn bind_device(&self, interface: &str) -> Result<(), Failure> {
+        self.socket.bind_device(Some(interface.as_bytes())).map_err(failure("setsockopt"))
+    }
+
     /// connect(2).
     pub(crate) fn connect(&mut self, to: SocketAddr) -> Result<(), Failure> {
         self.socket.connect(&to.into()).map_err(failure("connect"))
