@@ -62,17 +62,6 @@ pub enum Expectation {
     UnknownOne,
 }
 
-impl Expectation {
-    /// Whether a second may pass before the client knows.
-    pub(super) fn takes_time(&self) -> bool {
-        match self {
-            Self::All(sets) => sets.iter().any(|names| names.contains("refused-late")),
-            Self::OneOf(_) => false,
-            Self::Unknown | Self::UnknownOne => true,
-        }
-    }
-}
-
 /// One client at one destination in one way.
 #[derive(Clone, Debug)]
 pub struct Probe {
@@ -92,6 +81,16 @@ impl Probe {
     /// The probes that a line stands for.
     pub(super) fn parse(line: &str, case: u16) -> Result<Vec<Self>> {
         Self::parse_line(line, case).with_context(|| format!("probe `{line}`"))
+    }
+
+    /// Whether a second may pass before the client knows: TCP sends a SYN again after that time.
+    pub(super) fn takes_time(&self) -> bool {
+        let may_be_late = match &self.expected {
+            Expectation::All(sets) => sets.iter().any(|names| names.contains("refused-late")),
+            Expectation::OneOf(_) => false,
+            Expectation::Unknown | Expectation::UnknownOne => true,
+        };
+        self.traffic == Traffic::Tcp && may_be_late
     }
 
     fn parse_line(line: &str, case: u16) -> Result<Vec<Self>> {

@@ -58,8 +58,8 @@ pub struct Rig {
     node_labels: Value,
 }
 
-/// TCP sends a SYN again after a second.
-const LATE_MS: u64 = 3000;
+/// More than the second after which TCP sends a SYN again.
+const LATE_MS: u64 = 1500;
 
 /// How long and how often a probe is tried: first for what is expected, then, where something else was met, with the
 /// patience and the number that make an accident of a busy machine or of chance unlikely.
@@ -291,7 +291,7 @@ fn ask(island: &Island, client: Client, probes: &[&Probe], attempts: u32, patien
         traffic: probe.traffic,
         target: probe.to.into(),
         attempts,
-        patience_ms: if probe.expected.takes_time() { patience_ms.max(LATE_MS) } else { patience_ms },
+        patience_ms: if probe.takes_time() { patience_ms.max(LATE_MS) } else { patience_ms },
     };
     let met = island.client(client).probe(probes.iter().map(spec).collect())?;
     let outcome = |(probe, attempts): (&&Probe, Vec<Attempt>)| {

@@ -15,7 +15,7 @@ use crate::socket::Conversation;
 const SLOW: Duration = Duration::from_millis(250);
 
 /// Probes that are under way at a time: most of the time they wait for silence to end.
-const SIDE_BY_SIDE: usize = 24;
+const SIDE_BY_SIDE: usize = 64;
 
 /// Runs the probes, each in one thread from its first socket to its last.
 pub(crate) fn run_all(specs: &[ProbeSpec]) -> Result<Vec<Vec<Attempt>>, Failure> {

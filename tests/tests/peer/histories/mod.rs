@@ -41,10 +41,12 @@ fn random_histories_meet_the_same_with_the_agent_as_with_kube_proxy() -> Result<
 
 /// Shrinks the first history that has a problem, and writes it down.
 fn keep(rig: &mut Rig, cases: &[Case], problems: &[String], table: &mut Table) -> Result<String> {
-    let is_named = |case: &&Case| problems.iter().any(|problem| problem.starts_with(&format!("{} ", case.name)));
-    let case = cases.iter().find(is_named).context("a problem of no history")?;
-    let Some(mut small) = shrink::shrink(case.clone(), |case| Ok(!rig.run_once(&[case], table)?.is_empty()))? else {
-        return Ok(format!("{} by itself has no problem", case.name));
+    let is_of = |case: &Case, problem: &str| problem.starts_with(&format!("{} ", case.name));
+    let found = problems.iter().find_map(|problem| Some((cases.iter().find(|case| is_of(case, problem))?, problem)));
+    let (case, problem) = found.context("a problem of no history")?;
+    let has_it = |case: &Case| Ok(rig.run_once(&[case], table)?.iter().any(|other| kind(other) == kind(problem)));
+    let Some(mut small) = shrink::shrink(case.clone(), has_it)? else {
+        return Ok(format!("{} by itself has no such problem", case.name));
     };
     small.name = small.name.replace("history", "found");
     small.alone = small.steps.iter().any(|step| step.apply.contains_key("node"));
@@ -52,6 +54,11 @@ fn keep(rig: &mut Rig, cases: &[Case], problems: &[String], table: &mut Table) -
     let text = serde_saphyr::to_string(&[small]).context("cannot write the case as YAML")?;
     fs::write(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
     Ok(format!("shrunk to {}:\n{text}", file.display()))
+}
+
+/// What a problem has in common with the same one of a smaller history: what differs, but not at which address.
+fn kind(problem: &str) -> Option<&str> {
+    problem.split_once("unlisted: `")?.1.split("; case=").next()
 }
 
 fn from_environment<T: FromStr>(name: &str) -> Result<Option<T>> {

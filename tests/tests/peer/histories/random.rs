@@ -69,7 +69,7 @@ impl Cluster {
             self.change_service(rng, name, &mut step);
             change_slices(rng, name, &mut step);
         }
-        step.probe = self.services.values().flat_map(Service::probes).collect();
+        step.probe = self.services.values().flat_map(Service::probes).filter(|_| rng.bool()).collect();
         step
     }
 
@@ -156,7 +156,7 @@ impl Service {
         }
     }
 
-    /// Every address that it may have, at every port, also where there is nothing now.
+    /// Every address that it may have, at every port, also where there is nothing now. More than one step needs.
     fn probes(&self) -> Vec<String> {
         // A client that chooses once is the same on both sides only if it does not reach itself.
         let (clients, expected) = if self.has_affinity { ("pod,host ", "one of ?") } else { ("", "?") };

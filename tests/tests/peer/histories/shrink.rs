@@ -5,7 +5,7 @@ use lb_tests::peer::Case;
 use serde_json::Value;
 
 /// Each try runs the history anew, which takes seconds.
-const TRIES: usize = 60;
+const TRIES: usize = 40;
 
 /// A smaller history that still has a problem; none if even the whole one has not.
 pub(super) fn shrink(whole: Case, mut has_problem: impl FnMut(&Case) -> Result<bool>) -> Result<Option<Case>> {
