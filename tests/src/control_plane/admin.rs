@@ -63,6 +63,18 @@ impl Admin {
         Ok(())
     }
 
+    /// As [`Self::apply`], all at the same time.
+    pub fn apply_all(&self, objects: &[Value]) -> Result<()> {
+        let params = PatchParams::apply("lb-tests").force();
+        let find = |object: &Value| Ok((self.find(object)?, Patch::Apply(object.clone())));
+        let named = objects.iter().map(find).collect::<Result<Vec<_>>>()?;
+        self.call(|_| {
+            futures::future::try_join_all(named.iter().map(|(at, patch)| at.api.patch(&at.name, &params, patch)))
+        })
+        .context("cannot apply several objects")?;
+        Ok(())
+    }
+
     /// Sets the status of an object that exists. By a merge patch, since server-side apply takes no Node with two
     /// addresses of one type.
     pub fn set_status(&self, object: &Value) -> Result<()> {

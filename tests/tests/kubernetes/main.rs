@@ -2,6 +2,7 @@
 
 mod api_server;
 mod dns;
+mod load;
 mod objects;
 mod scaling;
 
