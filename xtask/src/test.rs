@@ -14,7 +14,7 @@ use crate::process::{find, root_prefix, run, say};
 use crate::workspace::Workspace;
 
 /// What the tests call besides what this workspace builds.
-pub(crate) const PROGRAMS: [Program; 6] = [
+pub(crate) const PROGRAMS: [Program; 7] = [
     Program { name: "ip", package: "iproute2", why: "network namespaces and the overlay between test nodes" },
     Program { name: "nft", package: "nftables", why: "tests that netfilter is out of the path" },
     Program { name: "iptables", package: "iptables", why: "kube-proxy as a peer to compare with" },
@@ -24,6 +24,7 @@ pub(crate) const PROGRAMS: [Program; 6] = [
         why: "tests that no connection is tracked for a Service address",
     },
     Program { name: "bpftool", package: "bpftool", why: "tests that map dumps show named fields" },
+    Program { name: "curl", package: "curl", why: "the walkthroughs' client" },
     Program { name: "git", package: "git", why: "some Go modules of the Kubernetes components are fetched with it" },
 ];
 

@@ -94,7 +94,8 @@ impl<'a> Kubelet<'a> {
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<()> {
+    /// Starts the pods that are new and ends those that were deleted.
+    pub fn sync(&mut self) -> Result<()> {
         let pods = self.admin.call(|client| async move {
             let pods: Api<v1::Pod> = Api::default_namespaced(client);
             pods.list(&ListParams::default()).await

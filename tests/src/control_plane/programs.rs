@@ -17,6 +17,10 @@ use crate::{
     process::Process,
 };
 
+/// Those that make pods, and EndpointSlices of pods and of Endpoints that are written by hand.
+const CONTROLLERS: &str = "deployment-controller,replicaset-controller,statefulset-controller,endpointslice-controller,\
+                           endpointslice-mirroring-controller";
+
 /// etcd's client URL, on the control plane's machine.
 pub(super) const ETCD: &str = "http://127.0.0.1:2379";
 
@@ -76,7 +80,7 @@ pub(super) fn start_controllers(machine: &Pod, kubeconfig: &Path) -> Result<Proc
     let flags = [
         ("kubeconfig", kubeconfig.as_str()),
         ("leader-elect", "false"),
-        ("controllers", "deployment-controller,replicaset-controller,endpointslice-controller"),
+        ("controllers", CONTROLLERS),
         ("bind-address", "127.0.0.1"),
     ];
     start(machine, Component::ControllerManager, "kube-controller-manager", &flags)

@@ -178,7 +178,7 @@ fn headless_service() -> Value {
 }
 
 /// CoreDNS in a pod with a ready status, and its Service.
-fn start_dns(cluster: &Cluster, kubelet: &Kubelet<'_>, files: &Path) -> Result<(Pod, Process)> {
+pub(crate) fn start_dns(cluster: &Cluster, kubelet: &Kubelet<'_>, files: &Path) -> Result<(Pod, Process)> {
     cluster.control_plane.admin().apply_yaml(include_str!("coredns.yaml"))?;
     run_dns(cluster, kubelet, files, "coredns")
 }
@@ -224,6 +224,12 @@ enum Protocol {
     Tcp,
 }
 
+/// What a kubelet writes for a pod of the namespace `default`.
+pub(crate) fn resolv_conf_text(options: &str) -> String {
+    let search = "default.svc.cluster.local svc.cluster.local cluster.local";
+    format!("nameserver {DNS}\nsearch {search}\noptions {options}\n")
+}
+
 /// glibc's resolver in a pod, with a resolv.conf as a kubelet writes it.
 struct Resolver<'a> {
     pod: &'a Pod,
@@ -239,8 +245,7 @@ impl<'a> Resolver<'a> {
             Protocol::Tcp => "ndots:5 use-vc",
         };
         let resolv_conf = files.join(format!("resolv-{protocol:?}.conf"));
-        let search = "default.svc.cluster.local svc.cluster.local cluster.local";
-        fs::write(&resolv_conf, format!("nameserver {DNS}\nsearch {search}\noptions {options}\n"))?;
+        fs::write(&resolv_conf, resolv_conf_text(options))?;
         Ok(Self { pod, protocol, resolv_conf })
     }
 

@@ -5,6 +5,7 @@ mod dns;
 mod load;
 mod objects;
 mod scaling;
+mod walkthroughs;
 
 use std::{collections::BTreeSet, ffi::OsString, path::PathBuf};
 
