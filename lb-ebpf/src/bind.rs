@@ -5,48 +5,18 @@ use core::{mem, ptr};
 
 use aya_ebpf::programs::SockContext;
 use lb_common::{
-    abi::{Counter, Endpoint, Proto, V4, V6},
+    abi::{Endpoint, Proto, V4, V6},
     logic::bind::{self, Bind},
 };
 
 use crate::{
-    kernel::{Context, Kernel, hook},
+    hook::{self, Call},
+    kernel::Kernel,
     proto::from_kernel,
 };
 
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
-
-/// One run of a hook.
-#[derive(Clone, Copy)]
-struct Call<'a>(&'a SockContext);
-
-impl Context for Call<'_> {
-    #[inline(always)]
-    fn now_s(self) -> u32 {
-        hook::now_s()
-    }
-
-    #[inline(always)]
-    fn random(self) -> u32 {
-        hook::random()
-    }
-
-    #[inline(always)]
-    fn count(self, counter: Counter) {
-        hook::count(counter);
-    }
-
-    #[inline(always)]
-    fn netns(self) -> u64 {
-        hook::netns(self.0)
-    }
-
-    #[inline(always)]
-    fn node_netns(self) -> u64 {
-        hook::node_netns()
-    }
-}
 
 /// A field of the context. Volatile, because the verifier takes only reads of whole, aligned fields, and the compiler
 /// would merge or split them.

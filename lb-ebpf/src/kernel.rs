@@ -6,8 +6,7 @@
 
 use core::cell::Cell;
 
-use aya_ebpf::{EbpfContext, Global, bindings::BPF_NOEXIST, helpers};
-use aya_log_ebpf::error;
+use aya_ebpf::bindings::BPF_NOEXIST;
 use lb_common::{
     abi::{
         Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Frontend, FrontendKey, Slot, SockDst,
@@ -16,17 +15,7 @@ use lb_common::{
     logic::seam::{Caller, Environment, Maps, NoStorage, NotAdded, Socket},
 };
 
-use crate::maps::{AFFINITY, Pinned, STATS, source};
-
-/// Set by the agent where the kernel has `bpf_set_retval` at these hooks. The verifier sees the loaded value as a
-/// constant and drops the branch that is not taken, so that older kernels never see the helper.
-#[unsafe(no_mangle)]
-static LB_SET_RETVAL: Global<u32> = Global::new(0);
-
-/// The cookie of the network namespace that the agent runs in. Where the kernel does not tell user space such cookies
-/// (before 5.14) it is 0, which stands for the machine's first network namespace.
-#[unsafe(no_mangle)]
-static LB_NODE_NETNS: Global<u64> = Global::new(0);
+use crate::maps::{AFFINITY, Pinned, source};
 
 const EEXIST: i32 = 17;
 
@@ -213,89 +202,5 @@ impl<F: Pinned, C: Storage<F> + Storage<F::Other>> Socket<F> for Kernel<C> {
 fn forget<F: Pinned, C: Storage<F>>(context: C) {
     if !context.translation(false).is_null() {
         context.remove_translation();
-    }
-}
-
-/// What programs that the kernel runs for a system call have in common.
-pub mod hook {
-    use super::*;
-
-    const ECONNREFUSED: i32 = 111;
-    const EADDRINUSE: i32 = 98;
-
-    /// See [`Context::now_s`].
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "wraps after 136 years; only differences are used")]
-    pub fn now_s() -> u32 {
-        // SAFETY: takes nothing, returns a number.
-        let now_ns = unsafe { helpers::bpf_ktime_get_ns() };
-        (now_ns / 1_000_000_000) as u32
-    }
-
-    /// See [`Context::random`].
-    #[inline(always)]
-    pub fn random() -> u32 {
-        // SAFETY: takes nothing, returns a number.
-        unsafe { helpers::bpf_get_prandom_u32() }
-    }
-
-    /// See [`Context::count`].
-    #[inline(always)]
-    pub fn count(counter: Counter) {
-        if let Some(count) = STATS.get_ptr_mut(counter as u32) {
-            // SAFETY: this processor's own element. A program that interrupts another one on the same processor between
-            // the read and the write may lose it a count, which statistics can bear.
-            unsafe { *count += 1 };
-        }
-    }
-
-    /// Says in the agent's log that the maps are damaged. Called at the end of a run: from within, the verifier would go
-    /// through it from each place that may find damage. Not inlined, so that none of it is in the way of those who never
-    /// need it.
-    #[inline(never)]
-    pub fn report_damage(ctx: &impl EbpfContext) {
-        error!(
-            ctx,
-            "the maps are damaged (a frontend without a valid checksum or slot): stop the agent, run `lb-agent cleanup`, start it"
-        );
-    }
-
-    /// See [`Context::netns`].
-    #[inline(always)]
-    pub fn netns(ctx: &impl EbpfContext) -> u64 {
-        // SAFETY: the program's own context.
-        unsafe { helpers::bpf_get_netns_cookie(ctx.as_ptr()) }
-    }
-
-    /// See [`Context::node_netns`].
-    #[inline(always)]
-    pub fn node_netns() -> u64 {
-        match LB_NODE_NETNS.load() {
-            // SAFETY: without a context the helper speaks of the first network namespace.
-            0 => unsafe { helpers::bpf_get_netns_cookie(core::ptr::null_mut()) },
-            cookie => cookie,
-        }
-    }
-
-    /// Denies with ECONNREFUSED instead of EPERM; `false` where the kernel cannot.
-    #[inline(always)]
-    pub fn set_refused() -> bool {
-        set_errno(ECONNREFUSED)
-    }
-
-    /// Denies with EADDRINUSE instead of EPERM; `false` where the kernel cannot.
-    #[inline(always)]
-    pub fn set_in_use() -> bool {
-        set_errno(EADDRINUSE)
-    }
-
-    #[inline(always)]
-    fn set_errno(errno: i32) -> bool {
-        if LB_SET_RETVAL.load() == 0 {
-            return false;
-        }
-        // SAFETY: takes and returns a number. Fails only for a number that is no errno.
-        unsafe { helpers::bpf_set_retval(-errno) };
-        true
     }
 }

@@ -9,6 +9,7 @@
 )]
 
 pub mod bind;
+pub mod hook;
 pub mod kernel;
 pub mod maps;
 pub mod owner;

@@ -10,7 +10,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use lb_common::{
-    abi::{Counter, Endpoint, Family, Proto, SockDst, UdpPeers, V4, V6},
+    abi::{Endpoint, Family, Proto, SockDst, UdpPeers, V4, V6},
     logic::{
         mapped,
         socket::{self, Verdict},
@@ -18,7 +18,8 @@ use lb_common::{
 };
 
 use crate::{
-    kernel::{Context, Kernel, Storage, hook},
+    hook::{self, Call},
+    kernel::{Kernel, Storage},
     maps::Pinned,
     proto::from_kernel,
 };
@@ -30,56 +31,25 @@ const ESTABLISHED: u32 = 1;
 /// `AF_INET6`.
 const INET6: u32 = 10;
 
-/// One run of a hook.
-#[derive(Clone, Copy)]
-struct Call<'a>(&'a SockAddrContext);
+type AddrCall<'a> = Call<'a, SockAddrContext>;
 
-impl Call<'_> {
-    #[inline(always)]
-    fn sock(self) -> *mut bpf_sock {
-        // SAFETY: the kernel passes a valid context; the verifier checks every access to it.
-        unsafe { (*self.0.sock_addr).__bindgen_anon_1.sk }
-    }
+#[inline(always)]
+fn sock(call: AddrCall<'_>) -> *mut bpf_sock {
+    // SAFETY: the kernel passes a valid context; the verifier checks every access to it.
+    unsafe { (*call.0.sock_addr).__bindgen_anon_1.sk }
 }
 
-impl Context for Call<'_> {
-    #[inline(always)]
-    fn now_s(self) -> u32 {
-        hook::now_s()
-    }
-
-    #[inline(always)]
-    fn random(self) -> u32 {
-        hook::random()
-    }
-
-    #[inline(always)]
-    fn count(self, counter: Counter) {
-        hook::count(counter);
-    }
-
-    #[inline(always)]
-    fn netns(self) -> u64 {
-        hook::netns(self.0)
-    }
-
-    #[inline(always)]
-    fn node_netns(self) -> u64 {
-        hook::node_netns()
-    }
-}
-
-impl<F: Pinned> Storage<F> for Call<'_> {
+impl<F: Pinned> Storage<F> for AddrCall<'_> {
     #[inline(always)]
     fn is_connected(self) -> bool {
         // SAFETY: sock_addr hooks always have a socket; the verifier knows.
-        unsafe { ptr::read_volatile(&raw const (*self.sock()).state) == ESTABLISHED }
+        unsafe { ptr::read_volatile(&raw const (*sock(self)).state) == ESTABLISHED }
     }
 
     #[inline(always)]
     fn is_inet6(self) -> bool {
         // SAFETY: as above.
-        unsafe { ptr::read_volatile(&raw const (*self.sock()).family) == INET6 }
+        unsafe { ptr::read_volatile(&raw const (*sock(self)).family) == INET6 }
     }
 
     #[inline(always)]
@@ -91,7 +61,7 @@ impl<F: Pinned> Storage<F> for Call<'_> {
     #[inline(always)]
     fn remove_translation(self) {
         // SAFETY: as above.
-        match unsafe { F::sock().delete(self.sock()) } {
+        match unsafe { F::sock().delete(sock(self)) } {
             // The only error is ENOENT: there was none.
             Ok(()) | Err(_) => {}
         }
@@ -213,7 +183,7 @@ fn answer_name<F: ContextAddress>(ctx: &SockAddrContext, shown: Option<Endpoint<
 
 /// Runs the logic of a hook that chooses.
 #[inline(always)]
-fn decide<'a>(ctx: &'a SockAddrContext, logic: impl FnOnce(&Kernel<Call<'a>>) -> i32) -> i32 {
+fn decide<'a>(ctx: &'a SockAddrContext, logic: impl FnOnce(&Kernel<AddrCall<'a>>) -> i32) -> i32 {
     let kernel = Kernel::new(Call(ctx));
     let answer = logic(&kernel);
     if kernel.saw_damage() {
