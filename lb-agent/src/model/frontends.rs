@@ -1,7 +1,7 @@
 //! Which addresses and ports a Service asks for, by which field, and who answers there.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
 };
@@ -76,13 +76,6 @@ fn external(service: &Service, index: usize, port: &ServicePort, config: &ModelC
             add(wants, port, ip, Want { port: index, field, answer });
         }
     }
-}
-
-/// The external and ingress addresses that a Service gets for one of its ports at least, if nobody else holds them.
-pub(super) fn external_addresses(service: &Service, config: &ModelConfig) -> BTreeSet<IpAddr> {
-    let is_served = |field, ip| service.ports.iter().any(|port| refusal(field, ip, port, config).is_none());
-    let served = named(service).filter(|&(field, ip)| has_family(service, ip) && is_served(field, ip));
-    served.map(|(_, ip)| ip).collect()
 }
 
 /// The external and ingress addresses of a Service.

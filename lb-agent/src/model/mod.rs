@@ -129,7 +129,9 @@ impl Model {
             Event::SliceDeleted(name) => self.remove_slice(&name, &mut dirty),
             Event::SlicesReset(list) => self.reset_slices(list, &mut dirty),
             Event::NodeApplied(node) => self.put_node(node, &mut dirty),
-            Event::NodeDeleted => self.put_node(Node::default(), &mut dirty),
+            // Its zone and addresses are those that it had until the agent ends, as kube-proxy's are that it read at its
+            // start: what goes away now must not answer at other addresses meanwhile.
+            Event::NodeDeleted => self.seen.node = true,
             Event::AddressesChanged(addresses) => self.put_addresses(addresses, &mut dirty),
         }
         dirty
@@ -232,7 +234,7 @@ impl Model {
     }
 
     fn guarded(&self, service: &Service) -> impl Iterator<Item = IpAddr> {
-        let guards = |ip: &IpAddr| self.guards.belongs_to(*ip, &service.name) && !self.node.is_own(*ip);
+        let guards = |ip: &IpAddr| self.guards.holder(*ip) == Some(&service.name) && !self.node.is_own(*ip);
         service.cluster_ips.iter().copied().filter(guards)
     }
 
@@ -321,7 +323,7 @@ impl Model {
     }
 
     fn replace_claims(&mut self, old: Option<&Service>, new: Option<&Service>, dirty: &mut BTreeSet<ObjectName>) {
-        self.guards.replace(old, new, &self.config, dirty);
+        self.guards.replace(old, new, dirty);
         let wants = |service: Option<&Service>| service.map(|s| self.wants(s)).unwrap_or_default();
         let (before, after) = (wants(old), wants(new));
         move_claims(&mut self.claims, (old, before), (new, after), dirty);

@@ -55,7 +55,7 @@ impl Oracle {
             Event::SliceDeleted(name) => drop(self.slices.remove(&name)),
             Event::SlicesReset(list) => reset(&mut self.slices, list, |slice| &slice.name),
             Event::NodeApplied(node) => self.node = node,
-            Event::NodeDeleted => self.node = Node::default(),
+            Event::NodeDeleted => {}
             Event::AddressesChanged(addresses) => self.addresses = addresses,
         }
     }
@@ -184,16 +184,8 @@ impl Oracle {
     fn guards(&self, service: &Service) -> BTreeSet<IpAddr> {
         let others = || self.services.values().filter(|s| s.kind == ServiceKind::ClusterIp);
         let age = |s: &Service| (s.created_s, s.name.clone());
-        let is_external = |ip: IpAddr| {
-            others().any(|other| {
-                let has_family = other.cluster_ips.iter().any(|own| own.is_ipv4() == ip.is_ipv4());
-                let external = other.external_ips.contains(&ip) && self.allows(ip);
-                let any_port = other.ports.iter().any(|port| !self.is_api_server(ip, port));
-                has_family && any_port && (external || other.ingress_ips.contains(&ip))
-            })
-        };
         let mut guards: BTreeSet<IpAddr> = service.cluster_ips.iter().copied().collect();
-        guards.retain(|ip| !self.addresses.contains(ip) && !self.node.addresses.contains(ip) && !is_external(*ip));
+        guards.retain(|ip| !self.addresses.contains(ip) && !self.node.addresses.contains(ip));
         guards.retain(|ip| {
             others().filter(|other| other.cluster_ips.contains(ip)).all(|other| age(service) <= age(other))
         });

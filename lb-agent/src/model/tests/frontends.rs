@@ -115,8 +115,17 @@ fn node_ports_follow_the_nodes_addresses_and_touch_no_other_service() {
     // A pod's interface changes nothing.
     assert!(model.apply(Event::AddressesChanged([ip("192.168.0.7"), ip("10.244.0.1")].into())).is_empty());
     assert!(model.apply(Event::NodeApplied(Node { going_away: true, ..node(&["192.168.0.7"]) })).is_empty());
-    // Without a Node object every address answers.
-    assert_eq!(model.apply(Event::NodeDeleted), [name("web")].into());
+    // Who loses its Node object keeps to the addresses that this named.
+    assert!(model.apply(Event::NodeDeleted).is_empty());
+    assert_eq!(node_ports(&model, "web"), ["192.168.0.7:30080"]);
+}
+
+#[test]
+fn without_a_node_object_every_address_of_the_node_answers_to_node_ports() {
+    let mut model = Model::new(config("primary"));
+    model.apply(Event::ServicesReset(vec![node_port("web", &["10.96.0.1"], 30080)].into()));
+    model.apply(Event::NodeDeleted);
+    model.apply(Event::AddressesChanged([ip("192.168.0.7"), ip("10.244.0.1"), ip("127.0.0.1")].into()));
     assert_eq!(node_ports(&model, "web"), ["10.244.0.1:30080", "192.168.0.7:30080"]);
 }
 
@@ -301,7 +310,7 @@ fn guards(model: &Model, service: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_cluster_ip_is_guarded_once_unless_it_is_something_else_as_well() {
+fn a_cluster_ip_is_guarded_once_unless_it_is_the_node_s_own() {
     let a = service("a", &["10.96.0.1", "fd96::1"], &["80/tcp"]);
     let b = Service { created_s: 1, ..service("b", &["10.96.0.1"], &["81/tcp"]) };
     let mut model = model(config("primary"), &[], &[], vec![a.clone(), b]);
@@ -318,20 +327,11 @@ fn a_cluster_ip_is_guarded_once_unless_it_is_something_else_as_well() {
     assert_eq!(model.apply(Event::AddressesChanged([].into())), [name("a")].into());
     assert_eq!(model.apply(Event::NodeApplied(node(&["fd96::1"]))), [name("a")].into());
     assert_eq!(guards(&model, "a"), ["10.96.0.1"]);
-    model.apply(Event::NodeDeleted);
-    // Another Service names it as external.
-    let c = Service { external_ips: vec![ip("10.96.0.1")], ..service("c", &["10.96.0.3"], &["80/tcp"]) };
-    assert_eq!(model.apply(Event::ServiceApplied(c)), [name("a"), name("c")].into());
-    assert_eq!((guards(&model, "a"), guards(&model, "c")), (vec!["fd96::1".to_owned()], vec!["10.96.0.3".to_owned()]));
-    assert_eq!(model.apply(Event::ServiceDeleted(name("c"))), [name("a"), name("c")].into());
+    model.apply(Event::NodeApplied(node(&[])));
+    // kube-proxy's set of ClusterIPs asks nobody whether a Service names one of them as external.
+    let c = Service { external_ips: vec![ip("10.96.0.1")], ..service("c", &["10.96.0.3"], &["81/tcp"]) };
+    model.apply(Event::ServiceApplied(c));
     assert_eq!(guards(&model, "a"), ["10.96.0.1", "fd96::1"]);
-}
-
-#[test]
-fn an_external_ip_that_is_not_served_takes_no_guard_away() {
-    let config = ModelConfig { external_ips: ExternalIps::None, ..config("primary") };
-    let web = Service { external_ips: vec![ip("10.96.0.1")], ..service("web", &["10.96.0.1"], &["80/tcp"]) };
-    assert_eq!(guards(&model(config, &[], &[], vec![web]), "web"), ["10.96.0.1"]);
 }
 
 #[test]
