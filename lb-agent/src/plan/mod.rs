@@ -26,7 +26,10 @@ mod slots;
 mod table;
 mod want;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use lb_common::abi::{Family, NameKey, V4, V6, name_kind};
 
@@ -236,11 +239,17 @@ impl Plan {
         self.names.prune();
     }
 
-    /// Service-port ids of which something is to be removed, for [`Plan::sweep`]; for some of them only later.
-    pub fn garbage(&mut self) -> Vec<u32> {
-        let (v4, v6, names) = (&self.v4, &self.v6, &self.names);
-        self.garbage.retain(|&id| v4.has_garbage(id) || v6.has_garbage(id) || names.is_retired(id));
-        self.garbage.iter().copied().collect()
+    /// The next Service-port id above `after`, or the first, of which something is to be removed by [`Plan::sweep`]; of
+    /// some of them only later.
+    pub fn next_garbage(&mut self, after: Option<u32>) -> Option<u32> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        loop {
+            let id = *self.garbage.range((from, Bound::Unbounded)).next()?;
+            if self.v4.has_garbage(id) || self.v6.has_garbage(id) || self.names.is_retired(id) {
+                return Some(id);
+            }
+            self.garbage.remove(&id);
+        }
     }
 
     /// What to remove of a Service port, in this order up to the first failure; the rest comes with the next call.

@@ -131,6 +131,8 @@ impl Names {
             let in_use = |id| self.service_of.contains_key(&id) || self.nameless.contains(&id);
             let id = self.next_service.next(in_use);
             self.service_of.insert(id, service.clone());
+            // Most Services have few, and there are many.
+            entries.reserve_exact(1);
             entries.push(PortEntry { port: port.clone(), id, written: false, retired: false });
             entries.len() - 1
         });

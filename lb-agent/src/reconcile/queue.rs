@@ -1,11 +1,14 @@
 //! Which Services wait to be brought into the maps, and since when.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     time::Instant,
 };
 
 use crate::event::ObjectName;
+
+/// How many it has room for while it is empty.
+const ROOM: usize = 64;
 
 /// A queue without duplicates that is served from both ends in turn: a change that arrives behind ten thousand others
 /// waits for one other Service, and those others still go on.
@@ -13,18 +16,26 @@ use crate::event::ObjectName;
 pub(super) struct Queue {
     order: VecDeque<ObjectName>,
     since: HashMap<ObjectName, Instant>,
+    /// How many wait since when: all that came at once count as one.
+    waiting: BTreeMap<Instant, usize>,
     newest_next: bool,
 }
 
 impl Queue {
     /// Adds a Service that changed at `since`. One that waits already keeps its place.
     pub(super) fn push(&mut self, service: ObjectName, since: Instant) {
-        if let Some(known) = self.since.get_mut(&service) {
-            *known = since.min(*known);
-        } else {
-            self.since.insert(service.clone(), since);
-            self.order.push_back(service);
+        match self.since.get_mut(&service) {
+            Some(known) if *known <= since => return,
+            Some(known) => {
+                let before = std::mem::replace(known, since);
+                self.leave(before);
+            }
+            None => {
+                self.since.insert(service.clone(), since);
+                self.order.push_back(service);
+            }
         }
+        *self.waiting.entry(since).or_default() += 1;
     }
 
     /// The next Service, and since when it waits.
@@ -32,7 +43,22 @@ impl Queue {
         self.newest_next = !self.newest_next;
         let service = if self.newest_next { self.order.pop_back() } else { self.order.pop_front() }?;
         let since = self.since.remove(&service)?;
+        self.leave(since);
+        if self.order.is_empty() {
+            // The first lists were as long as nothing after them.
+            self.order.shrink_to(ROOM);
+            self.since.shrink_to(ROOM);
+        }
         Some((service, since))
+    }
+
+    fn leave(&mut self, since: Instant) {
+        if let Some(n) = self.waiting.get_mut(&since) {
+            *n -= 1;
+            if *n == 0 {
+                self.waiting.remove(&since);
+            }
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -41,7 +67,7 @@ impl Queue {
 
     /// Since when the one that waits longest does.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.since.values().min().copied()
+        self.waiting.first_key_value().map(|(since, _)| *since)
     }
 }
 
@@ -68,10 +94,17 @@ mod tests {
     fn a_service_that_changes_again_waits_once_and_since_its_first_change() {
         let mut queue = Queue::default();
         let now = Instant::now();
+        let later = now + std::time::Duration::from_secs(1);
+        queue.push(name("a"), later);
+        queue.push(name("b"), later);
+        assert_eq!(queue.oldest(), Some(later));
         queue.push(name("a"), now);
-        queue.push(name("a"), now + std::time::Duration::from_secs(1));
+        queue.push(name("a"), later);
+        assert_eq!(queue.oldest(), Some(now));
+        assert_eq!(queue.pop(), Some((name("b"), later)));
         assert_eq!(queue.oldest(), Some(now));
         assert_eq!(queue.pop(), Some((name("a"), now)));
+        assert_eq!(queue.oldest(), None);
         assert!(queue.is_empty() && queue.pop().is_none());
     }
 }

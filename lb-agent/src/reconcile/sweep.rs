@@ -43,10 +43,12 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
     /// Removes what is not wanted any more, until the budget is used up. One port's failure does not keep the others.
     fn sweep_within(&mut self, budget: &mut usize) -> Result<(), StoreError> {
         let mut failure = Ok(());
-        for id in self.plan.garbage() {
+        let mut last = None;
+        while let Some(id) = self.plan.next_garbage(last) {
             if *budget == 0 {
                 return failure;
             }
+            last = Some(id);
             let ops = self.plan.sweep(id);
             let (done, result) = self.execute(&ops);
             *budget = budget.saturating_sub(done);

@@ -272,7 +272,9 @@ impl Driver {
 
     fn sweep(&mut self) -> Result<(), ()> {
         let mut result = Ok(());
-        for id in self.plan.garbage() {
+        let mut last = None;
+        while let Some(id) = self.plan.next_garbage(last) {
+            last = Some(id);
             let ops = self.plan.sweep(id);
             result = self.execute(&ops).and(result);
         }

@@ -102,6 +102,49 @@ fn a_change_does_not_wait_for_a_long_batch() {
     assert!((1..3_000).all(|index| lookup(agent.maps(), index).is_some()));
 }
 
+/// A node with a tenth of all endpoints is gone, and every Service changes.
+#[test]
+fn a_large_change_is_done_in_short_steps_between_which_events_are_taken_in() {
+    const SERVICES: u16 = 2_000;
+    let mut agent = Agent::start(LARGE, Faults::NONE);
+    agent.receive(lists(SERVICES));
+    agent.settle();
+    agent.receive((1..SERVICES).map(|index| Event::SliceApplied(slice(index, 1..10))));
+    let mut steps = 0;
+    loop {
+        let before = agent.maps().operations();
+        let more = agent.step();
+        let done = agent.maps().operations() - before;
+        assert!(done <= 1_000 + 20, "{done} operations in one step");
+        steps += 1;
+        if steps == 4 {
+            agent.receive([Event::SliceApplied(slice(0, [77]))]);
+            agent.step();
+            assert_eq!(lookup(agent.maps(), 0), Some(ip(244, 77).into()), "after one step");
+        }
+        if more == Step::Idle {
+            break;
+        }
+    }
+    // A range, a frontend and a backend less for each.
+    assert!(steps <= 10, "{steps} steps");
+    assert_eq!(agent.report().usage.v4.backends, 9 * u32::from(SERVICES - 1) + 1);
+}
+
+#[test]
+fn a_relist_without_a_change_writes_nothing() {
+    let mut agent = Agent::start(LARGE, Faults::NONE);
+    agent.receive(lists(1_000));
+    agent.settle();
+    let before = agent.maps().operations();
+    agent.receive(lists(1_000));
+    agent.settle();
+    agent.restart(|_| {});
+    agent.receive(lists(1_000));
+    agent.settle();
+    assert_eq!(agent.maps().operations(), before);
+}
+
 #[test]
 fn a_failure_is_retried_ever_more_rarely_and_at_once_when_the_service_changes() {
     let mut agent = Agent::start(ROOMY, Faults::NONE);

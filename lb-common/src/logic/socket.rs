@@ -29,20 +29,18 @@ where
     F: Family,
     K: Node<F> + Socket<F>,
 {
-    match lookup(kernel, dst, proto) {
-        Found::NotAService => {
-            // The socket may have been connected to a Service before: a UDP socket at any time, a TCP socket after a
-            // refusal. Its new peer must not be shown as that Service.
-            kernel.clear_translation();
-            Verdict::Pass
-        }
-        // A connect that fails here changes nothing: a UDP socket keeps the peer that it has (inet_dgram_connect).
+    let verdict = match lookup(kernel, dst, proto) {
+        Found::NotAService => Verdict::Pass,
         Found::Refuse => Verdict::Refuse,
         Found::Frontend(key, frontend) => match select(kernel, &frontend) {
             None => Verdict::Refuse,
-            Some(slot) => translate(kernel, proto, &key, &frontend, &slot),
+            Some(slot) => return translate(kernel, proto, &key, &frontend, &slot),
         },
-    }
+    };
+    // The socket may have been connected to a Service before: a UDP socket at any time, a TCP socket after a refusal.
+    // Its new peer must not be shown as that Service.
+    kernel.clear_translation();
+    verdict
 }
 
 #[inline(always)]

@@ -48,10 +48,10 @@ impl<F: Family> Table<F> {
         self.next_backend.adopt(id);
         let port = self.ports.entry(value.service).or_default();
         let at = Endpoint { addr: value.addr, port: value.port };
-        if id == 0 || port.backends.contains_key(&at) {
+        if id == 0 || port.backends.contains(&at) {
             port.damaged.push((id, value));
         } else {
-            port.backends.insert(at, Known { id, value, wanted: true });
+            port.backends.insert(Known { id, value, wanted: true });
         }
     }
 

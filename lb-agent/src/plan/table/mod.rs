@@ -4,6 +4,7 @@
 //! is wanted, so repeating it after a failure yields exactly what is missing.
 
 mod adopt;
+mod backends;
 mod conditions;
 mod record;
 mod stage;
@@ -16,8 +17,11 @@ use std::{
 
 use lb_common::abi::{Backend, Endpoint, Family, Frontend, FrontendKey, Proto, endpoint_sets};
 
-use self::conditions::Guards;
 pub(super) use self::conditions::{Source, guard};
+use self::{
+    backends::{Backends, Known},
+    conditions::Guards,
+};
 use super::{
     gone::{GoneBackend, serves},
     ids::Ids,
@@ -78,7 +82,7 @@ struct Port<F: Family> {
     released: BTreeSet<FrontendKey<F>>,
     /// Those of `frontends` that were last staged to be replaced and are not yet.
     pending: BTreeSet<FrontendKey<F>>,
-    backends: BTreeMap<Endpoint<F>, Known<F>>,
+    backends: Backends<F>,
     /// Backends that no port can want: of damaged maps. They go when the port is next staged or retired.
     damaged: Vec<(u32, Backend<F>)>,
     /// The ranges that its frontends should lead to, as last staged: of each set that they ask for, if it is not empty.
@@ -93,14 +97,6 @@ struct Shown {
     value: Frontend,
     /// Whether it holds its range in [`Slots`]. Not so if it has none, or if the range was found damaged.
     holds: bool,
-}
-
-/// A backend in the map.
-#[derive(Debug)]
-struct Known<F: Family> {
-    id: u32,
-    value: Backend<F>,
-    wanted: bool,
 }
 
 /// A range of slots and what it holds.
@@ -130,7 +126,7 @@ struct Leads {
 pub(super) struct Table<F: Family> {
     frontends: HashMap<FrontendKey<F>, Shown>,
     /// By Service-port id.
-    ports: HashMap<u32, Port<F>>,
+    ports: HashMap<u32, Box<Port<F>>>,
     backend_ids: HashSet<u32>,
     next_backend: Ids,
     slots: Slots,
@@ -152,12 +148,12 @@ impl<F: Family> Table<F> {
     pub(super) fn proto(&self, service: u32) -> Option<u8> {
         let port = self.ports.get(&service)?;
         let of_frontends = port.frontends.first().map(|key| key.proto);
-        of_frontends.or_else(|| port.backends.values().next().map(|known| known.value.proto))
+        of_frontends.or_else(|| port.backends.iter().next().map(|known| known.value.proto))
     }
 
     /// How many backends refer to each node id.
     pub(super) fn node_ids(&self) -> impl Iterator<Item = u32> {
-        let good = self.ports.values().flat_map(|port| port.backends.values().map(|known| known.value.node));
+        let good = self.ports.values().flat_map(|port| port.backends.iter().map(|known| known.value.node));
         good.chain(self.ports.values().flat_map(|port| port.damaged.iter().map(|(_, value)| value.node)))
     }
 

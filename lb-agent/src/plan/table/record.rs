@@ -13,7 +13,10 @@ impl<F: Family> Table<F> {
             FamilyOp::DeleteBackend(id, value) => return self.forget_backend(*id, value),
             FamilyOp::WriteSlots { service, first, slots } => {
                 let ids = slots.iter().map(|slot| slot.backend).collect();
-                self.ports.entry(*service).or_default().ranges.push(Range { first: *first, ids });
+                let ranges = &mut self.ports.entry(*service).or_default().ranges;
+                // Most Services have one, and there are many.
+                ranges.reserve_exact(1);
+                ranges.push(Range { first: *first, ids });
             }
             FamilyOp::PutClusterIps(prefix) => self.guards.prefix_put(*prefix),
             FamilyOp::PutSource(key, prefix_len) => {
@@ -45,9 +48,8 @@ impl<F: Family> Table<F> {
 
     fn record_backend(&mut self, id: u32, value: Backend<F>) -> Recorded {
         self.backend_ids.insert(id);
-        let at = Endpoint { addr: value.addr, port: value.port };
         let known = Known { id, value, wanted: true };
-        let old = self.ports.entry(value.service).or_default().backends.insert(at, known);
+        let old = self.ports.entry(value.service).or_default().backends.insert(known);
         let stopped = old.as_ref().filter(|old| serves(&old.value) && !serves(&value));
         let gone = stopped.and_then(|old| GoneBackend::new(old.id, &old.value));
         Recorded { left_node: old.map(|old| old.value.node), joined_node: Some(value.node), gone }
@@ -60,7 +62,7 @@ impl<F: Family> Table<F> {
             let at = Endpoint { addr: value.addr, port: value.port };
             match port.damaged.iter().position(|(damaged, _)| *damaged == id) {
                 Some(index) => drop(port.damaged.swap_remove(index)),
-                None => drop(port.backends.remove(&at)),
+                None => port.backends.remove(&at),
             }
             self.drop_if_empty(value.service);
         }

@@ -76,7 +76,7 @@ impl<F: Family> Table<F> {
         let port = self.ports.get(&service);
         let new = want.frontends.keys().filter(|key| !self.frontends.contains_key(key)).count();
         check(names.frontends, "--max-frontends", self.frontends.len(), new, self.capacity.frontends)?;
-        let known = |at| port.is_some_and(|port| port.backends.contains_key(at));
+        let known = |at| port.is_some_and(|port| port.backends.contains(at));
         let new = want.backends.keys().filter(|at| !known(at)).count();
         check(names.backends, "--max-backends", self.backend_ids.len(), new, self.capacity.backends)
     }

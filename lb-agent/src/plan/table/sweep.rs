@@ -20,8 +20,8 @@ impl<F: Family> Table<F> {
         let Some(port) = self.ports.get_mut(&service) else { return };
         port.released = port.frontends.iter().filter(|key| !want.frontends.contains_key(key)).copied().collect();
         port.pending = staged.iter().map(|(key, _)| *key).filter(|key| port.frontends.contains(key)).collect();
-        for (at, known) in &mut port.backends {
-            known.wanted = want.backends.contains_key(at);
+        for known in port.backends.iter_mut() {
+            known.wanted = want.backends.contains_key(&known.at());
         }
         for (source, wanted) in &mut port.sources {
             *wanted = want.sources.contains(source);
@@ -41,7 +41,7 @@ impl<F: Family> Table<F> {
         let settled = port.pending.is_empty() && going.len() == port.released.len();
         let mut ops: Vec<_> = going.into_iter().map(|key| FamilyOp::DeleteFrontend(*key)).collect();
         if settled {
-            let unwanted = port.backends.values().filter(|known| !known.wanted);
+            let unwanted = port.backends.iter().rev().filter(|known| !known.wanted);
             ops.extend(unwanted.map(|known| FamilyOp::DeleteBackend(known.id, known.value)));
             ops.extend(port.damaged.iter().map(|&(id, value)| FamilyOp::DeleteBackend(id, value)));
             let unwanted = port.sources.iter().filter(|(_, wanted)| !**wanted);
@@ -65,7 +65,7 @@ impl<F: Family> Table<F> {
         self.ports.get(&service).is_some_and(|port| {
             !port.released.is_empty()
                 || !port.damaged.is_empty()
-                || port.backends.values().any(|known| !known.wanted)
+                || port.backends.iter().any(|known| !known.wanted)
                 || port.sources.values().any(|wanted| !wanted)
         })
     }
