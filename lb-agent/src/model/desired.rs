@@ -25,13 +25,23 @@ pub struct DesiredService {
     pub health_check: Option<HealthCheck>,
 }
 
-/// `spec.healthCheckNodePort` and what it answers.
+/// `spec.healthCheckNodePort` and what it answers on the node's addresses of each family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// The port, on the node's NodePort addresses.
+    /// The port, on the node's NodePort addresses of the Service's families.
     pub port: u16,
-    /// Ready endpoints on this node, each counted once however many ports it serves.
-    pub local_endpoints: usize,
+    /// Ready IPv4 endpoints on this node, each counted once however many ports it serves; `None` if the Service has no
+    /// IPv4.
+    pub local_v4: Option<usize>,
+    /// The same of IPv6.
+    pub local_v6: Option<usize>,
+}
+
+impl HealthCheck {
+    /// The endpoints to tell of at an address of the node; `None`: nothing is served there.
+    pub fn local_endpoints(&self, at: IpAddr) -> Option<usize> {
+        if at.is_ipv4() { self.local_v4 } else { self.local_v6 }
+    }
 }
 
 /// One port of a Service.

@@ -238,11 +238,13 @@ impl Model {
         service.cluster_ips.iter().copied().filter(guards)
     }
 
-    /// Counted in the Service's first family: in the second are the same pods once more.
     fn health_check(&self, service: &Service, entry: &Entry) -> Option<HealthCheck> {
         let port = service.health_check_port?;
-        let v4 = service.cluster_ips.first()?.is_ipv4();
-        Some(HealthCheck { port, local_endpoints: endpoints::local_ready(&entry.slices, v4, self.here()) })
+        let local = |v4: bool| {
+            let has_family = service.cluster_ips.iter().any(|ip| ip.is_ipv4() == v4);
+            has_family.then(|| endpoints::local_ready(&entry.slices, v4, self.here()))
+        };
+        Some(HealthCheck { port, local_v4: local(true), local_v6: local(false) })
     }
 
     fn put_node(&mut self, object: Node, dirty: &mut BTreeSet<ObjectName>) {

@@ -197,8 +197,13 @@ impl Oracle {
     }
 
     fn health_check(&self, service: &Service) -> Option<HealthCheck> {
-        let v4 = service.cluster_ips.first()?.is_ipv4();
         let port = service.health_check_port?;
+        let has = |v4: bool| service.cluster_ips.iter().any(|ip| ip.is_ipv4() == v4);
+        let local = |v4: bool| has(v4).then(|| self.local_ready(service, v4));
+        Some(HealthCheck { port, local_v4: local(true), local_v6: local(false) })
+    }
+
+    fn local_ready(&self, service: &Service, v4: bool) -> usize {
         let mut names: Vec<_> = self.slices_of(service).flat_map(|slice| &slice.ports).collect();
         names.sort_by(|a, b| (&a.name, a.proto).cmp(&(&b.name, b.proto)));
         let mut local = BTreeSet::new();
@@ -206,7 +211,7 @@ impl Oracle {
             let all = self.endpoints(service, &name.name, name.proto, v4);
             local.extend(all.into_iter().filter(|(_, e)| e.ready && self.is_local(e)).map(|(at, _)| at.ip()));
         }
-        Some(HealthCheck { port, local_endpoints: local.len() })
+        local.len()
     }
 
     fn slices_of(&self, service: &Service) -> impl Iterator<Item = &EndpointSlice> {

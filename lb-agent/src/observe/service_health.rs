@@ -28,7 +28,8 @@ fn listeners(checks: &Checks) -> BTreeSet<Listener> {
     let services = checks.services.iter();
     let of = |(service, check): (&ObjectName, &HealthCheck)| {
         let listener = |ip: &IpAddr| (service.clone(), SocketAddr::new(*ip, check.port));
-        checks.addresses.iter().map(listener).collect::<Vec<_>>()
+        let served = checks.addresses.iter().filter(|ip| check.local_endpoints(**ip).is_some());
+        served.map(listener).collect::<Vec<_>>()
     };
     services.flat_map(of).collect()
 }
@@ -62,7 +63,7 @@ pub async fn serve(
                     "Service {service}: spec.healthCheckNodePort: load balancers cannot see its endpoints on this \
                      node; free that port"
                 );
-                let routes = routes(service.clone(), counts.clone(), observer.clone());
+                let routes = routes(service.clone(), address.ip(), counts.clone(), observer.clone());
                 tokio::spawn(http::serve(advice, *address, routes, report.clone())).abort_handle()
             });
         }
@@ -81,14 +82,14 @@ impl Counts {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
 
-    fn of(&self, service: &ObjectName) -> Option<usize> {
-        Some(self.0.lock().unwrap_or_else(PoisonError::into_inner).get(service)?.local_endpoints)
+    fn of(&self, service: &ObjectName, at: IpAddr) -> Option<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(service)?.local_endpoints(at)
     }
 }
 
-fn routes(service: ObjectName, counts: Counts, observer: Observer) -> Router {
+fn routes(service: ObjectName, at: IpAddr, counts: Counts, observer: Observer) -> Router {
     // kube-proxy answers on every path.
-    Router::new().fallback(async move || match counts.of(&service) {
+    Router::new().fallback(async move || match counts.of(&service, at) {
         Some(n) => answer(&service, n, health::problem(&observer.state(), Instant::now()).is_none()),
         // A connection that was kept open while the Service went.
         None => StatusCode::NOT_FOUND.into_response(),
@@ -133,7 +134,7 @@ mod tests {
         let service = ObjectName::new("default", "web");
         Checks {
             addresses: [IpAddr::from([127, 0, 0, 1])].into(),
-            services: [(service, HealthCheck { port, local_endpoints })].into(),
+            services: [(service, HealthCheck { port, local_v4: Some(local_endpoints), local_v6: None })].into(),
         }
     }
 
@@ -189,6 +190,14 @@ mod tests {
             answer.as_ref().is_some_and(|(head, body)| head.starts_with("http/1.0 503") && unhealthy(body))
         })
         .await;
+    }
+
+    #[test]
+    fn a_family_that_the_service_lacks_is_not_listened_on() {
+        let node = [IpAddr::from([192, 0, 2, 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])];
+        let both = Checks { addresses: node.into(), ..checks(30_000, 0) };
+        let addresses: Vec<IpAddr> = listeners(&both).into_iter().map(|(_, address)| address.ip()).collect();
+        assert_eq!(addresses, node[..1]);
     }
 
     #[tokio::test]

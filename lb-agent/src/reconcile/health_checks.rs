@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn health_checks_are_told_whole_when_one_of_them_changed_and_only_then() {
         let name = |name: &str| ObjectName::new("default", name);
-        let check = |local_endpoints| HealthCheck { port: 30_000, local_endpoints };
+        let check = |local_endpoints| HealthCheck { port: 30_000, local_v4: Some(local_endpoints), local_v6: None };
         let node = IpAddr::from([192, 0, 2, 1]);
         let mut checks = HealthChecks::default();
         let mut told = |service: &str, check: Option<HealthCheck>, address: Option<IpAddr>| {

@@ -165,15 +165,15 @@ fn health_checks_are_told_the_ready_endpoints_of_this_node_once_each() {
         Service { health_check_port: Some(32000), ..service("web", &["10.96.0.10"], &["a=80/tcp", "b=81/tcp"]) };
     web.external_policy = TrafficPolicy::Local;
     let mut list = endpoints(&["10.0.0.1 on=n1", "10.0.0.2 terminating on=n1", "10.0.0.3 on=n2", "10.0.0.4 on=n1"]);
-    let local = |model: &Model| model.desired(&name("web")).health_check.map(|h| (h.port, h.local_endpoints));
+    let local = |model: &Model| model.desired(&name("web")).health_check.map(|h| (h.port, h.local_v4, h.local_v6));
     let ports = |names: &[&str]| slice("s", "web", names, &[]).ports;
     list.ports = ports(&["a=8080/tcp", "b=8081/tcp"]);
     let mut model = model_of(web, &[]);
-    assert_eq!(local(&model), Some((32000, 0)));
+    assert_eq!(local(&model), Some((32000, Some(0), None)));
     model.apply(Event::SliceApplied(list.clone()));
-    assert_eq!(local(&model), Some((32000, 2)));
+    assert_eq!(local(&model), Some((32000, Some(2), None)));
     // Ports that are none count for nobody.
     list.ports = ports(&["a=nil/tcp"]);
     model.apply(Event::SliceApplied(list));
-    assert_eq!(local(&model), Some((32000, 0)));
+    assert_eq!(local(&model), Some((32000, Some(0), None)));
 }
