@@ -1,7 +1,7 @@
 //! The table of `docs/differences.md`: where the agent differs from kube-proxy, on purpose. Read by people and, in its
 //! last column, by the peer test. Pure.
 //!
-//! A rule of the last column: `` `FIELD OURS-OF-KUBE-PROXY -> OURS; KEY=VALUE[|VALUE]...; ...` ``, where FIELD is one of
+//! A rule of the last column: `` `FIELD KUBE-PROXY'S -> AGENT'S; KEY=VALUE[|VALUE]...; ...` ``, where FIELD is one of
 //! `ends`, `source`, `peer`, `call`, both sides are words (or `*`), and KEY is `client`, `traffic`, `kind`, `end` or
 //! `case`. A difference is listed if one rule covers it, and a rule that covers nothing is out of date.
 

@@ -13,6 +13,7 @@ mod objects;
 mod outcome;
 mod probe;
 mod rig;
+mod task;
 mod tokens;
 
 pub use case::{Case, Step};

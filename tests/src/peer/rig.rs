@@ -9,14 +9,13 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
 
 use super::{
-    Case, Client, Difference, Island, Outcome, Probe, Proxy, Table,
+    Case, Client, Island, Outcome, Probe, Proxy, Table,
     marker::{self, ZONE},
     objects,
-    outcome::Names,
+    task::{Numbered, Task, ask},
 };
 use crate::{
     control_plane::{ControlPlane, Kubelet},
-    guest::{Attempt, ProbeSpec},
     node::{Layout, Node},
     poll::{PATIENCE, eventually},
 };
@@ -57,9 +56,6 @@ pub struct Rig {
     n_changes: u16,
     node_labels: Value,
 }
-
-/// More than the second after which TCP sends a SYN again.
-const LATE_MS: u64 = 1500;
 
 /// How long and how often a probe is tried: first for what is expected, then, where something else was met, with the
 /// patience and the number that make an accident of a busy machine or of chance unlikely.
@@ -245,61 +241,6 @@ impl Rig {
         let pairs = outcomes.kube_proxy.into_values().zip(outcomes.agent.into_values());
         Ok(pairs.map(|(kube_proxy, agent)| Pair { kube_proxy, agent }).collect())
     }
-}
-
-/// A case with its number, which its addresses depend on.
-#[derive(Clone, Copy)]
-struct Numbered<'a> {
-    case: &'a Case,
-    number: u16,
-}
-
-/// A probe of a step.
-struct Task<'a> {
-    case: Numbered<'a>,
-    step: usize,
-    probe: Probe,
-}
-
-impl Task<'_> {
-    /// What is wrong with these outcomes.
-    fn judge(&self, outcome: Pair<Outcome>, table: &mut Table) -> Vec<String> {
-        let case = &self.case.case.name;
-        let place = format!("{case} step {}: {}", self.step + 1, self.probe);
-        let mut problems = Vec::new();
-        if !outcome.kube_proxy.meets(&self.probe.expected) {
-            problems.push(format!("{place}: kube-proxy gave {}, not {:?}", outcome.kube_proxy, self.probe.expected));
-        }
-        if outcome.agent.ends.contains_key("refused-late") {
-            problems.push(format!("{place}: the agent refuses, but late"));
-        }
-        let text = format!("kube-proxy {}; agent {}", outcome.kube_proxy, outcome.agent);
-        let [kube_proxy, agent] =
-            [outcome.kube_proxy, outcome.agent].map(|outcome| outcome.comparable(&self.probe.expected));
-        for difference in Difference::between(case, &self.probe, &kube_proxy, &agent) {
-            if !table.covers(&difference) {
-                problems.push(format!("{place}: {text}\n    unlisted: `{difference}`"));
-            }
-        }
-        problems
-    }
-}
-
-/// What a client meets with these probes.
-fn ask(island: &Island, client: Client, probes: &[&Probe], attempts: u32, patience_ms: u64) -> Result<Vec<Outcome>> {
-    let spec = |probe: &&Probe| ProbeSpec {
-        traffic: probe.traffic,
-        target: probe.to.into(),
-        attempts,
-        patience_ms: if probe.takes_time() { patience_ms.max(LATE_MS) } else { patience_ms },
-    };
-    let met = island.client(client).probe(probes.iter().map(spec).collect())?;
-    let outcome = |(probe, attempts): (&&Probe, Vec<Attempt>)| {
-        let ip = probe.to.ip();
-        let (own, node) = (island.address(client, ip), island.address(Client::Host, ip));
-        Outcome::new(&attempts, Names { dialled: probe.to, client: own, node })
-    };
-    Ok(probes.iter().zip(met).map(outcome).collect())
 }
 
 fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {

@@ -1,0 +1,70 @@
+//! A probe of a step as something to be done: asking, and judging what was met on both islands.
+
+use anyhow::Result;
+
+use super::{Case, Client, Difference, Island, Outcome, Pair, Probe, Table, outcome::Names};
+use crate::guest::{Attempt, ProbeSpec};
+
+/// More than the second after which TCP sends a SYN again.
+const LATE_MS: u64 = 1500;
+
+/// A case with its number, which its addresses depend on.
+#[derive(Clone, Copy)]
+pub(super) struct Numbered<'a> {
+    pub(super) case: &'a Case,
+    pub(super) number: u16,
+}
+
+/// A probe of a step.
+pub(super) struct Task<'a> {
+    pub(super) case: Numbered<'a>,
+    pub(super) step: usize,
+    pub(super) probe: Probe,
+}
+
+impl Task<'_> {
+    /// What is wrong with these outcomes.
+    pub(super) fn judge(&self, outcome: Pair<Outcome>, table: &mut Table) -> Vec<String> {
+        let case = &self.case.case.name;
+        let place = format!("{case} step {}: {}", self.step + 1, self.probe);
+        let mut problems = Vec::new();
+        if !outcome.kube_proxy.meets(&self.probe.expected) {
+            problems.push(format!("{place}: kube-proxy gave {}, not {:?}", outcome.kube_proxy, self.probe.expected));
+        }
+        if outcome.agent.ends.contains_key("refused-late") {
+            problems.push(format!("{place}: the agent refuses, but late"));
+        }
+        let text = format!("kube-proxy {}; agent {}", outcome.kube_proxy, outcome.agent);
+        let [kube_proxy, agent] =
+            [outcome.kube_proxy, outcome.agent].map(|outcome| outcome.comparable(&self.probe.expected));
+        for difference in Difference::between(case, &self.probe, &kube_proxy, &agent) {
+            if !table.covers(&difference) {
+                problems.push(format!("{place}: {text}\n    unlisted: `{difference}`"));
+            }
+        }
+        problems
+    }
+}
+
+/// What a client meets with these probes.
+pub(super) fn ask(
+    island: &Island,
+    client: Client,
+    probes: &[&Probe],
+    attempts: u32,
+    patience_ms: u64,
+) -> Result<Vec<Outcome>> {
+    let spec = |probe: &&Probe| ProbeSpec {
+        traffic: probe.traffic,
+        target: probe.to.into(),
+        attempts,
+        patience_ms: if probe.takes_time() { patience_ms.max(LATE_MS) } else { patience_ms },
+    };
+    let met = island.client(client).probe(probes.iter().map(spec).collect())?;
+    let outcome = |(probe, attempts): (&&Probe, Vec<Attempt>)| {
+        let ip = probe.to.ip();
+        let (own, node) = (island.address(client, ip), island.address(Client::Host, ip));
+        Outcome::new(&attempts, Names { dialled: probe.to, client: own, node })
+    };
+    Ok(probes.iter().zip(met).map(outcome).collect())
+}
