@@ -27,7 +27,7 @@ use crate::event::{
 /// Runs of the property.
 const HISTORIES: u32 = 512;
 const NAMESPACES: u8 = 2;
-const NAMES: u8 = 4;
+const NAMES: u8 = 3;
 const THIS_NODE: &str = "n1";
 /// Of ClusterIPs.
 const CLUSTER: [&str; 5] = ["10.96.0.1", "10.96.0.2", "10.96.0.3", "fd96::1", "fd96::2"];
@@ -52,7 +52,8 @@ fn name(namespace: u8, name: u8) -> ObjectName {
 }
 
 fn any_name() -> impl Strategy<Value = ObjectName> {
-    (0..NAMESPACES, 0..NAMES).prop_map(|(namespace, object)| name(namespace, object))
+    let namespace = prop_oneof![4 => Just(0), 1 => 1..NAMESPACES];
+    (namespace, 0..NAMES).prop_map(|(namespace, object)| name(namespace, object))
 }
 
 fn any_proto() -> impl Strategy<Value = Proto> {
@@ -60,7 +61,7 @@ fn any_proto() -> impl Strategy<Value = Proto> {
 }
 
 fn any_policy() -> impl Strategy<Value = TrafficPolicy> {
-    prop_oneof![2 => Just(TrafficPolicy::Cluster), 1 => Just(TrafficPolicy::Local)]
+    prop_oneof![Just(TrafficPolicy::Cluster), Just(TrafficPolicy::Local)]
 }
 
 fn some_of(from: &'static [&'static str], up_to: usize) -> impl Strategy<Value = Vec<IpAddr>> {
@@ -78,7 +79,7 @@ fn any_cluster_ips() -> impl Strategy<Value = Vec<IpAddr>> {
 
 /// Numbers, and so names, are unique within a Service, as the source ensures. Node ports may be another port's number.
 fn any_ports() -> impl Strategy<Value = Vec<ServicePort>> {
-    let port = (any_proto(), 1..4_u16);
+    let port = (any_proto(), 1..3_u16);
     (btree_set(port, 0..4), vec(option::weighted(0.4, 1..6_u16), 4)).prop_map(|(ports, node_ports)| {
         let mut seen = BTreeSet::new();
         let port = |((proto, port), node_port): ((Proto, u16), Option<u16>)| ServicePort {
@@ -116,16 +117,18 @@ fn any_service() -> impl Strategy<Value = Service> {
 }
 
 fn any_hints() -> impl Strategy<Value = Option<Box<Hints>>> {
-    let names = |from: &'static [&'static str]| subsequence(from, 0..=2).prop_map(|n| n.into_iter().map(Into::into));
-    let hints = (names(&["a", "b"]), names(&["n1", "n2"]))
-        .prop_map(|(zones, nodes)| Box::new(Hints { zones: zones.collect(), nodes: nodes.collect() }));
-    option::weighted(0.8, hints)
+    let names = |from: &'static [&'static str], share| {
+        option::weighted(share, subsequence(from, 1..=2))
+            .prop_map(|names| names.into_iter().flatten().map(Into::into).collect())
+    };
+    let hints = (names(&["a", "b"], 0.8), names(&["n1", "n2"], 0.5));
+    option::weighted(0.9, hints.prop_map(|(zones, nodes)| Box::new(Hints { zones, nodes })))
 }
 
 fn any_endpoint() -> impl Strategy<Value = Endpoint> {
     let addresses = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "fd00::2"];
     let node = option::weighted(0.9, select(vec!["n1", "n2"]));
-    let conditions = (prop::bool::weighted(0.7), any::<bool>(), prop::bool::weighted(0.4));
+    let conditions = (prop::bool::weighted(0.6), prop::bool::weighted(0.7), prop::bool::weighted(0.5));
     (select(addresses.to_vec()), conditions, node, any_hints()).prop_map(
         |(address, (ready, serving, terminating), node, hints)| Endpoint {
             address: ip(address),
@@ -140,9 +143,9 @@ fn any_endpoint() -> impl Strategy<Value = Endpoint> {
 }
 
 fn any_slice() -> impl Strategy<Value = EndpointSlice> {
-    let port = (1..4_u8, any_proto(), option::weighted(0.9, 8080..8083_u16));
+    let port = (1..3_u8, any_proto(), option::weighted(0.9, 8080..8082_u16));
     let port = port.prop_map(|(name, proto, port)| SlicePort { name: format!("p{name}").into(), proto, port });
-    (any_name(), 0..NAMES, vec(port, 0..3), vec(any_endpoint(), 0..4)).prop_map(|(name, service, ports, endpoints)| {
+    (any_name(), 0..NAMES, vec(port, 0..4), vec(any_endpoint(), 0..6)).prop_map(|(name, service, ports, endpoints)| {
         EndpointSlice { name, service: format!("o{service}").into(), ports, endpoints }
     })
 }
