@@ -311,3 +311,21 @@ fn bpftool_shows_every_field_by_its_name() {
     }
     assert!(dump.contains("\"port\": 80"), "{dump}");
 }
+
+/// The factor of port and protocol in a frontend's checksum, as an instruction holds it.
+const FACTOR: [u8; 4] = 0x59f1_11f1_u32.to_le_bytes();
+
+#[test]
+fn programs_that_read_frontends_otherwise_than_the_agent_writes_them_fail_the_self_test() {
+    let place = Place::new("other-checksum");
+    let mut object = object().to_vec();
+    let at: Vec<usize> =
+        object.windows(4).enumerate().filter(|(_, bytes)| *bytes == FACTOR).map(|(at, _)| at).collect();
+    assert!(!at.is_empty(), "the factor is another one now");
+    at.iter().for_each(|&at| object[at] ^= 2);
+    let options = Options { object: Some(Vec::leak(object)), ..place.options() };
+    let (mut datapath, _) = Datapath::open(&options).unwrap();
+    datapath.attach().unwrap();
+    let failure = datapath.self_test().unwrap_err().to_string();
+    assert!(failure.contains("programs of another version"), "{failure}");
+}

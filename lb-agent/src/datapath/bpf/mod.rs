@@ -38,7 +38,7 @@ use aya::{
     Ebpf,
     maps::{Array, Map, MapData},
 };
-use lb_common::abi::{AgentStatus, Family, V4, V6, maps};
+use lb_common::abi::{AgentStatus, Counter, Family, V4, V6, maps};
 
 pub use self::{
     addresses::KernelClients,
@@ -118,12 +118,13 @@ impl Datapath {
     /// Makes connections through the hooks and looks at what comes of them. Takes some milliseconds where they work, and
     /// up to some seconds where not; blocks. It leaves nothing behind, whatever comes of it, and may be repeated.
     pub fn self_test(&mut self) -> Result<(), OpenError> {
-        self_test(&mut self.store, &self.cgroup.path)
+        let counters = self.counters()?;
+        self_test(&mut self.store, &self.cgroup.path, &counters)
     }
 
     /// What repeats [`Self::self_test`] while the store is on loan; it may be sent to another thread.
     pub fn self_tester(&self) -> Result<SelfTester, OpenError> {
-        Ok(SelfTester { store: self.another_store()?, cgroup: self.cgroup.path.clone() })
+        Ok(SelfTester { store: self.another_store()?, counters: self.counters()?, cgroup: self.cgroup.path.clone() })
     }
 
     /// The maps once more, but for writing slots: for what works beside [`Self::store_mut`] on entries that `plan` does
@@ -170,9 +171,9 @@ impl Datapath {
     }
 }
 
-fn self_test(store: &mut KernelStore, cgroup: &Path) -> Result<(), OpenError> {
+fn self_test(store: &mut KernelStore, cgroup: &Path, counters: &Counters) -> Result<(), OpenError> {
     let put = store.put_canary().map_err(OpenError::from);
-    let result = put.and_then(|()| selftest::run(cgroup));
+    let result = put.and_then(|()| selftest::run(cgroup, || counters.read_one(Counter::DamagedMaps)));
     let deleted = store.delete_canary();
     if let (Err(_), Err(error)) = (&result, &deleted) {
         tracing::warn!(%error, "the self-test's frontends could not be removed");
@@ -184,13 +185,14 @@ fn self_test(store: &mut KernelStore, cgroup: &Path) -> Result<(), OpenError> {
 pub struct SelfTester {
     /// Only its frontends are written to, at keys that no Service can have.
     store: KernelStore,
+    counters: Counters,
     cgroup: PathBuf,
 }
 
 impl SelfTester {
     /// See [`Datapath::self_test`].
     pub fn run(&mut self) -> Result<(), OpenError> {
-        self_test(&mut self.store, &self.cgroup)
+        self_test(&mut self.store, &self.cgroup, &self.counters)
     }
 }
 

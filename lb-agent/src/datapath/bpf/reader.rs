@@ -98,11 +98,13 @@ impl Counters {
 
     /// The counters, summed over all processors.
     pub fn read(&self) -> Result<Vec<(Counter, u64)>, OpenError> {
-        let sum = |counter: &Counter| {
-            let per_cpu = self.stats.get(&(*counter as u32), 0).map_err(failed(maps::STATS, "read"))?;
-            Ok((*counter, per_cpu.iter().sum()))
-        };
-        Counter::ALL.iter().map(sum).collect()
+        Counter::ALL.iter().map(|&counter| Ok((counter, self.read_one(counter)?))).collect()
+    }
+
+    /// One of them.
+    pub(super) fn read_one(&self, counter: Counter) -> Result<u64, OpenError> {
+        let per_cpu = self.stats.get(&(counter as u32), 0).map_err(failed(maps::STATS, "read"))?;
+        Ok(per_cpu.iter().sum())
     }
 }
 

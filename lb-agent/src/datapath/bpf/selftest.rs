@@ -33,8 +33,20 @@ use super::{
 /// Without the hook a connect waits for an answer that never comes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Makes the connections, with the canary in the maps.
-pub(super) fn run(cgroup: &Path) -> Result<(), OpenError> {
+/// Makes the connections, with the canary in the maps. `damaged` is how often the programs have met damaged maps: they
+/// refuse then too, but for another reason than the canary's.
+pub(super) fn run(cgroup: &Path, damaged: impl Fn() -> Result<u64, OpenError>) -> Result<(), OpenError> {
+    let before = damaged()?;
+    connect_all(cgroup)?;
+    if damaged()? == before {
+        return Ok(());
+    }
+    let reason = "its programs read frontends otherwise than this agent writes them: the binary was built with programs of \
+                  another version; build it with `cargo xtask build`";
+    Err(OpenError::SelfTest { cgroup: cgroup.to_owned(), reason: reason.to_owned() })
+}
+
+fn connect_all(cgroup: &Path) -> Result<(), OpenError> {
     if is_inside(cgroup)? {
         return dial(cgroup, |address, kind| Ok(attempt(address, kind)));
     }
