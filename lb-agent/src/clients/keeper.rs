@@ -92,20 +92,26 @@ impl<N: Node> Keeper<N> {
         trouble.map_or(Ok(()), Err)
     }
 
+    /// One client's failure does not keep the others; the last is told.
     fn become_like(&mut self, found: &BTreeMap<u64, Client>) -> io::Result<()> {
         let gone: Vec<u64> = self.known.keys().filter(|cookie| !found.contains_key(cookie)).copied().collect();
+        let mut result = Ok(());
         // First, so that there is room.
         for cookie in gone {
-            self.node.put(cookie, &Client::default())?;
-            self.known.remove(&cookie);
+            match self.node.put(cookie, &Client::default()) {
+                Ok(()) => drop(self.known.remove(&cookie)),
+                Err(error) => result = Err(error),
+            }
         }
         for (cookie, client) in found {
             if self.known.get(cookie) != Some(client) {
-                self.node.put(*cookie, client)?;
-                self.known.insert(*cookie, *client);
+                match self.node.put(*cookie, client) {
+                    Ok(()) => drop(self.known.insert(*cookie, *client)),
+                    Err(error) => result = Err(error),
+                }
             }
         }
-        Ok(())
+        result
     }
 }
 
@@ -208,6 +214,7 @@ mod tests {
         let mut keeper = Keeper::new(node).unwrap();
         keeper.services_changed().unwrap();
         assert!(keeper.look().is_err());
+        assert_eq!(keeper.node.map, [(2, client(2))].into(), "the others are not kept by it");
         keeper.node.broken = None;
         keeper.look().unwrap();
         assert_eq!(keeper.node.map, keeper.node.clients);

@@ -83,7 +83,8 @@ fn put<F: Family>(maps: &mut impl ClientStore<F>, cookie: u64, addr: Option<F::A
         Some(addr) => maps.put_client(cookie, &ClientAddr { addr }),
         None => maps.delete_client(cookie),
     };
-    result.map_err(io::Error::other)
+    // With its causes: this is all that is told.
+    result.map_err(|error| io::Error::other(format!("{:#}", anyhow::Error::new(error))))
 }
 
 /// The cookie of the thread's namespace, which the programs see as that of its sockets.

@@ -36,14 +36,20 @@ pub struct ClientAddresses {
 }
 
 impl ClientAddresses {
-    /// Starts the thread. `cgroup_root` is watched for new containers.
+    /// Starts the thread. `cgroup_root` is watched for new containers; `report` is told each failure, on the thread.
     ///
     /// # Errors
     /// The maps cannot be read, or no thread can be had.
-    pub fn start<N: Node + Send + 'static>(node: N, cgroup_root: PathBuf) -> io::Result<Self> {
+    pub fn start<N: Node + Send + 'static>(
+        node: N,
+        cgroup_root: PathBuf,
+        report: impl FnMut(String) + Send + 'static,
+    ) -> io::Result<Self> {
         let keeper = Keeper::new(node)?;
         let (signs, received) = channel();
-        let worker = Worker { keeper, cgroup_root, signs: signs.clone(), watch: None, next: None, failing: false };
+        let signs_of_watch = signs.clone();
+        let worker =
+            Worker { keeper, report, cgroup_root, signs: signs_of_watch, watch: None, next: None, failing: false };
         thread::Builder::new().name("clients".to_owned()).spawn(move || worker.run(&received))?;
         Ok(Self { signs })
     }
@@ -63,8 +69,9 @@ impl Drop for ClientAddresses {
     }
 }
 
-struct Worker<N> {
+struct Worker<N, R> {
     keeper: Keeper<N>,
+    report: R,
     cgroup_root: PathBuf,
     signs: Sender<Sign>,
     watch: Option<RecommendedWatcher>,
@@ -73,7 +80,7 @@ struct Worker<N> {
     failing: bool,
 }
 
-impl<N: Node> Worker<N> {
+impl<N: Node, R: FnMut(String)> Worker<N, R> {
     fn run(mut self, signs: &Receiver<Sign>) {
         if self.keeper.is_active() {
             self.begin();
@@ -148,9 +155,11 @@ impl<N: Node> Worker<N> {
     }
 
     fn failed(&mut self, error: &io::Error) {
+        let text = format!("pods may be refused by Services with loadBalancerSourceRanges: {}", describe(error));
         if !mem::replace(&mut self.failing, true) {
-            warn!("pods may be refused by Services with loadBalancerSourceRanges: {}", describe(error));
+            warn!("{text}");
         }
+        (self.report)(text);
     }
 }
 

@@ -20,6 +20,14 @@ pub enum StoreError {
         /// The flag that sets it.
         flag: &'static str,
     },
+    /// The same, of a map whose capacity is fixed.
+    #[error("map {map} is full ({capacity} entries, which no flag changes): have fewer pods on this node")]
+    FullForGood {
+        /// Map name.
+        map: &'static str,
+        /// Its capacity.
+        capacity: u32,
+    },
     /// Anything else the kernel said.
     #[error("{operation} on map {map}")]
     Failed {

@@ -7,7 +7,7 @@ use lb_common::abi::{Backend, Family, Proto, backend_state};
 
 use crate::event::ObjectName;
 
-/// A backend that stopped serving.
+/// A backend that keeps its clients no more, see [`keeps_clients`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GoneBackend {
     /// Its address and port.
@@ -36,7 +36,13 @@ impl GoneBackend {
     }
 }
 
-/// Whether a client may go on with this backend.
-pub(super) fn serves<F: Family>(backend: &Backend<F>) -> bool {
-    matches!(backend.state, backend_state::READY | backend_state::TERMINATING)
+/// Whether clients that are connected to a listed backend stay with it. A TCP connection is not ended because its endpoint
+/// is not ready for a while: it notices by itself if nobody is there.
+pub fn keeps_clients(proto: Proto, state: u8) -> bool {
+    proto == Proto::Tcp || matches!(state, backend_state::READY | backend_state::TERMINATING)
+}
+
+/// [`keeps_clients`] of an entry of the map.
+pub(super) fn keeps<F: Family>(backend: &Backend<F>) -> bool {
+    Proto::from_number(backend.proto).is_some_and(|proto| keeps_clients(proto, backend.state))
 }

@@ -33,7 +33,7 @@ use std::{
 
 use lb_common::abi::{Family, NameKey, V4, V6, name_kind};
 
-pub use self::gone::GoneBackend;
+pub use self::gone::{GoneBackend, keeps_clients};
 use self::{
     gone::Gone,
     names::{Names, PortName},
@@ -206,8 +206,8 @@ impl Plan {
         }
     }
 
-    /// The backends that stopped serving since the last call, as far as the maps say so, without those that serve the
-    /// same Service again, whatever its port is called and whichever id they have now.
+    /// The backends that stopped to keep their clients since the last call, as far as the maps say so, without those that
+    /// serve the same Service again, whatever its port is called and whichever id they have now.
     pub fn take_gone(&mut self) -> Vec<GoneBackend> {
         let gone = std::mem::take(&mut self.gone);
         gone.into_iter().filter(|gone| !self.serves_again(gone)).map(|gone| gone.backend).collect()

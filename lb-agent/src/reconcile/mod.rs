@@ -29,7 +29,7 @@ pub use self::{
     run::{Update, run},
 };
 use self::{conflicts::Conflicts, health_checks::HealthChecks, node::NodeFate, queue::Queue, retry::Retry};
-pub use crate::plan::GoneBackend;
+pub use crate::plan::{GoneBackend, keeps_clients};
 use crate::{
     datapath::{
         snapshot::Snapshot,

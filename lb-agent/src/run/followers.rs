@@ -29,7 +29,7 @@ impl Followers {
     /// Starts them. What cannot be done is said.
     pub(super) fn start(datapath: &mut Datapath, tcp: TcpPolicy, observer: &Observer) -> Self {
         let terminator = terminator(datapath, tcp, observer.clone());
-        let clients = clients(datapath);
+        let clients = clients(datapath, observer.clone());
         let affinity = affinity(datapath, observer.clone());
         Self {
             terminator: or_warn(terminator, "sockets of dead backends will not be ended", observer),
@@ -57,6 +57,7 @@ impl Followers {
             if report.synced.is_some() && !mem::replace(&mut self.swept, true) {
                 terminator.sweep();
             }
+            terminator.maps_changed();
         }
         if let Some(clients) = &self.clients {
             clients.services_changed();
@@ -92,10 +93,13 @@ fn terminator(datapath: &mut Datapath, tcp: TcpPolicy, observer: Observer) -> an
     Ok(Terminator::start(kernel, tcp, report)?)
 }
 
-fn clients(datapath: &Datapath) -> anyhow::Result<ClientAddresses> {
+fn clients(datapath: &Datapath, observer: Observer) -> anyhow::Result<ClientAddresses> {
     let root = datapath.cgroup_root().to_owned();
     let node = LiveNode::new(root.clone(), datapath.clients()?)?;
-    Ok(ClientAddresses::start(node, root)?)
+    let report = move |text: String| {
+        observer.update(|state| state.note(Problem { at: SystemTime::now(), text }));
+    };
+    Ok(ClientAddresses::start(node, root, report)?)
 }
 
 fn affinity(datapath: &Datapath, observer: Observer) -> anyhow::Result<AffinityAging> {

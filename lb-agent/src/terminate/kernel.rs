@@ -3,16 +3,17 @@
 
 use std::{fs::File, io, net::SocketAddr, path::PathBuf};
 
-use lb_common::abi::{Backend, Ends, Family, Proto, V4, V6, backend_state};
+use lb_common::abi::{Backend, Ends, Family, FrontendKey, Proto, V4, V6, scope};
 
 use super::{
-    Connected, Translation,
+    Connected, Holder, Translation,
     diag::Diag,
     pass::{Found, Kernel},
 };
 use crate::{
     datapath::bpf::{OwnerFamily, Owners},
     namespaces::{self, Namespaces, Visitor},
+    reconcile::keeps_clients,
 };
 
 /// The namespaces below a cgroup, and the programs that know our sockets.
@@ -45,6 +46,7 @@ impl NodeKernel {
         let ends = Ends { remote_addr, local_addr, remote_port, local_port };
         let stored = F::of(&self.owners).translation(socket.proto, ends, socket.interface);
         Ok(stored.map_err(|error| io::Error::other(anyhow::Error::new(error)))?.map(|stored| Translation {
+            frontend: SocketAddr::new(F::to_ip(stored.frontend_addr), stored.frontend_port),
             addr: SocketAddr::new(F::to_ip(stored.backend_addr), stored.backend_port),
             service: stored.service,
             backend: stored.backend,
@@ -54,16 +56,31 @@ impl NodeKernel {
     fn serves_as<F: OwnerFamily>(&self, proto: Proto, backend: &Translation) -> io::Result<bool> {
         let found = F::of(&self.owners).backend(backend.backend).map_err(io::Error::other)?;
         Ok(found.is_some_and(|found| {
-            is_serving(&found)
+            keeps_clients(proto, found.state)
                 && found.proto == proto.number()
                 && found.service == backend.service
                 && addr(&found) == backend.addr
         }))
     }
 
+    fn holder_of<F: OwnerFamily>(&self, proto: Proto, at: SocketAddr) -> io::Result<Option<Holder>> {
+        let Some(addr) = F::from_ip(at.ip()) else {
+            return Ok(None);
+        };
+        for scope in [scope::INTERNAL, scope::HOST] {
+            let key = FrontendKey { addr, port: at.port(), proto: proto.number(), scope };
+            if let Some(found) = F::of(&self.owners).frontend(&key).map_err(io::Error::other)? {
+                return Ok(Some(Holder { service: found.service, answered: found.n_slots > 0 }));
+            }
+        }
+        Ok(None)
+    }
+
     fn each_of<F: OwnerFamily>(&self, each: &mut dyn FnMut(Proto, u32, SocketAddr)) -> io::Result<()> {
         let all = F::of(&self.owners).each_backend(|backend| {
-            if let Some(proto) = Proto::from_number(backend.proto).filter(|_| is_serving(backend)) {
+            if let Some(proto) = Proto::from_number(backend.proto)
+                && keeps_clients(proto, backend.state)
+            {
                 each(proto, backend.service, addr(backend));
             }
         });
@@ -100,6 +117,10 @@ impl Kernel for NodeKernel {
         if socket.peer().is_ipv4() { self.stored::<V4>(socket) } else { self.stored::<V6>(socket) }
     }
 
+    fn holder(&mut self, proto: Proto, frontend: SocketAddr) -> io::Result<Option<Holder>> {
+        if frontend.is_ipv4() { self.holder_of::<V4>(proto, frontend) } else { self.holder_of::<V6>(proto, frontend) }
+    }
+
     fn destroy(&mut self, socket: &Connected) -> io::Result<()> {
         self.diag()?.destroy(socket)
     }
@@ -112,11 +133,6 @@ impl Kernel for NodeKernel {
         self.each_of::<V4>(each)?;
         self.each_of::<V6>(each)
     }
-}
-
-/// A terminating endpoint keeps what it has.
-fn is_serving<F: Family>(backend: &Backend<F>) -> bool {
-    backend.state == backend_state::READY || backend.state == backend_state::TERMINATING
 }
 
 fn addr<F: Family>(backend: &Backend<F>) -> SocketAddr {

@@ -23,9 +23,9 @@ mod worker;
 
 pub use self::{
     diag::Connected,
-    gone::{Suspect, Suspects, Translation},
+    gone::{Holder, Suspect, Suspects, Translation, Verdict},
     kernel::NodeKernel,
-    pass::{Found, Kernel, Outcome, find_suspects, terminate},
+    pass::{Found, Kernel, Outcome, Waiting, find_suspects, terminate},
     worker::{Terminator, describe},
 };
 
@@ -35,6 +35,6 @@ pub enum TcpPolicy {
     /// TCP connections are left to their ends.
     #[default]
     Never,
-    /// Those of backends that are gone are reset.
+    /// Those of backends that are deleted are reset. One that is only not ready keeps them.
     Gone,
 }

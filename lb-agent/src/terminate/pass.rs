@@ -3,11 +3,15 @@
 //! A namespace's sockets are listed once a pass, however many backends are gone; the list is asked for by protocol, and
 //! only sockets whose peer is a gone backend are looked into.
 
-use std::io;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::SocketAddr,
+};
 
 use lb_common::abi::Proto;
 
-use super::{Connected, Suspect, Suspects, Translation};
+use super::{Connected, Holder, Suspect, Suspects, Translation, Verdict};
 
 /// What a pass needs of the system.
 pub trait Kernel {
@@ -23,12 +27,14 @@ pub trait Kernel {
     fn connected(&mut self, proto: Proto) -> io::Result<Vec<Connected>>;
     /// What the socket's storage says, if one of our programs translated it.
     fn translation(&mut self, socket: &Connected) -> io::Result<Option<Translation>>;
+    /// Who holds this frontend now.
+    fn holder(&mut self, proto: Proto, frontend: SocketAddr) -> io::Result<Option<Holder>>;
     /// Ends exactly this socket. [`io::ErrorKind::NotFound`] where it is gone.
     fn destroy(&mut self, socket: &Connected) -> io::Result<()>;
-    /// Whether the backend of that id is that one, and serves.
+    /// Whether the backend of that id is that one, and keeps its clients.
     fn serves(&mut self, proto: Proto, backend: &Translation) -> io::Result<bool>;
-    /// Hands out every backend that serves: protocol, Service-port id, address.
-    fn each_serving(&mut self, each: &mut dyn FnMut(Proto, u32, std::net::SocketAddr)) -> io::Result<()>;
+    /// Hands out every backend that keeps its clients: protocol, Service-port id, address.
+    fn each_serving(&mut self, each: &mut dyn FnMut(Proto, u32, SocketAddr)) -> io::Result<()>;
 }
 
 /// What [`Kernel::namespaces`] found.
@@ -42,6 +48,15 @@ pub struct Found<N> {
     pub trouble: Option<io::Error>,
 }
 
+/// Sockets that have lost their backend and are left alone while nobody answers at their frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Waiting {
+    /// Found by this.
+    pub suspect: Suspect,
+    /// The frontend.
+    pub frontend: SocketAddr,
+}
+
 /// How a pass went.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -53,6 +68,8 @@ pub struct Outcome {
     pub namespaces: usize,
     /// Processes below the cgroup root that the agent cannot see.
     pub hidden: usize,
+    /// What has to be looked at again.
+    pub waiting: BTreeSet<Waiting>,
     /// What could not be done.
     pub failures: u64,
     /// The first of these.
@@ -74,12 +91,14 @@ impl Outcome {
 
     /// Both together.
     #[must_use]
-    pub fn and(self, next: Self) -> Self {
+    pub fn and(mut self, next: Self) -> Self {
+        self.waiting.extend(next.waiting);
         Self {
             udp: self.udp + next.udp,
             tcp: self.tcp + next.tcp,
             namespaces: self.namespaces.max(next.namespaces),
             hidden: self.hidden.max(next.hidden),
+            waiting: self.waiting,
             failures: self.failures + next.failures,
             first_failure: self.first_failure.or(next.first_failure),
         }
@@ -88,7 +107,7 @@ impl Outcome {
 
 /// Ends the sockets that have lost their backend, of those whose peer is a suspect.
 pub fn terminate<K: Kernel>(kernel: &mut K, suspects: impl IntoIterator<Item = Suspect>) -> Outcome {
-    let mut batch = Batch { suspects: suspects.into_iter().collect(), compared: false };
+    let mut batch = Batch { suspects: suspects.into_iter().collect(), holders: BTreeMap::new() };
     over_namespaces(kernel, |kernel, outcome| batch.in_namespace(kernel, outcome))
 }
 
@@ -140,40 +159,65 @@ fn over_namespaces<K: Kernel>(kernel: &mut K, mut look: impl FnMut(&mut K, &mut 
 /// Suspects and what is known of them.
 struct Batch {
     suspects: Suspects,
-    /// Whether it is known who serves at their addresses. Put off until a socket is found: it reads all backends.
-    compared: bool,
+    /// Who held the frontends of the sockets that were found before it was read who serves: one that has taken a
+    /// frontend over since may serve and not be known for it.
+    holders: BTreeMap<(Proto, SocketAddr), Option<Holder>>,
 }
 
 impl Batch {
     fn in_namespace<K: Kernel>(&mut self, kernel: &mut K, outcome: &mut Outcome) -> io::Result<()> {
-        for proto in [Proto::Udp, Proto::Tcp] {
-            if !self.suspects.has(proto) {
-                continue;
-            }
-            for socket in kernel.connected(proto)? {
-                if !self.suspects.concern(&socket) || !self.has_lost_its_backend(kernel, &socket)? {
-                    continue;
-                }
-                match kernel.destroy(&socket) {
-                    Ok(()) => outcome.ended(proto),
-                    // Closed meanwhile, or connected elsewhere.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => outcome.failed(error),
+        for (socket, translation) in self.candidates(kernel)? {
+            let at = (socket.proto, translation.frontend);
+            let holder = kernel.holder(at.0, at.1)?;
+            let unchanged = self.holders.get(&at) == Some(&holder);
+            match self.suspects.verdict(&socket, &translation, holder) {
+                Verdict::Lost if unchanged => end(kernel, &socket, outcome),
+                Verdict::Keep => {}
+                Verdict::Lost | Verdict::Wait => {
+                    let suspect = self.suspects.like(socket.proto, &translation);
+                    outcome.waiting.insert(Waiting { suspect, frontend: translation.frontend });
                 }
             }
         }
         Ok(())
     }
 
-    fn has_lost_its_backend<K: Kernel>(&mut self, kernel: &mut K, socket: &Connected) -> io::Result<bool> {
-        let Some(translation) = kernel.translation(socket)? else {
-            return Ok(false);
-        };
-        if !self.compared {
-            kernel.each_serving(&mut |proto, service, addr| self.suspects.serves(proto, service, addr))?;
-            self.compared = true;
+    /// The sockets that are worth a decision, and all that it takes. Who serves is read as seldom as can be: that reads
+    /// all backends.
+    fn candidates<K: Kernel>(&mut self, kernel: &mut K) -> io::Result<Vec<(Connected, Translation)>> {
+        let mut candidates = Vec::new();
+        let mut unknown = false;
+        for proto in [Proto::Udp, Proto::Tcp] {
+            if !self.suspects.has(proto) {
+                continue;
+            }
+            for socket in kernel.connected(proto)? {
+                if self.suspects.concern(&socket)
+                    && let Some(translation) = kernel.translation(&socket)?
+                {
+                    let at = (proto, translation.frontend);
+                    if !self.holders.contains_key(&at) {
+                        self.holders.insert(at, kernel.holder(proto, translation.frontend)?);
+                        unknown = true;
+                    }
+                    candidates.push((socket, translation));
+                }
+            }
         }
-        Ok(self.suspects.lost(socket, &translation))
+        if unknown {
+            self.suspects.serves_nobody();
+            kernel.each_serving(&mut |proto, service, addr| self.suspects.serves(proto, service, addr))?;
+        }
+        Ok(candidates)
+    }
+}
+
+fn end<K: Kernel>(kernel: &mut K, socket: &Connected, outcome: &mut Outcome) {
+    match kernel.destroy(socket) {
+        Ok(()) => outcome.ended(socket.proto),
+        // Closed meanwhile, or connected elsewhere.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => outcome.failed(error),
     }
 }
 

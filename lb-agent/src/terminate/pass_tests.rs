@@ -16,6 +16,7 @@ struct Socket {
 struct Fake {
     namespaces: Vec<Vec<Socket>>,
     serving: Vec<(Proto, Translation)>,
+    holders: BTreeMap<SocketAddr, Holder>,
     here: usize,
     broken: Option<usize>,
     trouble: Option<io::Error>,
@@ -50,6 +51,10 @@ impl Kernel for Fake {
         Ok(self.find(socket).translation)
     }
 
+    fn holder(&mut self, _: Proto, frontend: SocketAddr) -> io::Result<Option<Holder>> {
+        Ok(self.holders.get(&frontend).copied())
+    }
+
     fn destroy(&mut self, socket: &Connected) -> io::Result<()> {
         if self.find(socket).ended.replace(true) { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
     }
@@ -77,8 +82,13 @@ impl Fake {
     }
 }
 
+fn frontend() -> SocketAddr {
+    SocketAddr::from(([10, 96, 0, 1], 53))
+}
+
 fn backend(number: u8) -> Translation {
-    Translation { addr: SocketAddr::from(([10, 0, 0, number], 53)), service: 7, backend: number.into() }
+    let addr = SocketAddr::from(([10, 0, 0, number], 53));
+    Translation { frontend: frontend(), addr, service: 7, backend: number.into() }
 }
 
 /// The backend, known to be gone.
@@ -187,4 +197,34 @@ fn a_socket_that_closed_meanwhile_is_no_failure() {
     kernel.namespaces[0][0].ended.set(true);
     let outcome = terminate(&mut kernel, [gone(1)]);
     assert_eq!((outcome.udp, outcome.failures), (0, 0));
+}
+
+#[test]
+fn the_sockets_of_a_service_that_was_replaced_by_one_with_the_same_endpoint_are_left() {
+    let renamed = Translation { service: 9, backend: 200, ..backend(1) };
+    let ours = |port, peer| socket(Proto::Udp, port, peer, Some(backend(peer)));
+    let mut kernel = Fake {
+        namespaces: vec![vec![ours(1, 1), ours(2, 2)]],
+        serving: vec![(Proto::Udp, renamed)],
+        holders: [(frontend(), Holder { service: 9, answered: true })].into(),
+        ..Fake::default()
+    };
+    assert_eq!(terminate(&mut kernel, [gone(1), gone(2)]).udp, 1);
+    assert_eq!(kernel.ended(), [[false, true]], "the other endpoint is not among those of the new one");
+}
+
+#[test]
+fn sockets_wait_while_nobody_answers_at_their_frontend_and_end_when_somebody_else_does() {
+    let mut kernel = Fake {
+        namespaces: vec![vec![socket(Proto::Udp, 1, 1, Some(backend(1)))]],
+        holders: [(frontend(), Holder { service: 7, answered: false })].into(),
+        ..Fake::default()
+    };
+    let outcome = terminate(&mut kernel, [gone(1)]);
+    assert_eq!(outcome.udp, 0);
+    let waiting: Vec<Waiting> = outcome.waiting.into_iter().collect();
+    assert_eq!(waiting, [Waiting { suspect: gone(1), frontend: frontend() }]);
+    kernel.holders.insert(frontend(), Holder { service: 7, answered: true });
+    kernel.serving = vec![(Proto::Udp, backend(2))];
+    assert_eq!(terminate(&mut kernel, waiting.into_iter().map(|waiting| waiting.suspect)).udp, 1);
 }

@@ -1,6 +1,7 @@
 //! The thread that ends sockets. It is told what is gone and never waited for; what comes in while it works is one batch.
 
 use std::{
+    collections::BTreeSet,
     io, mem,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread,
@@ -12,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Suspect, TcpPolicy,
-    pass::{Kernel, Outcome, find_suspects, terminate},
+    pass::{Kernel, Outcome, Waiting, find_suspects, terminate},
 };
 use crate::reconcile::GoneBackend;
 
@@ -27,6 +28,7 @@ const REST: u32 = 9;
 enum Order {
     Gone(Vec<GoneBackend>),
     Sweep,
+    MapsChanged,
 }
 
 /// A handle on the thread. Dropped, it ends after the batch at hand.
@@ -47,7 +49,15 @@ impl Terminator {
         report: impl FnMut(&Outcome) + Send + 'static,
     ) -> io::Result<Self> {
         let (orders, received) = channel();
-        let mut worker = Worker { kernel, tcp, report, again: Vec::new(), hidden_said: false, failing: false };
+        let mut worker = Worker {
+            kernel,
+            tcp,
+            report,
+            again: Vec::new(),
+            waiting: BTreeSet::new(),
+            hidden_said: false,
+            failing: false,
+        };
         thread::Builder::new().name("terminate".to_owned()).spawn(move || worker.run(&received))?;
         Ok(Self { orders, tcp })
     }
@@ -65,6 +75,11 @@ impl Terminator {
         self.order(Order::Sweep);
     }
 
+    /// Where nobody served, somebody may. Returns at once.
+    pub fn maps_changed(&self) {
+        self.order(Order::MapsChanged);
+    }
+
     fn order(&self, order: Order) {
         if self.orders.send(order).is_err() {
             warn!("the thread that ends the sockets of gone backends has died; restart the agent");
@@ -78,6 +93,8 @@ struct Worker<K, R> {
     report: R,
     /// Looked at once.
     again: Vec<Suspect>,
+    /// To be looked at when somebody answers at their frontends.
+    waiting: BTreeSet<Waiting>,
     hidden_said: bool,
     failing: bool,
 }
@@ -106,7 +123,11 @@ impl<K: Kernel, R: FnMut(&Outcome)> Worker<K, R> {
             match order {
                 Order::Gone(backends) => suspects.extend(backends.into_iter().map(Suspect::from)),
                 Order::Sweep => sweep = true,
+                Order::MapsChanged => {}
             }
+        }
+        if suspects.is_empty() && self.again.is_empty() && !sweep && !self.is_answered() {
+            return;
         }
         let mut outcome = Outcome::default();
         if sweep {
@@ -115,13 +136,28 @@ impl<K: Kernel, R: FnMut(&Outcome)> Worker<K, R> {
             outcome = of_sweep;
         }
         let seen_once = mem::replace(&mut self.again, suspects.clone());
+        suspects.extend(self.waiting.iter().map(|waiting| waiting.suspect));
         let n_suspects = suspects.len() + seen_once.len();
         if n_suspects > 0 {
             outcome = outcome.and(terminate(&mut self.kernel, suspects.into_iter().chain(seen_once)));
         }
+        if outcome.failures == 0 {
+            self.waiting.clear();
+        }
+        self.waiting.append(&mut outcome.waiting);
         self.tell(&outcome, n_suspects, started.elapsed());
         (self.report)(&outcome);
         thread::sleep(started.elapsed().saturating_mul(REST).min(AGAIN));
+    }
+
+    /// Whether somebody answers where nobody did. Where that cannot be read, the pass will say so.
+    fn is_answered(&mut self) -> bool {
+        let kernel = &mut self.kernel;
+        let mut answered = |waiting: &Waiting| match kernel.holder(waiting.suspect.proto, waiting.frontend) {
+            Ok(holder) => holder.is_none_or(|holder| holder.answered),
+            Err(_) => true,
+        };
+        self.waiting.iter().any(&mut answered)
     }
 
     fn tell(&mut self, outcome: &Outcome, suspects: usize, took: Duration) {

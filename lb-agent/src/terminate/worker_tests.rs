@@ -1,22 +1,29 @@
 //! The thread with a kernel that has nothing to do but to be asked.
 
-use std::{net::SocketAddr, sync::mpsc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, mpsc},
+};
 
 use super::*;
 use crate::{
     reconcile::GoneBackend,
-    terminate::{Connected, Found, Translation},
+    terminate::{Connected, Found, Holder, Translation},
 };
 
-/// One namespace with one socket of each protocol, whose backend `.1` is gone.
-struct OneSocket;
+/// One namespace with one socket of each protocol, whose backend is gone, and who holds its frontend.
+#[derive(Clone, Default)]
+struct OneSocket {
+    holder: Arc<Mutex<Option<Holder>>>,
+}
 
 fn backend() -> Translation {
-    Translation { addr: SocketAddr::from(([10, 0, 0, 1], 53)), service: 7, backend: 1 }
+    let frontend = SocketAddr::from(([10, 96, 0, 1], 53));
+    Translation { frontend, addr: SocketAddr::from(([10, 0, 0, 1], 53)), service: 7, backend: 1 }
 }
 
 fn gone(proto: Proto) -> GoneBackend {
-    let Translation { addr, service, backend } = backend();
+    let Translation { addr, service, backend, .. } = backend();
     GoneBackend { addr, proto, service, backend }
 }
 
@@ -44,6 +51,10 @@ impl Kernel for OneSocket {
         Ok(Some(backend()))
     }
 
+    fn holder(&mut self, _: Proto, _: SocketAddr) -> io::Result<Option<Holder>> {
+        Ok(*self.holder.lock().unwrap())
+    }
+
     fn destroy(&mut self, _: &Connected) -> io::Result<()> {
         Ok(())
     }
@@ -58,10 +69,10 @@ impl Kernel for OneSocket {
 }
 
 /// Starts it; the channel gives the numbers of UDP and TCP sockets ended in each pass.
-fn start(tcp: TcpPolicy) -> (Terminator, mpsc::Receiver<(u64, u64)>) {
+fn start(kernel: OneSocket, tcp: TcpPolicy) -> (Terminator, mpsc::Receiver<(u64, u64)>) {
     let (sender, passes) = channel();
     let report = move |outcome: &Outcome| sender.send((outcome.udp, outcome.tcp)).unwrap();
-    (Terminator::start(OneSocket, tcp, report).unwrap(), passes)
+    (Terminator::start(kernel, tcp, report).unwrap(), passes)
 }
 
 fn next(passes: &mpsc::Receiver<(u64, u64)>) -> (u64, u64) {
@@ -70,7 +81,7 @@ fn next(passes: &mpsc::Receiver<(u64, u64)>) -> (u64, u64) {
 
 #[test]
 fn a_batch_is_looked_at_twice_and_then_forgotten() {
-    let (terminator, passes) = start(TcpPolicy::Never);
+    let (terminator, passes) = start(OneSocket::default(), TcpPolicy::Never);
     terminator.gone(vec![gone(Proto::Udp)]);
     assert_eq!([next(&passes), next(&passes)], [(1, 0), (1, 0)]);
     drop(terminator);
@@ -80,10 +91,28 @@ fn a_batch_is_looked_at_twice_and_then_forgotten() {
 #[test]
 fn tcp_connections_are_ended_only_where_that_was_asked_for() {
     for (policy, expected) in [(TcpPolicy::Never, (1, 0)), (TcpPolicy::Gone, (1, 1))] {
-        let (terminator, passes) = start(policy);
+        let (terminator, passes) = start(OneSocket::default(), policy);
         terminator.gone(vec![gone(Proto::Tcp), gone(Proto::Udp)]);
         assert_eq!(next(&passes), expected);
         terminator.sweep();
         assert_eq!(next(&passes), expected, "also by the sweep");
     }
+}
+
+#[test]
+fn sockets_that_wait_are_looked_at_when_somebody_answers_at_their_frontend() {
+    let kernel = OneSocket::default();
+    let hold = |answered| *kernel.holder.lock().unwrap() = Some(Holder { service: 7, answered });
+    hold(false);
+    let (terminator, passes) = start(kernel.clone(), TcpPolicy::Never);
+    terminator.gone(vec![gone(Proto::Udp)]);
+    assert_eq!([next(&passes), next(&passes)], [(0, 0), (0, 0)]);
+    terminator.maps_changed();
+    terminator.sweep();
+    assert_eq!([next(&passes), next(&passes)], [(0, 0), (0, 0)], "of the sweep: the change was of no concern");
+    hold(true);
+    terminator.maps_changed();
+    assert_eq!(next(&passes), (1, 0));
+    drop(terminator);
+    assert!(passes.recv().is_err(), "nothing waits any more");
 }

@@ -104,3 +104,26 @@ fn a_backend_that_went_while_no_agent_ran_is_gone_for_the_next_one() {
     agent.receive([Event::ServicesReset(vec![service("")].into())]);
     assert_eq!(gone(&mut agent), [2]);
 }
+
+#[test]
+fn a_tcp_backend_that_is_not_ready_is_gone_only_when_it_is_deleted() {
+    let tcp = |endpoints: &[(u8, Is)]| {
+        let mut slice = slice("", endpoints);
+        slice.ports[0].proto = Proto::Tcp;
+        slice
+    };
+    let mut service = service("");
+    service.ports[0].proto = Proto::Tcp;
+    let mut agent = Agent::start(ROOMY, Faults { percent: 0, seed: 3 });
+    agent.receive([Event::SlicesReset(vec![tcp(&[(1, Is::Ready), (2, Is::Ready)])].into())]);
+    agent.receive([Event::ServicesReset(vec![service].into())]);
+    agent.settle();
+    agent.receive([Event::SliceApplied(tcp(&[(1, Is::Ready), (2, Is::NotServing)]))]);
+    agent.settle();
+    assert!(agent.reconciler().take_gone().is_empty(), "a readiness flap resets no connection");
+    agent.receive([Event::SliceApplied(tcp(&[(1, Is::Ready)]))]);
+    agent.settle();
+    let gone = agent.reconciler().take_gone();
+    let told: Vec<_> = gone.iter().map(|gone| (gone.proto, gone.addr.to_string())).collect();
+    assert_eq!(told, [(Proto::Tcp, "10.244.0.2:5353".to_owned())]);
+}

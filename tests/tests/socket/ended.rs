@@ -14,7 +14,7 @@ use lb_tests::{
     poll::PATIENCE,
 };
 
-use crate::cluster::{Cluster, POD_PORT, WEB4, at, every_target, web};
+use crate::cluster::{Cluster, POD_PORT, PORT, WEB4, at, every_target, web};
 
 /// A socket of the client that is connected to `web` and was answered by the pod of that name.
 fn connected<'c>(guest: &'c Guest, target: Target, expected: &str) -> Result<UdpSocket<'c>> {
@@ -182,6 +182,48 @@ fn the_socket_of_an_endpoint_that_terminates_and_still_serves_lives_until_the_en
     let marker = connected(&cluster.client, other_at.into(), "b")?;
     cluster.manifests.write("other", &[&other.to(&[a])])?;
     wait_until_ended(&marker)?;
+    assert_eq!(ask(&socket)?, "a");
+    cluster.list(&[1])?;
+    wait_until_ended(&socket)?;
+    Ok(())
+}
+
+#[test]
+fn the_socket_of_a_service_that_is_replaced_by_one_with_the_same_address_and_endpoint_lives_on() -> Result<()> {
+    let cluster = Cluster::with(&["a", "b"], 2)?;
+    let sockets = eventually("a socket at each pod", PATIENCE, || {
+        let socket = || -> Result<_> {
+            let socket = cluster.client.udp(at(WEB4))?;
+            socket.connect(at(WEB4))?;
+            Ok((ask(&socket)?, socket))
+        };
+        let (first, second) = (socket()?, socket()?);
+        let both = (first.0 == "a" && second.0 == "b").then_some((first.1, second.1));
+        Ok(both)
+    })?;
+    let renamed =
+        lb_tests::manifests::Service::new("site", &[WEB4.into()]).port("", lb_tests::guest::Proto::Udp, PORT, POD_PORT);
+    cluster.manifests.write("web", &[&renamed.to(&[&cluster.pods[0]])])?;
+    wait_until_ended(&sockets.1)?;
+    assert_eq!(ask(&sockets.0)?, "a");
+    Ok(())
+}
+
+#[test]
+fn the_socket_of_a_lone_backend_waits_until_another_one_serves() -> Result<()> {
+    let cluster = Cluster::with(&["a", "b", "c"], 1)?;
+    let socket = connected(&cluster.client, at(WEB4).into(), "a")?;
+    cluster.manifests.write("web", &[&web(&[])])?;
+    eventually("new connections to be refused", PATIENCE, || {
+        Ok(cluster.client.ask(Traffic::UdpConnected, at(WEB4)).err())
+    })?;
+    assert_eq!(ask(&socket)?, "a");
+    cluster.list(&[0])?;
+    assert_eq!(ask(&socket)?, "a", "it was back in time");
+    cluster.manifests.write("web", &[&web(&[])])?;
+    eventually("new connections to be refused", PATIENCE, || {
+        Ok(cluster.client.ask(Traffic::UdpConnected, at(WEB4)).err())
+    })?;
     assert_eq!(ask(&socket)?, "a");
     cluster.list(&[1])?;
     wait_until_ended(&socket)?;

@@ -1,6 +1,6 @@
 //! The maps of addresses that are no frontends or backends: prefix of the ClusterIPs, source ranges, clients.
 
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, lpm_trie::Key};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
 use lb_common::abi::{ClientAddr, ClusterIps, Family, SourceKey, V4, V6, maps};
 
 use super::{
@@ -88,11 +88,19 @@ impl KernelClients {
     }
 }
 
+/// As [`update_failed`], of a map whose capacity no flag sets.
+fn client_failed(map: &'static str) -> impl FnOnce(MapError) -> StoreError {
+    move |error| match update_failed(map, (maps::N_CLIENTS, ""))(error) {
+        StoreError::Full { map, capacity, .. } => StoreError::FullForGood { map, capacity },
+        other => other,
+    }
+}
+
 macro_rules! client_store {
     ($family:ident, $maps:ident, $name:expr) => {
         impl ClientStore<$family> for KernelClients {
             fn put_client(&mut self, cookie: u64, client: &ClientAddr<$family>) -> Result<(), StoreError> {
-                self.$maps.insert(cookie, client, 0).map_err(failed($name, "update"))
+                self.$maps.insert(cookie, client, 0).map_err(client_failed($name))
             }
 
             fn delete_client(&mut self, cookie: u64) -> Result<(), StoreError> {

@@ -1,13 +1,13 @@
 //! Asks the programs `lb_owner4/6`, which are loaded beside the others and attached nowhere, what a socket's storage says;
-//! and reads which backends serve. For [`crate::terminate`].
+//! and reads which backends and frontends there are. For [`crate::terminate`].
 
 use aya::{
     Ebpf,
-    maps::{HashMap, Map, MapData},
+    maps::{HashMap, Map, MapData, MapError},
     programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions},
 };
 use bytemuck::{Zeroable as _, bytes_of, bytes_of_mut};
-use lb_common::abi::{Backend, Ends, Family, OwnerCall, Proto, SockDst, V4, V6, maps, owner_answer};
+use lb_common::abi::{Backend, Ends, Family, Frontend, FrontendKey, OwnerCall, Proto, SockDst, V4, V6, owner_answer};
 
 use super::{
     error::OpenError,
@@ -15,7 +15,7 @@ use super::{
     paths::Paths,
     store::failed,
 };
-use crate::datapath::store::StoreError;
+use crate::datapath::store::{StoreError, map_names};
 
 /// Where `ifindex` stands in `struct __sk_buff` (include/uapi/linux/bpf.h).
 const IFINDEX_OFFSET: usize = 40;
@@ -30,7 +30,7 @@ pub struct Owners {
 pub struct Owner<F: Family> {
     program: SchedClassifier,
     backends: HashMap<MapData, u32, Backend<F>>,
-    map: &'static str,
+    frontends: HashMap<MapData, FrontendKey<F>, Frontend>,
 }
 
 /// A family with its programs.
@@ -54,15 +54,12 @@ impl OwnerFamily for V6 {
 impl Owners {
     /// Loads the programs.
     pub(super) fn load(ebpf: &mut Ebpf, paths: &Paths) -> Result<Self, OpenError> {
-        Ok(Self {
-            v4: Owner::load(ebpf, paths, "lb_owner4", maps::BACKENDS4)?,
-            v6: Owner::load(ebpf, paths, "lb_owner6", maps::BACKENDS6)?,
-        })
+        Ok(Self { v4: Owner::load(ebpf, paths, "lb_owner4")?, v6: Owner::load(ebpf, paths, "lb_owner6")? })
     }
 }
 
 impl<F: Family> Owner<F> {
-    fn load(ebpf: &mut Ebpf, paths: &Paths, name: &'static str, map: &'static str) -> Result<Self, OpenError> {
+    fn load(ebpf: &mut Ebpf, paths: &Paths, name: &'static str) -> Result<Self, OpenError> {
         let refused = |reason: String| OpenError::Program { program: name.to_owned(), reason };
         let program = ebpf.program_mut(name).ok_or_else(|| refused("it is not in the embedded object".to_owned()))?;
         let program: &mut SchedClassifier = program.try_into().map_err(|error: ProgramError| refused(chain(&error)))?;
@@ -70,8 +67,11 @@ impl<F: Family> Owner<F> {
         // A handle of its own: the object stays with the thread that opened it.
         let info = program.info().map_err(|error| refused(chain(&error)))?;
         let program = SchedClassifier::from_program_info(info, name.into()).map_err(|error| refused(chain(&error)))?;
-        let backends = Map::HashMap(open_pinned(&paths.maps, map)?).try_into().map_err(failed(map, "open"))?;
-        Ok(Self { program, backends, map })
+        let open = |map| Ok::<_, OpenError>(Map::HashMap(open_pinned(&paths.maps, map)?));
+        let names = map_names::<F>();
+        let backends = open(names.backends)?.try_into().map_err(failed(names.backends, "open"))?;
+        let frontends = open(names.frontends)?.try_into().map_err(failed(names.frontends, "open"))?;
+        Ok(Self { program, backends, frontends })
     }
 
     /// What the storage of the socket with these ends says, of those in the calling thread's network namespace, if it
@@ -92,19 +92,28 @@ impl<F: Family> Owner<F> {
 
     /// The backend of that id.
     pub fn backend(&self, id: u32) -> Result<Option<Backend<F>>, StoreError> {
-        match self.backends.get(&id, 0) {
-            Ok(backend) => Ok(Some(backend)),
-            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(failed(self.map, "read")(error)),
-        }
+        found(self.backends.get(&id, 0), map_names::<F>().backends)
+    }
+
+    /// The frontend of that key.
+    pub fn frontend(&self, key: &FrontendKey<F>) -> Result<Option<Frontend>, StoreError> {
+        found(self.frontends.get(key, 0), map_names::<F>().frontends)
     }
 
     /// Hands out all backends, in no order.
     pub fn each_backend(&self, mut each: impl FnMut(&Backend<F>)) -> Result<(), StoreError> {
         for entry in self.backends.iter() {
-            let (_, backend) = entry.map_err(failed(self.map, "read"))?;
+            let (_, backend) = entry.map_err(failed(map_names::<F>().backends, "read"))?;
             each(&backend);
         }
         Ok(())
+    }
+}
+
+fn found<T>(read: Result<T, MapError>, map: &'static str) -> Result<Option<T>, StoreError> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(failed(map, "read")(error)),
     }
 }

@@ -23,7 +23,7 @@ use self::{
     conditions::Guards,
 };
 use super::{
-    gone::{GoneBackend, serves},
+    gone::{GoneBackend, keeps},
     ids::Ids,
     slots::{SlotUse, Slots},
 };
@@ -70,7 +70,7 @@ pub(super) struct Recorded {
     pub(super) left_node: Option<u32>,
     /// The node id that a backend refers to now.
     pub(super) joined_node: Option<u32>,
-    /// A backend that stopped serving.
+    /// A backend that keeps its clients no more.
     pub(super) gone: Option<GoneBackend>,
 }
 
@@ -163,7 +163,7 @@ impl<F: Family> Table<F> {
             let at = Endpoint { addr: F::from_ip(addr.ip())?, port: addr.port() };
             self.ports.get(&service)?.backends.get(&at)
         };
-        known().is_some_and(|known| known.value.proto == proto.number() && serves(&known.value))
+        known().is_some_and(|known| known.value.proto == proto.number() && keeps(&known.value))
     }
 
     /// Grows whenever an entry or a range was given back: then it is worth trying again what did not fit.

@@ -2,7 +2,7 @@
 
 use lb_common::abi::{Backend, Endpoint, Family, Frontend, FrontendKey};
 
-use super::{GoneBackend, Known, Range, Recorded, Shown, Source, Table, serves};
+use super::{GoneBackend, Known, Range, Recorded, Shown, Source, Table, keeps};
 use crate::datapath::op::FamilyOp;
 
 impl<F: Family> Table<F> {
@@ -50,7 +50,7 @@ impl<F: Family> Table<F> {
         self.backend_ids.insert(id);
         let known = Known { id, value, wanted: true };
         let old = self.ports.entry(value.service).or_default().backends.insert(known);
-        let stopped = old.as_ref().filter(|old| serves(&old.value) && !serves(&value));
+        let stopped = old.as_ref().filter(|old| keeps(&old.value) && !keeps(&value));
         let gone = stopped.and_then(|old| GoneBackend::new(old.id, &old.value));
         Recorded { left_node: old.map(|old| old.value.node), joined_node: Some(value.node), gone }
     }
@@ -66,7 +66,7 @@ impl<F: Family> Table<F> {
             }
             self.drop_if_empty(value.service);
         }
-        let gone = Some(value).filter(|value| serves(value)).and_then(|value| GoneBackend::new(id, value));
+        let gone = Some(value).filter(|value| keeps(value)).and_then(|value| GoneBackend::new(id, value));
         Recorded { left_node: Some(value.node), joined_node: None, gone }
     }
 
