@@ -4,7 +4,7 @@
 //! only sockets whose peer is a gone backend are looked into.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     io,
     net::SocketAddr,
 };
@@ -196,8 +196,8 @@ impl Batch {
                     && let Some(translation) = kernel.translation(&socket)?
                 {
                     let at = (proto, translation.frontend);
-                    if !self.holders.contains_key(&at) {
-                        self.holders.insert(at, kernel.holder(proto, translation.frontend)?);
+                    if let Entry::Vacant(entry) = self.holders.entry(at) {
+                        entry.insert(kernel.holder(proto, translation.frontend)?);
                         unknown = true;
                     }
                     candidates.push((socket, translation));
