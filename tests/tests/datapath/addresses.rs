@@ -62,6 +62,7 @@ fn ranges_and_affinities_outlive_their_agent_and_a_change_of_size() {
 
     let mut options = place.options();
     options.capacity.frontends = 128;
+    options.capacity.affinities = 128;
     let (mut datapath, notes) = Datapath::open(&options).unwrap();
     assert!(notes.contains(&Note::Resized { map: "lb_affinity", from: 64, to: 128 }), "{notes:?}");
     assert!(notes.contains(&Note::Resized { map: "lb_sources4", from: 16, to: 32 }), "{notes:?}");
