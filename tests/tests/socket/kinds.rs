@@ -24,6 +24,11 @@ const PODS: [&str; 3] = ["a", "b", "c"];
 impl Cluster {
     /// `web` with all pods behind it and these fields in its spec.
     fn write_web(&self, fields: &Value) -> Result<()> {
+        self.write_web_to(fields, |_| true)
+    }
+
+    /// The same, with those of the pods that are `listed`.
+    fn write_web_to(&self, fields: &Value, listed: impl Fn(&str) -> bool) -> Result<()> {
         let mut spec = json!({
             "type": "ClusterIP",
             "clusterIP": WEB4,
@@ -35,12 +40,13 @@ impl Cluster {
         });
         merge(&mut spec, fields);
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"}, "spec": spec});
-        let slices = [("IPv4", false), ("IPv6", true)].map(|(family, v6)| self.slice(family, v6));
+        let slices = [("IPv4", false), ("IPv6", true)].map(|(family, v6)| self.slice(family, v6, &listed));
         let objects = std::iter::once(service).chain(slices).map(|object| format!("{object:#}\n"));
         self.manifests.write_text("web", &objects.collect::<Vec<_>>().join("---\n"))
     }
 
-    fn slice(&self, family: &str, v6: bool) -> Value {
+    fn slice(&self, family: &str, v6: bool, listed: impl Fn(&str) -> bool) -> Value {
+        let pods = self.pods.iter().filter(|pod| listed(pod.name()));
         let address = |pod: &lb_tests::Pod| -> IpAddr { if v6 { pod.v6().into() } else { pod.v4().into() } };
         json!({
             "apiVersion": "discovery.k8s.io/v1",
@@ -55,7 +61,7 @@ impl Cluster {
                 {"name": "http", "protocol": "TCP", "port": POD_PORT},
                 {"name": "datagrams", "protocol": "UDP", "port": POD_PORT},
             ],
-            "endpoints": self.pods.iter().map(|pod| json!({"addresses": [address(pod)]})).collect::<Vec<_>>(),
+            "endpoints": pods.map(|pod| json!({"addresses": [address(pod)]})).collect::<Vec<_>>(),
         })
     }
 
@@ -136,7 +142,7 @@ fn a_pod_keeps_its_backend_by_every_socket_and_other_pods_have_their_own() -> Re
 }
 
 #[test]
-fn affinity_ends_after_its_timeout_and_when_the_backend_goes() -> Result<()> {
+fn affinity_ends_after_its_timeout() -> Result<()> {
     let cluster = sticky(1)?;
     let first = cluster.client.ask(Traffic::Tcp, at(WEB4))?;
     // The passing of time is what is tested. One of 20 choices among three is another but for once in 10^9 runs.
@@ -145,13 +151,26 @@ fn affinity_ends_after_its_timeout_and_when_the_backend_goes() -> Result<()> {
         cluster.client.ask(Traffic::Tcp, at(WEB4)).is_ok_and(|answer| answer != first)
     });
     assert!(moved, "always {first}");
+    Ok(())
+}
 
+#[test]
+fn a_client_whose_backend_goes_is_given_another_and_keeps_that_one() -> Result<()> {
+    let cluster = sticky(10_000)?;
+    let ask = || cluster.client.ask(Traffic::Tcp, at(WEB4));
+    let gone = ask()?;
+    cluster.write_web_to(&affinity(10_000), |pod| pod != gone)?;
+    let kept = eventually("another backend", PATIENCE, || Ok(Some(ask()?).filter(|answer| *answer != gone)))?;
+    for _ in 0..20 {
+        assert_eq!(ask()?, kept, "chosen anew, and then remembered");
+    }
+    // It comes back, and nobody returns to it.
     cluster.write_web(&affinity(10_000))?;
-    let kept = cluster.client.ask(Traffic::Tcp, at(WEB4))?;
-    let rest: Vec<usize> = (0..PODS.len()).filter(|index| PODS[*index] != kept).collect();
-    cluster.list(&rest)?;
-    let next = cluster.client.ask(Traffic::Tcp, at(WEB4))?;
-    assert_ne!(next, kept);
+    eventually("some pod to reach the one that came back", PATIENCE, || {
+        let newcomer = cluster.node.pod("newcomer")?;
+        Ok((newcomer.guest()?.ask(Traffic::Tcp, at(WEB4))? == gone).then_some(()))
+    })?;
+    assert_eq!(ask()?, kept);
     Ok(())
 }
 
