@@ -168,7 +168,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILTER", env = "LB_LOG_LEVEL")]
     pub log_level: Option<String>,
 
-    /// Capacity of the frontend maps, per address family: Service addresses times ports
+    /// Capacity of the frontend maps, per address family: Service addresses times ports, one more for each ClusterIP (it
+    /// refuses the other ports), and one for each NodePort (it keeps processes of the node from binding it)
     #[arg(
         long,
         value_name = "N",

@@ -29,18 +29,20 @@ where
     F: Family,
     K: Node<F> + Socket<F>,
 {
-    let verdict = match lookup(kernel, dst, proto) {
-        Found::NotAService => Verdict::Pass,
+    match lookup(kernel, dst, proto) {
+        Found::NotAService => {
+            // The socket may have been connected to a Service before: a UDP socket at any time, a TCP socket after a
+            // refusal. Its new peer must not be shown as that Service.
+            kernel.clear_translation();
+            Verdict::Pass
+        }
+        // A connect that fails here changes nothing: a UDP socket keeps the peer that it has (inet_dgram_connect).
         Found::Refuse => Verdict::Refuse,
         Found::Frontend(key, frontend) => match select(kernel, &frontend) {
             None => Verdict::Refuse,
-            Some(slot) => return translate(kernel, proto, &key, &frontend, &slot),
+            Some(slot) => translate(kernel, proto, &key, &frontend, &slot),
         },
-    };
-    // The socket may have been connected to a Service before: a UDP socket at any time, a TCP socket after a refusal.
-    // Its new peer must not be shown as that Service.
-    kernel.clear_translation();
-    verdict
+    }
 }
 
 #[inline(always)]

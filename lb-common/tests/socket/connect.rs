@@ -49,15 +49,24 @@ fn a_socket_that_connects_elsewhere_forgets_the_service() {
     for world in WORLDS {
         let mut node = SimNode::default();
         world.serve(&mut node, 1, &[7]);
-        world.serve(&mut node, 2, &[]);
         let socket = world.socket(Proto::Udp);
         socket.connect(&node, world.service(1)).unwrap();
         socket.connect(&node, world.pod(7)).unwrap();
         assert_eq!(socket.peer_name(&node), Some(world.pod(7)), "the same pod, but asked for by its own address");
+    }
+}
 
+#[test]
+fn a_refused_connect_leaves_a_socket_with_its_peer() {
+    for world in WORLDS {
+        let mut node = SimNode::default();
+        world.serve(&mut node, 1, &[7]);
+        world.serve(&mut node, 2, &[]);
+        let socket = world.socket(Proto::Udp);
         socket.connect(&node, world.service(1)).unwrap();
         assert_eq!(socket.connect(&node, world.service(2)), Err(Refused));
-        assert_eq!((socket.translation4(), socket.translation6()), (None, None), "a refusal forgets, too");
+        assert_eq!(socket.peer_name(&node), Some(world.service(1)), "as the kernel does");
+        assert_eq!(socket.recv_from(&node, world.pod(7)), world.service(1));
     }
 }
 

@@ -23,6 +23,10 @@ const N_SERVICES: u8 = 10;
 /// The pods that Services lead to; another one serves as well and is never listed.
 const LISTED: [&str; 5] = ["a", "b", "c", "d", "e"];
 
+/// How a connected UDP socket is ended whose endpoint went between its connect(2) and its answer. The application's next
+/// socket is given another endpoint.
+const ENDED: &str = "ECONNABORTED";
+
 /// 200 a second for 20 seconds, in the pace that the beat gives: a machine that is too slow takes longer.
 const N_BEATS: u32 = 500;
 const CHANGES_PER_BEAT: usize = 8;
@@ -47,29 +51,25 @@ fn no_connection_fails_or_goes_astray_under_two_hundred_random_changes_a_second(
         service.wait_for_endpoints(&clients[0])?;
     }
     let loads = clients.iter().flat_map(|client| services.iter().map(move |service| (client, service.load())));
-    let loads = loads.map(|(client, spec)| client.load(spec)).collect::<Result<Vec<_>>>()?;
+    let loads = loads.map(|(client, spec)| Ok((spec.traffic, client.load(spec)?))).collect::<Result<Vec<_>>>()?;
 
     let start = Instant::now();
     for beat in 1..=N_BEATS {
-        let changes: Vec<Value> = (0..CHANGES_PER_BEAT).map(|_| change(&mut services, &mut rng, &pods)).collect();
-        admin.apply_all(&changes)?;
+        // Of different Services, since changes that are sent together have no order.
+        rng.shuffle(&mut services);
+        let changed = services.iter_mut().take(CHANGES_PER_BEAT);
+        admin.apply_all(&changed.map(|service| service.change(&mut rng, &pods)).collect::<Vec<_>>())?;
         sleep((BEAT * beat).saturating_sub(start.elapsed()));
     }
     println!("{} changes in {:?}", u64::from(N_BEATS) * CHANGES_PER_BEAT as u64, start.elapsed());
 
-    for load in loads {
+    for (traffic, load) in loads {
         let report = load.stop()?;
-        assert!(report.attempts > 0 && report.errors.is_empty(), "{report:?}");
+        let is_failure = |error: &&String| !(traffic == Traffic::UdpConnected && error.ends_with(ENDED));
+        assert!(report.attempts > 0 && report.errors.keys().find(is_failure).is_none(), "{traffic:?}: {report:?}");
         assert!(report.answers.keys().all(|name| LISTED.contains(&name.as_str())), "{report:?}");
     }
     services.iter().try_for_each(|service| service.wait_for_endpoints(&clients[0]))
-}
-
-/// A change of one Service or of its slice, at random.
-fn change(services: &mut [Changing], rng: &mut Rng, pods: &Pods) -> Value {
-    let number = rng.usize(..services.len());
-    let service = &mut services[number];
-    if rng.u8(..3) == 0 { service.object(rng) } else { service.slice(rng, pods) }
 }
 
 struct Pods {
@@ -114,6 +114,11 @@ impl Changing {
 
     fn load(&self) -> LoadSpec {
         LoadSpec { traffic: self.traffic(), target: self.address().into(), per_second: 30, threads: 1 }
+    }
+
+    /// Of the Service or of its slice.
+    fn change(&mut self, rng: &mut Rng, pods: &Pods) -> Value {
+        if rng.u8(..3) == 0 { self.object(rng) } else { self.slice(rng, pods) }
     }
 
     /// With another type, other ports besides the first two, and affinity or not.

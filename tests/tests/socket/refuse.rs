@@ -1,5 +1,7 @@
 //! A Service that nobody serves refuses at once, as a closed port would, instead of letting clients wait.
 
+use std::net::SocketAddr;
+
 use anyhow::Result;
 use lb_tests::{
     eventually,
@@ -20,6 +22,19 @@ fn a_service_without_endpoints_refuses_every_kind_of_socket() -> Result<()> {
         assert_eq!(udp.connect(to).unwrap_err().to_string(), "connect: ECONNREFUSED", "UDP to {target:?}");
         assert_eq!(udp.send_to(to).unwrap_err().to_string(), "sendto: ECONNREFUSED", "UDP to {target:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_refused_connect_leaves_a_socket_with_the_service_that_it_has() -> Result<()> {
+    let cluster = Cluster::serving(&["a"])?;
+    let socket = cluster.client.udp(at(WEB4))?;
+    socket.connect(at(WEB4))?;
+    let unknown_port = SocketAddr::new(WEB4.into(), 81);
+    assert_eq!(socket.connect(unknown_port).unwrap_err().to_string(), "connect: ECONNREFUSED");
+    assert_eq!(socket.names()?.peer, Some(at(WEB4)));
+    socket.send()?;
+    assert_eq!(socket.receive()?.name, "a");
     Ok(())
 }
 
