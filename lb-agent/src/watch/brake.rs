@@ -15,9 +15,9 @@ pub(super) type Weights = HashMap<ObjectName, u32>;
 /// Below this much, a loss is believed at once: small clusters do empty themselves.
 const SMALL: u64 = 10;
 
-/// About how many named entries of the maps a Service takes: one for each port, and one for the refusal of all others.
+/// How many Service ports of the maps a Service takes.
 pub(super) fn service_entries(service: &Service) -> u64 {
-    (service.ports.len() + usize::from(!service.cluster_ips.is_empty())) as u64
+    service.ports.len() as u64
 }
 
 /// About how many backends a slice leads to that take connections or keep what they have.
@@ -30,7 +30,7 @@ pub(super) fn slice_entries(slice: &EndpointSlice) -> u64 {
 /// How much an earlier agent left in the maps; nothing by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Adopted {
-    /// Service ports, of both families together, with the refusals of other ports.
+    /// Service ports, of both families together.
     pub service_ports: u64,
     /// Backends of both families that are ready, or end and still serve.
     pub backends: u64,
