@@ -96,16 +96,29 @@ impl<'a> Kubelet<'a> {
 
     /// Starts the pods that are new and ends those that were deleted.
     pub fn sync(&mut self) -> Result<()> {
+        let pods = self.list()?;
+        self.follow(&pods)
+    }
+
+    /// The pods as the API server has them now.
+    pub fn list(&self) -> Result<Vec<v1::Pod>> {
         let pods = self.admin.call(|client| async move {
             let pods: Api<v1::Pod> = Api::default_namespaced(client);
             pods.list(&ListParams::default()).await
         })?;
+        Ok(pods.items)
+    }
+
+    /// Starts and ends pods by a list of them, which may be old by now: that a pod is gone meanwhile is no error, for a
+    /// kubelet neither.
+    pub fn follow(&mut self, pods: &[v1::Pod]) -> Result<()> {
+        self.running.retain(|name, _| pods.iter().any(|pod| pod.name_any() == *name));
         for pod in pods {
             let name = pod.name_any();
             if pod.metadata.deletion_timestamp.is_some() {
-                self.finish(&name)?;
+                unless_gone(self.finish(&name))?;
             } else if !self.running.contains_key(&name) {
-                self.start(&pod)?;
+                unless_gone(self.start(pod))?;
             }
         }
         Ok(())
@@ -164,4 +177,16 @@ impl<'a> Kubelet<'a> {
         self.running.remove(name);
         self.delete_pod("default", name, 0)
     }
+}
+
+/// Takes the API server's "there is no such object" for an answer.
+fn unless_gone(done: Result<()>) -> Result<()> {
+    match done {
+        Err(e) if e.chain().any(is_not_found) => Ok(()),
+        other => other,
+    }
+}
+
+fn is_not_found(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 404)
 }

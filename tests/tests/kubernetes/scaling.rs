@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use lb_tests::{
     Guest, Kubelet, eventually,
     guest::{Target, Traffic, errno},
@@ -40,6 +40,22 @@ fn service_of_a_deployment_leads_to_all_its_pods_at_every_scale() -> Result<()> 
     admin.apply(&deployment(3))?;
     kubelet.sync_until_running(3)?;
     web.wait_for_answers_from(&kubelet.pod_names(), &client)
+}
+
+#[test]
+fn the_kubelet_takes_it_calmly_that_a_pod_is_gone_before_it_could_start() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let admin = cluster.control_plane.admin();
+    let mut kubelet = Kubelet::register(&cluster.node, admin)?;
+    admin.apply(&deployment(1))?;
+    let listed = eventually("a pod", PATIENCE, || Ok(Some(kubelet.list()?).filter(|pods| !pods.is_empty())))?;
+    admin.apply(&deployment(0))?;
+    eventually("no pod", PATIENCE, || Ok(kubelet.list()?.is_empty().then_some(())))?;
+
+    kubelet.follow(&listed)?;
+
+    ensure!(kubelet.pod_names().is_empty(), "these run: {:?}", kubelet.pod_names());
+    Ok(())
 }
 
 /// The Service `web`, as clients reach it.
