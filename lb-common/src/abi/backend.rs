@@ -18,6 +18,8 @@ pub mod endpoint_sets {
     pub const CLUSTER: u32 = 1;
     /// In the slots for the traffic policy `Local` (usable endpoints on this node).
     pub const LOCAL: u32 = 2;
+    /// Not a set: the endpoint is on this node, so that its answers to a client outside pass through here.
+    pub const ON_NODE: u32 = 4;
 }
 
 /// Value of `lb_backends4/6`, keyed by backend id (`u32`, never 0). An id belongs to one endpoint of one Service port.

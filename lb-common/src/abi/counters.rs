@@ -44,6 +44,32 @@ counters! {
     AffinityFull = "affinity_full",
     /// A process on the node was refused a port that a NodePort has.
     BindRefused = "bind_refused",
+    /// TCP connections that the packet layer began to translate.
+    FlowTcp = "flow_tcp",
+    /// UDP flows that the packet layer began to translate.
+    FlowUdp = "flow_udp",
+    /// Packets of new flows dropped because `lb_conns4/6` is full; those that are there live on.
+    ConnsFull = "conns_full",
+    /// Packets of new flows dropped because no port of the node's was free, or the node has no address for them.
+    SnatExhausted = "snat_exhausted",
+    /// New flows that got another source port because their own leads the backend's answers to another flow.
+    SnatCollision = "snat_collision",
+    /// Packets dropped whose source is this node's, a Service's, or nobody's.
+    Martian = "martian",
+    /// TCP segments for a Service that belong to no connection, answered with RST.
+    NoFlow = "no_flow",
+    /// Packets dropped because the Service's traffic policy leaves no endpoint on this node.
+    PolicyDrop = "policy_drop",
+    /// Later fragments whose first one was not seen, or not translated. Most of them are not ours.
+    FragmentUnknown = "fragment_unknown",
+    /// ICMP errors about translated packets that were translated back.
+    IcmpError = "icmp_error",
+    /// RSTs and ICMP errors that the packet layer sent.
+    AnswerSent = "answer_sent",
+    /// RSTs and ICMP errors that it did not send because of its rate limit.
+    AnswerLimited = "answer_limited",
+    /// Packets dropped because they could not be changed: the kernel had no memory, or they end too early.
+    Unwritable = "unwritable",
 }
 
 /// Number of elements of `lb_stats`.

@@ -21,6 +21,10 @@ pub trait Family: sealed::Sealed + Copy + Eq + Ord + Hash + Debug + Default + Se
     const LOOPBACK: Self::Addr;
     /// See [`Self::Words`].
     fn words(addr: Self::Addr) -> Self::Words;
+    /// The inverse of [`Self::words`].
+    fn from_words(words: Self::Words) -> Self::Addr;
+    /// The address of this family, of one of each.
+    fn of(v4: [u8; 4], v6: [u8; 16]) -> Self::Addr;
     /// Whether it is a loopback address: 127.0.0.0/8 (RFC 1122 section 3.2.1.3) or `::1`.
     fn is_loopback(addr: Self::Addr) -> bool;
     /// The same as `std::net::IpAddr`.
@@ -46,6 +50,17 @@ impl Family for V4 {
     #[inline(always)]
     fn words(addr: [u8; 4]) -> [u32; 1] {
         [u32::from_ne_bytes(addr)]
+    }
+
+    #[inline(always)]
+    fn from_words(words: [u32; 1]) -> [u8; 4] {
+        let [word] = words;
+        word.to_ne_bytes()
+    }
+
+    #[inline(always)]
+    fn of(v4: [u8; 4], _: [u8; 16]) -> [u8; 4] {
+        v4
     }
 
     #[inline(always)]
@@ -77,6 +92,17 @@ impl Family for V6 {
     fn words(addr: [u8; 16]) -> [u32; 4] {
         let all = u128::from_ne_bytes(addr);
         [all as u32, (all >> 32) as u32, (all >> 64) as u32, (all >> 96) as u32]
+    }
+
+    #[inline(always)]
+    fn from_words(words: [u32; 4]) -> [u8; 16] {
+        let [a, b, c, d] = words.map(u128::from);
+        (a | b << 32 | c << 64 | d << 96).to_ne_bytes()
+    }
+
+    #[inline(always)]
+    fn of(_: [u8; 4], v6: [u8; 16]) -> [u8; 16] {
+        v6
     }
 
     #[inline(always)]

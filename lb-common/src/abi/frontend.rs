@@ -25,6 +25,13 @@ pub mod frontend_flags {
     pub const LOCAL: u32 = 1;
     /// `spec.loadBalancerSourceRanges`: only clients in `lb_sources4/6` under the Service-port id.
     pub const SOURCES: u32 = 2;
+    /// Clients outside get another answer (externalTrafficPolicy): the packet layer looks for them in the entry of scope
+    /// [`super::scope::EXTERNAL`]. Never in such an entry itself. Without the flag there is none, and packets of foreign
+    /// destinations cost no lookup for it.
+    pub const EXTERNAL_DIFFERS: u32 = 4;
+    /// With no slots: packets are dropped in silence and not refused, as kube-proxy does where a traffic policy `Local`
+    /// leaves none of a Service's endpoints, so that a load balancer tries another node. The socket layer refuses.
+    pub const DROP: u32 = 8;
 }
 
 /// Key of `lb_frontends4/6`.

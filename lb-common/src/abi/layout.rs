@@ -1,9 +1,9 @@
 //! Compile-time proof that no layout has padding: a key with padding passes the verifier and then misses at random.
 
 use super::{
-    Affinity, AffinityKey, AgentStatus, Backend, ClientAddr, ClusterIps, ERROR_LEN, Ends, FIRST_LEN, Family, Frontend,
-    FrontendKey, N_UDP_PEERS, NAME_LEN, Name, NameKey, OwnerCall, SOURCE_LEN, Slot, SockDst, SourceKey, UdpPeer,
-    UdpPeers, V4, V6, VERSION_LEN,
+    Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, ERROR_LEN, Ends, FIRST_LEN,
+    Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_UDP_PEERS, NAME_LEN, Name, NameKey,
+    NodeConfig, OwnerCall, SOURCE_LEN, Slot, SockDst, SourceKey, UdpPeer, UdpPeers, V4, V6, VERSION_LEN,
 };
 
 const fn check<F: Family>() {
@@ -18,6 +18,9 @@ const fn check<F: Family>() {
     assert!(size_of::<SourceKey<F>>() == 4 + addr);
     assert!(size_of::<Ends<F>>() == 2 * addr + 2 + 2);
     assert!(size_of::<OwnerCall<F>>() == 14 + 1 + 1 + size_of::<Ends<F>>() + size_of::<SockDst<F>>());
+    assert!(size_of::<FlowKey<F>>() == 2 * addr + 2 + 2 + 1 + 3);
+    assert!(size_of::<Flow<F>>() == 2 * addr + 2 + 2 + 4 * 4 + 2 + 2 + 4);
+    assert!(size_of::<FragmentKey<F>>() == 2 * addr + 4 + 1 + 3);
     assert!(size_of::<UdpPeers<F>>() == N_UDP_PEERS * size_of::<UdpPeer<F>>());
 }
 
@@ -27,6 +30,10 @@ const _: () = {
     assert!(size_of::<Frontend>() == 6 * 4);
     assert!(size_of::<AffinityKey>() == 4 + 2 + 2 + 16);
     assert!(size_of::<Affinity>() == 4 + 4);
+    assert!(size_of::<Fragment>() == 2 + 2 + 4);
+    assert!(size_of::<Device>() == 4 + 16 + 4);
+    assert!(size_of::<NodeConfig>() == 4 + 16 + 2 + 2 + 4 + 4);
+    assert!(size_of::<Answers>() == 4 + 4);
     assert!(size_of::<NameKey>() == 2 * 4);
     assert!(size_of::<Name>() == NAME_LEN);
     assert!(size_of::<AgentStatus>() == 5 * 8 + 8 * 4 + VERSION_LEN + SOURCE_LEN + ERROR_LEN + 4 * FIRST_LEN);

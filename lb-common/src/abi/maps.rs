@@ -40,6 +40,20 @@ pub const SOCK6: &str = "lb_sock6";
 pub const SOCKUDP4: &str = "lb_sockudp4";
 /// As [`SOCKUDP4`], IPv6.
 pub const SOCKUDP6: &str = "lb_sockudp6";
+/// Hash, [`super::FlowKey`] to [`super::Flow`].
+pub const CONNS4: &str = "lb_conns4";
+/// As [`CONNS4`], IPv6.
+pub const CONNS6: &str = "lb_conns6";
+/// LRU hash, [`super::FragmentKey`] to [`super::Fragment`].
+pub const FRAGS4: &str = "lb_frags4";
+/// As [`FRAGS4`], IPv6.
+pub const FRAGS6: &str = "lb_frags6";
+/// Hash, interface index to [`super::Device`].
+pub const DEVICES: &str = "lb_devices";
+/// Array of one [`super::NodeConfig`].
+pub const NODE: &str = "lb_node";
+/// Per-CPU array of one [`super::Answers`].
+pub const ANSWERS: &str = "lb_answers";
 /// Per-CPU array of `u64`, indexed by [`super::Counter`].
 pub const STATS: &str = "lb_stats";
 
@@ -58,3 +72,11 @@ pub const N_AFFINITIES: u32 = 65_536;
 pub const N_CLIENTS: u32 = 4_096;
 /// Default capacity of `lb_sources4/6`: ranges of all Services with `loadBalancerSourceRanges`.
 pub const N_SOURCES: u32 = 16_384;
+/// Default capacity of `lb_conns4/6`: two entries for each flow, so as many flows as conntrack has at least under
+/// kube-proxy (`--conntrack-min`, 131,072). Empty it costs 4 MiB of buckets for each family, full about 32 MiB (IPv4) and
+/// 48 MiB (IPv6).
+pub const N_CONNS: u32 = 262_144;
+/// Default capacity of `lb_frags4/6`: datagrams whose fragments are under way at the same time. When full, the oldest goes.
+pub const N_FRAGS: u32 = 8_192;
+/// Capacity of `lb_devices`: with `--pod-devices`, one for each pod of the node.
+pub const N_DEVICES: u32 = 4_096;

@@ -14,7 +14,9 @@ mod agent;
 mod backend;
 mod clients;
 mod counters;
+mod device;
 mod family;
+mod flow;
 mod frontend;
 mod layout;
 pub mod maps;
@@ -32,7 +34,9 @@ pub use agent::{AgentStatus, ERROR_LEN, FIRST_LEN, SOURCE_LEN, VERSION_LEN, self
 pub use backend::{Backend, backend_state, endpoint_sets};
 pub use clients::{ClientAddr, ClusterIps, SourceKey};
 pub use counters::{Counter, N_COUNTERS};
+pub use device::{ANSWERS_PER_S, Answers, Device, NodeConfig, SNAT_FIRST, SNAT_LAST, device_flags};
 pub use family::{Family, V4, V6, map_v4, mapped_v4};
+pub use flow::{Flow, FlowKey, Fragment, FragmentKey, flow_flags, flow_seen};
 pub use frontend::{Frontend, FrontendKey, frontend_flags, scope};
 pub use names::{NAME_LEN, Name, NameKey, name_kind};
 pub use net::{Endpoint, Proto};
@@ -41,4 +45,4 @@ pub use slot::Slot;
 pub use sock::{N_UDP_PEERS, SockDst, UdpPeer, UdpPeers};
 
 /// Version of every layout in this module, recorded in the map `lb_abi` of a running installation.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

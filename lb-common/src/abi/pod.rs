@@ -1,8 +1,9 @@
 //! Marks the layouts as plain data for bytemuck and aya.
 
 use super::{
-    Affinity, AffinityKey, AgentStatus, Backend, ClientAddr, ClusterIps, Ends, Family, Frontend, FrontendKey, Name,
-    NameKey, OwnerCall, Slot, SockDst, SourceKey, UdpPeer, UdpPeers,
+    Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Ends, Family, Flow, FlowKey,
+    Fragment, FragmentKey, Frontend, FrontendKey, Name, NameKey, NodeConfig, OwnerCall, Slot, SockDst, SourceKey,
+    UdpPeer, UdpPeers,
 };
 
 macro_rules! plain {
@@ -27,12 +28,15 @@ macro_rules! plain_per_family {
     )+};
 }
 
-plain!(Affinity, AffinityKey, AgentStatus, Frontend, Name, NameKey);
+plain!(Affinity, AffinityKey, AgentStatus, Answers, Device, Fragment, Frontend, Name, NameKey, NodeConfig);
 plain_per_family!(
     Backend,
     ClientAddr,
     ClusterIps,
     Ends,
+    Flow,
+    FlowKey,
+    FragmentKey,
     FrontendKey,
     OwnerCall,
     Slot,

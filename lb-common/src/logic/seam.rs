@@ -2,8 +2,8 @@
 //! these over helpers, `sim` over collections. Values are copied out of maps, so that the logic holds no kernel pointer.
 
 use crate::abi::{
-    Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Family, Frontend, FrontendKey, Slot, SockDst,
-    SourceKey, UdpPeers,
+    Affinity, AffinityKey, Answers, Backend, ClientAddr, ClusterIps, Counter, Device, Family, Flow, FlowKey, Fragment,
+    FragmentKey, Frontend, FrontendKey, NodeConfig, Slot, SockDst, SourceKey, UdpPeers,
 };
 
 /// The maps of one family, read only: the programs never write what the agent owns.
@@ -32,7 +32,7 @@ pub trait Environment {
     fn count(&self, counter: Counter);
 }
 
-/// Why a choice was not added to `lb_affinity`.
+/// Why an entry was not added to `lb_affinity` or `lb_conns4/6`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAdded {
     /// There is one for this key.
@@ -78,4 +78,47 @@ pub trait Socket<F: Family> {
     /// Lets `f` work on the pairs of an unconnected UDP socket, in place (they are too large for the BPF stack). `None`
     /// where the socket has none and `create` is false, or where the kernel had no memory.
     fn with_peers<R>(&self, create: bool, f: impl FnOnce(&mut UdpPeers<F>) -> R) -> Option<R>;
+}
+
+/// The connection table of a family, `lb_conns4/6`, and the fragments of its datagrams. Several processors work on them
+/// at once.
+pub trait Flows<F: Family> {
+    /// Lets `f` look at a half, and note in `last_seen_s` and `seen` that it has had a packet; other changes are lost.
+    /// `None` where there is none.
+    fn with_flow<R>(&self, key: &FlowKey<F>, f: impl FnOnce(&mut Flow<F>) -> R) -> Option<R>;
+    /// Adds a half. Of several that try at once, one succeeds.
+    fn add_flow(&self, key: &FlowKey<F>, half: &Flow<F>) -> Result<(), NotAdded>;
+    /// Adds a half, or puts it in the place of the one that is there. `false` where the map is full, or the kernel had no
+    /// memory.
+    fn put_flow(&self, key: &FlowKey<F>, half: &Flow<F>) -> bool;
+    /// Removes a half, if it is there.
+    fn remove_flow(&self, key: &FlowKey<F>);
+    /// Looks a datagram up in `lb_frags4/6`.
+    fn fragment(&self, key: &FragmentKey<F>) -> Option<Fragment>;
+    /// Records a datagram in `lb_frags4/6`, over the least recently used one where that is full.
+    fn put_fragment(&self, key: &FragmentKey<F>, fragment: &Fragment);
+}
+
+/// Where a packet to some address would go, as the node's routing has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// To the node itself, or nowhere: `bpf_fib_lookup` does not tell one from the other
+    /// (`BPF_FIB_LKUP_RET_NOT_FWDED`).
+    NotForwarded,
+    /// Out of the device with this index.
+    Device(u32),
+    /// Not known: refused by a route or a rule, or the device does not forward.
+    Unknown,
+}
+
+/// What the packet layer knows about the node and its devices.
+pub trait Network<F: Family> {
+    /// Where a packet from `src` to `dst` would go. Expensive (`bpf_fib_lookup`).
+    fn route(&self, src: F::Addr, dst: F::Addr) -> Route;
+    /// Looks a device up in `lb_devices`: is it one where packets are translated back?
+    fn device(&self, index: u32) -> Option<Device>;
+    /// Reads `lb_node`.
+    fn node(&self) -> Option<NodeConfig>;
+    /// Lets `f` work on this processor's element of `lb_answers`.
+    fn with_answers<R>(&self, f: impl FnOnce(&mut Answers) -> R) -> Option<R>;
 }
