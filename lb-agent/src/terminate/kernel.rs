@@ -44,7 +44,7 @@ impl NodeKernel {
         };
         let (remote_port, local_port) = (peer.port().to_be_bytes(), own.port().to_be_bytes());
         let ends = Ends { remote_addr, local_addr, remote_port, local_port };
-        let stored = F::of(&self.owners).translation(socket.proto, ends, socket.interface);
+        let stored = F::owner(&self.owners).translation(socket.proto, ends, socket.interface);
         Ok(stored.map_err(|error| io::Error::other(anyhow::Error::new(error)))?.map(|stored| Translation {
             frontend: SocketAddr::new(F::to_ip(stored.frontend_addr), stored.frontend_port),
             addr: SocketAddr::new(F::to_ip(stored.backend_addr), stored.backend_port),
@@ -54,7 +54,7 @@ impl NodeKernel {
     }
 
     fn serves_as<F: OwnerFamily>(&self, proto: Proto, backend: &Translation) -> io::Result<bool> {
-        let found = F::of(&self.owners).backend(backend.backend).map_err(io::Error::other)?;
+        let found = F::owner(&self.owners).backend(backend.backend).map_err(io::Error::other)?;
         Ok(found.is_some_and(|found| {
             keeps_clients(proto, found.state)
                 && found.proto == proto.number()
@@ -69,7 +69,7 @@ impl NodeKernel {
         };
         for scope in [scope::INTERNAL, scope::HOST] {
             let key = FrontendKey { addr, port: at.port(), proto: proto.number(), scope };
-            if let Some(found) = F::of(&self.owners).frontend(&key).map_err(io::Error::other)? {
+            if let Some(found) = F::owner(&self.owners).frontend(&key).map_err(io::Error::other)? {
                 return Ok(Some(Holder { service: found.service, answered: found.n_slots > 0 }));
             }
         }
@@ -77,7 +77,7 @@ impl NodeKernel {
     }
 
     fn each_of<F: OwnerFamily>(&self, each: &mut dyn FnMut(Proto, u32, SocketAddr)) -> io::Result<()> {
-        let all = F::of(&self.owners).each_backend(|backend| {
+        let all = F::owner(&self.owners).each_backend(|backend| {
             if let Some(proto) = Proto::from_number(backend.proto)
                 && keeps_clients(proto, backend.state)
             {

@@ -36,17 +36,17 @@ pub struct Owner<F: Family> {
 /// A family with its programs.
 pub trait OwnerFamily: Family {
     /// Those of this family.
-    fn of(owners: &Owners) -> &Owner<Self>;
+    fn owner(owners: &Owners) -> &Owner<Self>;
 }
 
 impl OwnerFamily for V4 {
-    fn of(owners: &Owners) -> &Owner<Self> {
+    fn owner(owners: &Owners) -> &Owner<Self> {
         &owners.v4
     }
 }
 
 impl OwnerFamily for V6 {
-    fn of(owners: &Owners) -> &Owner<Self> {
+    fn owner(owners: &Owners) -> &Owner<Self> {
         &owners.v6
     }
 }
