@@ -1,11 +1,9 @@
 //! [`Node`] on the machine. Its thread goes from namespace to namespace, so it must do nothing else.
-#![expect(unsafe_code, reason = "a socket option that no library knows")]
 
 use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    os::fd::AsRawFd as _,
     path::PathBuf,
 };
 
@@ -89,20 +87,7 @@ fn put<F: Family>(maps: &mut impl ClientStore<F>, cookie: u64, addr: Option<F::A
 
 /// The cookie of the thread's namespace, which the programs see as that of its sockets.
 fn cookie() -> io::Result<u64> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    let mut cookie = 0_u64;
-    let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
-    // SAFETY: the option is a u64 (socket(7): SO_NETNS_COOKIE), and `length` says how much room there is.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+    namespaces::cookie()?.ok_or_else(|| io::Error::other("this kernel tells no cookie of a network namespace"))
 }
 
 /// What connections of the thread's namespace come from.

@@ -1,13 +1,17 @@
-//! The network namespaces of the processes that our programs serve: which there are, and a thread's way into them and
-//! back. Does nothing in them.
+//! The network namespaces of the processes that our programs serve: which there are, a thread's way into them and
+//! back, and the number of the one where it is. Changes nothing in them.
 
+mod cookie;
 mod find;
 
 use std::{fs::File, io};
 
 use nix::sched::{CloneFlags, setns};
 
-pub use self::find::{Namespaces, find};
+pub use self::{
+    cookie::cookie,
+    find::{Namespaces, find},
+};
 
 /// Takes the calling thread from namespace to namespace. For threads that do nothing else: sockets that a thread opens
 /// belong to the namespace where it is.

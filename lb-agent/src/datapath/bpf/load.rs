@@ -20,7 +20,6 @@ use lb_common::abi::{ABI_VERSION, maps};
 
 use super::{
     error::{Note, OpenError, system},
-    netns,
     paths::{Paths, REPLACEMENT},
     programs::{self, Hook},
     resize,
@@ -28,7 +27,10 @@ use super::{
     spec::{self, Action, Pinned, Shape, Spec},
     store::{KernelStore, failed},
 };
-use crate::datapath::store::{Capacity, StoreError};
+use crate::{
+    datapath::store::{Capacity, StoreError},
+    namespaces,
+};
 
 /// Maps and programs in the kernel, pinned, not attached.
 pub(super) struct Loaded {
@@ -171,7 +173,7 @@ impl Abilities {
             reason: error.to_string(),
         })?;
         let own = Path::new("/proc/self/ns/net");
-        Ok(Self { set_retval, netns: netns::own_cookie().map_err(system("read the cookie of", own))? })
+        Ok(Self { set_retval, netns: namespaces::cookie().map_err(system("read the cookie of", own))? })
     }
 
     fn notes(self) -> impl Iterator<Item = Note> {

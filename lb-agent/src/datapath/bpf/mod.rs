@@ -16,7 +16,6 @@ mod links;
 mod load;
 mod lock;
 mod log;
-mod netns;
 mod owner;
 mod paths;
 mod preflight;
