@@ -82,7 +82,7 @@ fn put<F: Family>(maps: &mut impl ClientStore<F>, cookie: u64, addr: Option<F::A
         None => maps.delete_client(cookie),
     };
     // With its causes: this is all that is told.
-    result.map_err(|error| io::Error::other(format!("{:#}", anyhow::Error::new(error))))
+    result.map_err(|error| io::Error::other(error.one_line()))
 }
 
 /// The cookie of the thread's namespace, which the programs see as that of its sockets.

@@ -2,6 +2,8 @@
 //!
 //! Three implementations: the kernel's maps, a simulation on the host, and a wrapper that fails a share of all writes.
 
+use std::{error::Error, iter};
+
 use lb_common::abi::{
     Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendKey, NameKey, Slot, SourceKey,
     V4, V6, maps,
@@ -39,6 +41,14 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl StoreError {
+    /// The error with its causes, for those who can say one line.
+    pub fn one_line(&self) -> String {
+        let causes = iter::successors(Some(self as &(dyn Error + 'static)), |error| error.source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    }
 }
 
 /// The names of the maps of one family.

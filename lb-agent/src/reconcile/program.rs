@@ -29,7 +29,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             }
             Err(error @ StoreError::Full { .. }) => {
                 self.failed.remove(service);
-                let why = one_line(&error);
+                let why = error.one_line();
                 let before = self.not_fitting.insert(service.clone(), (since, why.clone()));
                 if before.is_none_or(|(_, before)| before != why) {
                     tracing::error!(%service, "{why}");
@@ -39,7 +39,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             Err(error) => {
                 let retry = Retry::after(self.failed.remove(service), done > 0, since, now);
                 if retry.is_first() {
-                    tracing::warn!(%service, "{}; trying again", one_line(&error));
+                    tracing::warn!(%service, "{}; trying again", error.one_line());
                 }
                 self.failed.insert(service.clone(), retry);
                 self.note_error(service, &error);
@@ -99,18 +99,6 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
 
     fn note_error(&mut self, service: &ObjectName, error: &StoreError) {
         self.last_error =
-            Some(Problem { at: self.clock.wall(), text: format!("Service {service}: {}", one_line(error)) });
+            Some(Problem { at: self.clock.wall(), text: format!("Service {service}: {}", error.one_line()) });
     }
-}
-
-/// An error with its causes.
-pub(super) fn one_line(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

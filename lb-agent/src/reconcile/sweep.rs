@@ -1,6 +1,6 @@
 //! The end of a batch: what is not wanted any more goes.
 
-use super::{Clock, Problem, Reconciler, program::one_line, retry::Retry};
+use super::{Clock, Problem, Reconciler, retry::Retry};
 use crate::datapath::store::{MapStore, StoreError};
 
 impl<S: MapStore, C: Clock> Reconciler<S, C> {
@@ -32,10 +32,10 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             Err(error) => {
                 let retry = Retry::after(self.sweep_failed.take(), *budget < before, now, now);
                 if retry.is_first() {
-                    tracing::warn!("removing what is no longer wanted: {}; trying again", one_line(&error));
+                    tracing::warn!("removing what is no longer wanted: {}; trying again", error.one_line());
                 }
                 self.sweep_failed = Some(retry);
-                self.last_error = Some(Problem { at: self.clock.wall(), text: one_line(&error) });
+                self.last_error = Some(Problem { at: self.clock.wall(), text: error.one_line() });
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What follows the maps, each on a thread of its own: the sockets of backends that are gone ([`crate::terminate`]), the
-//! addresses of clients ([`crate::clients`]), and what is remembered of clients ([`crate::affinity`]). An agent that may not do one of these goes on without: Services work
-//! all the same.
+//! addresses of clients ([`crate::clients`]), and what is remembered of clients ([`crate::affinity`]). An agent that may
+//! not do one of these goes on without: Services work all the same.
 
 use std::{mem, time::SystemTime};
 
@@ -19,7 +19,7 @@ use crate::{
 /// The threads as the reconcile loop sees them; `None` for what cannot be done.
 pub(super) struct Followers {
     terminator: Option<Terminator>,
-    swept: bool,
+    heard: Heard,
     clients: Option<ClientAddresses>,
     /// Works by itself.
     _affinity: Option<AffinityAging>,
@@ -33,7 +33,7 @@ impl Followers {
         let affinity = affinity(datapath, observer.clone());
         Self {
             terminator: or_warn(terminator, "sockets of dead backends will not be ended", observer),
-            swept: false,
+            heard: Heard::default(),
             clients: or_warn(
                 clients,
                 "Services with loadBalancerSourceRanges refuse all clients of this node",
@@ -50,18 +50,47 @@ impl Followers {
         }
     }
 
-    /// The maps may have changed.
-    pub(super) fn maps_changed(&mut self, report: &Report) {
+    /// Passes on what a report says about the maps.
+    pub(super) fn maps_reported(&mut self, report: &Report) {
+        let News { in_sync, written } = self.heard.news(report);
         if let Some(terminator) = &self.terminator {
             // Before the first full lists the maps say nothing about what is gone.
-            if report.synced.is_some() && !mem::replace(&mut self.swept, true) {
+            if in_sync {
                 terminator.sweep();
             }
-            terminator.maps_changed();
+            if written {
+                terminator.maps_changed();
+            }
         }
-        if let Some(clients) = &self.clients {
+        if let Some(clients) = &self.clients
+            && written
+        {
             clients.services_changed();
         }
+    }
+}
+
+/// What the reports so far said. Most say nothing new, and each look at the maps costs system calls.
+#[derive(Debug, Default)]
+struct Heard {
+    synced: Option<SystemTime>,
+    updated: Option<SystemTime>,
+}
+
+/// What a report says that none said before.
+#[derive(Debug, PartialEq, Eq)]
+struct News {
+    /// The first full lists are in the maps.
+    in_sync: bool,
+    /// The maps were written, or are known to be as they should without that.
+    written: bool,
+}
+
+impl Heard {
+    fn news(&mut self, report: &Report) -> News {
+        let before = mem::replace(self, Self { synced: report.synced, updated: report.updated });
+        let in_sync = before.synced.is_none() && report.synced.is_some();
+        News { in_sync, written: in_sync || before.updated != report.updated }
     }
 }
 
@@ -110,7 +139,31 @@ fn affinity(datapath: &Datapath, observer: Observer) -> anyhow::Result<AffinityA
             let map_use = MapUse { map: maps::AFFINITY, entries: aged.kept as u64, capacity: capacity.into() };
             observer.update(|state| state.affinities = Some(map_use));
         }
-        Err(error) => note(&observer, format!("session affinities whose time is over: {error}; trying again")),
+        Err(error) => {
+            note(&observer, format!("session affinities whose time is over: {}; trying again", error.one_line()))
+        }
     };
     Ok(AffinityAging::start(store, report)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn those_who_follow_hear_of_the_first_sync_once_and_of_each_write() {
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let mut heard = Heard::default();
+        let mut news = |synced, updated| {
+            let News { in_sync, written } = heard.news(&Report { synced, updated, ..Report::default() });
+            (in_sync, written)
+        };
+        assert_eq!(news(None, None), (false, false), "the lists are still to come");
+        assert_eq!(news(None, at(1)), (false, true));
+        assert_eq!(news(at(2), at(1)), (true, true), "nothing was written, and now that is known to be right");
+        assert_eq!(news(at(2), at(1)), (false, false));
+        assert_eq!(news(at(2), at(3)), (false, true));
+    }
 }

@@ -65,7 +65,7 @@ impl Audience {
         match update {
             Update::Source(status) => self.observer.update(|state| state.take_source(status, SystemTime::now())),
             Update::Maps(report) => {
-                self.followers.maps_changed(&report);
+                self.followers.maps_reported(&report);
                 for latency in &report.latencies {
                     self.observer.latency().observe(*latency);
                 }
