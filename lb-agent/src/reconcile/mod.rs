@@ -74,7 +74,6 @@ pub struct Reconciler<S, C = SystemClock> {
     sweep_failed: Option<Retry>,
     /// Whether something may be left to remove.
     sweep: bool,
-    adopted_queued: bool,
     /// Services that an earlier agent left and of which it is not known yet what they should be; and whether that was told.
     adopted: BTreeMap<ObjectName, bool>,
     /// Events came since those were last looked at.
@@ -106,6 +105,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
     /// The maps cannot be read.
     pub fn with_clock(store: S, clock: C, model: ModelConfig) -> Result<Self, StoreError> {
         let plan = Plan::adopt(Snapshot::read(&store)?);
+        let adopted = plan.services().map(|service| (service.clone(), false)).collect();
         Ok(Self {
             model: Model::new(model),
             plan,
@@ -119,8 +119,7 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
             freed: 0,
             sweep_failed: None,
             sweep: false,
-            adopted_queued: false,
-            adopted: BTreeMap::new(),
+            adopted,
             heard: false,
             pruned: false,
             synced: None,
@@ -183,10 +182,6 @@ impl<S: MapStore, C: Clock> Reconciler<S, C> {
     /// What an earlier agent left and no source names now is staged as not wanted. What the source cannot read stays as it is
     /// and is looked at again with each event.
     fn queue_adopted(&mut self) {
-        if !self.adopted_queued {
-            self.adopted_queued = true;
-            self.adopted = self.plan.services().map(|service| (service.clone(), false)).collect();
-        }
         if mem::take(&mut self.heard) {
             let now = self.clock.now();
             for service in self.adopted.keys() {
