@@ -19,10 +19,9 @@ pub(super) struct Guards {
 
 /// The addresses that a Service would guard, and as whom.
 fn claims(service: Option<&Service>) -> Vec<(IpAddr, Claimant)> {
-    let service = service.filter(|service| service.kind == ServiceKind::ClusterIp);
-    let claim =
-        |service: &Service, (i, &ip): (usize, &IpAddr)| (ip, frontends::claimant(service, Field::cluster_ip(i)));
-    service.map(|s| s.cluster_ips.iter().enumerate().map(|at| claim(s, at)).collect()).unwrap_or_default()
+    let Some(service) = service.filter(|service| service.kind == ServiceKind::ClusterIp) else { return Vec::new() };
+    let addresses = service.cluster_ips.iter().enumerate();
+    addresses.map(|(i, &ip)| (ip, frontends::claimant(service, Field::cluster_ip(i)))).collect()
 }
 
 impl Guards {

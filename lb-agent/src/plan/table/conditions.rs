@@ -91,7 +91,7 @@ impl<F: Family> Guards<F> {
     fn widened<'a>(&self, frontends: impl Iterator<Item = &'a FrontendKey<F>>) -> Option<ClusterIps<F>> {
         // Also those that the present prefix holds by chance: it may be the rest of a wider one.
         let mut all: BTreeSet<F::Addr> = frontends.filter(|key| is_guard(key)).map(|key| key.addr).collect();
-        if all.iter().all(|addr| holds(&self.prefix, *addr)) {
+        if all.iter().all(|addr| self.prefix.contains(*addr)) {
             return None;
         }
         all.extend(self.addresses.first());
@@ -114,12 +114,6 @@ impl<F: Family> Table<F> {
         let new = want.sources.iter().filter(|source| !known(source));
         ops.extend(new.map(|source| source.put(service)));
     }
-}
-
-/// Whether an address lies below the prefix.
-fn holds<F: Family>(prefix: &ClusterIps<F>, addr: F::Addr) -> bool {
-    let bytes = addr.as_ref().iter().zip(prefix.mask.as_ref()).map(|(byte, mask)| byte & mask);
-    bytes.eq(prefix.prefix.as_ref().iter().copied())
 }
 
 /// The smallest prefix that holds all these addresses: what the first and the last have in common. Of none, the
@@ -155,7 +149,7 @@ mod tests {
 
     fn check<F: Family>(addresses: &BTreeSet<F::Addr>, outside: F::Addr) {
         let prefix = covering::<F>(addresses);
-        assert!(addresses.iter().all(|addr| holds(&prefix, *addr)), "{addresses:?} in {prefix:?}");
+        assert!(addresses.iter().all(|addr| prefix.contains(*addr)), "{addresses:?} in {prefix:?}");
         if addresses.len() > 1 {
             let first = addresses.first().copied().unwrap_or_default();
             let bits: u32 = prefix.mask.as_ref().iter().map(|byte| byte.count_ones()).sum();
@@ -167,13 +161,13 @@ mod tests {
         let every: Vec<_> = addresses.iter().chain([&outside]).map(|addr| guard(*addr)).collect();
         let after_removal = Guards::<F>::adopt(prefix).widened(every.iter());
         let wide = after_removal.unwrap_or(prefix);
-        assert!(every.iter().all(|key| holds(&wide, key.addr)), "{every:?} in {wide:?}, of which none is in the map");
+        assert!(every.iter().all(|key| wide.contains(key.addr)), "{every:?} in {wide:?}, of which none is in the map");
         let new = guard::<F>(outside);
         let mut guards = Guards::<F>::adopt(prefix);
         addresses.iter().for_each(|addr| guards.frontend_put(&guard(*addr)));
         match guards.widened([new].iter()) {
-            None => assert!(holds(&prefix, outside)),
-            Some(wider) => assert!(addresses.iter().chain([&outside]).all(|addr| holds(&wider, *addr)), "{wider:?}"),
+            None => assert!(prefix.contains(outside)),
+            Some(wider) => assert!(addresses.iter().chain([&outside]).all(|addr| wider.contains(*addr)), "{wider:?}"),
         }
         assert_eq!(guards.narrowed(), None);
     }
@@ -193,7 +187,7 @@ mod tests {
     #[test]
     fn without_guards_the_prefix_holds_nobodys_address_and_that_of_a_new_map_holds_every_one() {
         let none = covering::<V4>(&BTreeSet::new());
-        assert!(holds(&none, [0; 4]) && !holds(&none, [10, 96, 0, 1]) && !holds(&none, [0, 0, 0, 1]));
+        assert!(none.contains([0; 4]) && !none.contains([10, 96, 0, 1]) && !none.contains([0, 0, 0, 1]));
         let new = Guards::<V4>::adopt(ClusterIps::default());
         assert_eq!(new.widened([guard([10, 96, 0, 1])].iter()), None);
         assert_eq!(new.narrowed(), Some(none));
