@@ -155,6 +155,7 @@ fn signal_others(targets: &[Target], turn: usize, signal: Signal) -> Result<()> 
     others.filter_map(|(_, target)| target.proxy()).try_for_each(|process| process.signal(signal))
 }
 
-fn seconds(from_ns: u64, to_ns: u64) -> f64 {
+/// The time between two readings of the clock; 0 if they are the other way round.
+pub(crate) fn seconds(from_ns: u64, to_ns: u64) -> f64 {
     as_f64(to_ns.saturating_sub(from_ns)) / 1e9
 }

@@ -12,17 +12,29 @@ use crate::{
 
 /// A table for one number of Services. Times of targets are given as ratios to the direct one of the same round.
 pub(crate) fn table(measured: &Measured) -> Table {
+    let of_data_path = Figure::ALL.into_iter().map(|figure| {
+        let cells = Kind::ALL.map(|kind| data_path_cell(measured, kind, figure).unwrap_or_default());
+        (figure.to_string(), cells.to_vec())
+    });
+    let of_proxies = ROWS.iter().map(|(name, cell)| {
+        let cells = Kind::ALL.map(|kind| measured.targets.get(&kind).and_then(cell).unwrap_or_default());
+        ((*name).to_owned(), cells.to_vec())
+    });
+    let columns = Kind::ALL.map(|kind| kind.to_string());
+    grid(format!("{} Services", measured.services), columns, of_data_path.chain(of_proxies))
+}
+
+/// A table with a name for each row, and figures, which are aligned at the right.
+pub(crate) fn grid(
+    corner: String,
+    columns: impl IntoIterator<Item = String>,
+    rows: impl Iterator<Item = (String, Vec<String>)>,
+) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
-    let columns = Kind::ALL.map(|kind| kind.to_string());
-    table.set_header(std::iter::once(format!("{} Services", measured.services)).chain(columns));
-    for figure in Figure::ALL {
-        let cells = Kind::ALL.map(|kind| data_path_cell(measured, kind, figure).unwrap_or_default());
-        table.add_row(std::iter::once(figure.to_string()).chain(cells));
-    }
-    for (name, cell) in ROWS {
-        let cells = Kind::ALL.map(|kind| measured.targets.get(&kind).and_then(cell).unwrap_or_default());
-        table.add_row(std::iter::once((*name).to_owned()).chain(cells));
+    table.set_header(std::iter::once(corner).chain(columns));
+    for (name, cells) in rows {
+        table.add_row(std::iter::once(name).chain(cells));
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);

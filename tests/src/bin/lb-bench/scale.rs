@@ -5,15 +5,16 @@
 use std::{fmt, str::FromStr, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result};
-use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+use comfy_table::Table;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
     ensure_components,
+    measure::seconds,
     objects::{self, ENDPOINT_PORTS},
     protocol::{Request, now_ns},
-    report::spread,
+    report::{grid, spread},
     rig::{Kind, Rig, Target},
     usage::{Usage, as_f64},
     write_json,
@@ -260,16 +261,9 @@ fn programmed(target: &Target) -> Result<Option<Programmed>> {
 }
 
 fn table(shape: Shape, measured: &[Measured]) -> Table {
-    let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN);
-    table.set_header(std::iter::once(shape.to_string()).chain(measured.iter().map(|of| of.kind.to_string())));
-    for (name, cell) in ROWS {
-        table.add_row(std::iter::once((*name).to_owned()).chain(measured.iter().map(cell)));
-    }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
+    let columns = measured.iter().map(|of| of.kind.to_string());
+    let rows = ROWS.iter().map(|(name, cell)| ((*name).to_owned(), measured.iter().map(cell).collect()));
+    grid(shape.to_string(), columns, rows)
 }
 
 type Row = (&'static str, fn(&Measured) -> String);
@@ -296,10 +290,6 @@ const ROWS: &[Row] = &[
 
 fn per_change_ms(burst: &Burst) -> f64 {
     burst.cpu_s * 1000.0 / as_f64(burst.changes as u64)
-}
-
-fn seconds(from_ns: u64, to_ns: u64) -> f64 {
-    as_f64(to_ns.saturating_sub(from_ns)) / 1e9
 }
 
 fn signed_ms(from_ns: u64, to_ns: u64) -> f64 {
