@@ -53,12 +53,13 @@ fn map_facts(map: &MapUse) -> MapFacts {
     MapFacts { name: map.map, entries: map.used.into(), capacity: map.capacity.into(), flag: flag(map.map) }
 }
 
-/// The flag of `run` that sets a map's capacity.
-fn flag(map: &str) -> &'static str {
+/// The flag of `run` that sets a map's capacity, if one does.
+fn flag(map: &str) -> Option<&'static str> {
     match map {
-        maps::BACKENDS4 | maps::BACKENDS6 | maps::SLOTS4 | maps::SLOTS6 => "--max-backends",
-        maps::AFFINITY => "--max-affinities",
-        _ => "--max-frontends",
+        maps::BACKENDS4 | maps::BACKENDS6 | maps::SLOTS4 | maps::SLOTS6 => Some("--max-backends"),
+        maps::AFFINITY => Some("--max-affinities"),
+        maps::CLIENTS4 | maps::CLIENTS6 => None,
+        _ => Some("--max-frontends"),
     }
 }
 

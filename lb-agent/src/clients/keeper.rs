@@ -24,6 +24,15 @@ pub struct Seen {
     pub trouble: Option<io::Error>,
 }
 
+/// How many entries the maps have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// `lb_clients4`.
+    pub v4: usize,
+    /// `lb_clients6`.
+    pub v6: usize,
+}
+
 /// What is needed of the system.
 pub trait Node {
     /// Whether some Service has ranges now.
@@ -57,6 +66,12 @@ impl<N: Node> Keeper<N> {
     /// Whether clients are to be looked for.
     pub fn is_active(&self) -> bool {
         self.active
+    }
+
+    /// What the maps hold.
+    pub fn kept(&self) -> Kept {
+        let count = |has: fn(&Client) -> bool| self.known.values().filter(|client| has(client)).count();
+        Kept { v4: count(|client| client.v4.is_some()), v6: count(|client| client.v6.is_some()) }
     }
 
     /// The Services may have got or lost ranges. Returns whether that has changed whether clients are to be looked for.
@@ -175,9 +190,11 @@ mod tests {
         assert!(keeper.services_changed().unwrap() && keeper.is_active());
         keeper.look().unwrap();
         assert_eq!(keeper.node.map, keeper.node.clients);
+        assert_eq!(keeper.kept(), Kept { v4: 2, v6: 0 });
         keeper.node.ranges = false;
         assert!(keeper.services_changed().unwrap() && !keeper.is_active());
         assert!(keeper.node.map.is_empty());
+        assert_eq!(keeper.kept(), Kept::default());
     }
 
     #[test]

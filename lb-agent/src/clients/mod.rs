@@ -12,7 +12,7 @@ mod node;
 mod worker;
 
 pub use self::{
-    keeper::{Client, Keeper, Node, Seen},
+    keeper::{Client, Keeper, Kept, Node, Seen},
     node::LiveNode,
-    worker::ClientAddresses,
+    worker::{ClientAddresses, Look},
 };

@@ -87,7 +87,7 @@ fn put<F: Family>(maps: &mut impl ClientStore<F>, cookie: u64, addr: Option<F::A
 
 /// The cookie of the thread's namespace, which the programs see as that of its sockets.
 fn cookie() -> io::Result<u64> {
-    namespaces::cookie()?.ok_or_else(|| io::Error::other("this kernel tells no cookie of a network namespace"))
+    namespaces::cookie()?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOPROTOOPT))
 }
 
 /// What connections of the thread's namespace come from.

@@ -11,7 +11,7 @@ use std::{
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tracing::{debug, warn};
 
-use super::keeper::{Keeper, Node};
+use super::keeper::{Keeper, Kept, Node};
 
 /// An address may change without any sign in the cgroups, and a watch may miss something.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -30,20 +30,23 @@ enum Sign {
     End,
 }
 
+/// How a look at the node went: what the maps hold now, or one line about what failed.
+pub type Look = Result<Kept, String>;
+
 /// A handle on the thread. Dropped, it ends; the maps stay as they are.
 pub struct ClientAddresses {
     signs: Sender<Sign>,
 }
 
 impl ClientAddresses {
-    /// Starts the thread. `cgroup_root` is watched for new containers; `report` is told each failure, on the thread.
+    /// Starts the thread. `cgroup_root` is watched for new containers; `report` is told how each look went, on the thread.
     ///
     /// # Errors
     /// The maps cannot be read, or no thread can be had.
     pub fn start<N: Node + Send + 'static>(
         node: N,
         cgroup_root: PathBuf,
-        report: impl FnMut(String) + Send + 'static,
+        report: impl FnMut(Look) + Send + 'static,
     ) -> io::Result<Self> {
         let keeper = Keeper::new(node)?;
         let (signs, received) = channel();
@@ -80,7 +83,7 @@ struct Worker<N, R> {
     failing: bool,
 }
 
-impl<N: Node, R: FnMut(String)> Worker<N, R> {
+impl<N: Node, R: FnMut(Look)> Worker<N, R> {
     fn run(mut self, signs: &Receiver<Sign>) {
         if self.keeper.is_active() {
             self.begin();
@@ -117,6 +120,7 @@ impl<N: Node, R: FnMut(String)> Worker<N, R> {
             Ok(true) => {
                 self.watch = None;
                 self.next = None;
+                (self.report)(Ok(self.keeper.kept()));
             }
             Err(error) => self.failed(&error),
         }
@@ -142,7 +146,10 @@ impl<N: Node, R: FnMut(String)> Worker<N, R> {
             return;
         };
         match self.keeper.look() {
-            Ok(()) => self.failing = false,
+            Ok(()) => {
+                self.failing = false;
+                (self.report)(Ok(self.keeper.kept()));
+            }
             Err(error) => self.failed(&error),
         }
         let took = now.elapsed();
@@ -159,7 +166,7 @@ impl<N: Node, R: FnMut(String)> Worker<N, R> {
         if !mem::replace(&mut self.failing, true) {
             warn!("{text}");
         }
-        (self.report)(text);
+        (self.report)(Err(text));
     }
 }
 

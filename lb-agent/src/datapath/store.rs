@@ -100,6 +100,32 @@ pub struct Capacity {
     pub affinities: u32,
 }
 
+/// Names that are not a frontend's.
+const OTHER_NAMES: u32 = maps::N_NAMES - maps::N_FRONTENDS;
+const FRONTENDS_PER_SOURCE: u32 = maps::N_FRONTENDS / maps::N_SOURCES;
+
+impl Capacity {
+    /// Entries of `lb_sources` of a family: one range for each four frontends.
+    pub fn sources(self) -> u32 {
+        self.frontends.div_ceil(FRONTENDS_PER_SOURCE)
+    }
+
+    /// Entries of `lb_names`, which both families share: a name for each frontend, and for nodes.
+    pub fn names(self) -> u32 {
+        self.frontends.saturating_add(OTHER_NAMES)
+    }
+
+    /// The frontends for which so many ranges fit.
+    pub fn frontends_for_sources(sources: u32) -> u32 {
+        sources.saturating_mul(FRONTENDS_PER_SOURCE)
+    }
+
+    /// The frontends for which so many names fit.
+    pub fn frontends_for_names(names: u32) -> u32 {
+        names.saturating_sub(OTHER_NAMES)
+    }
+}
+
 impl Default for Capacity {
     /// Those of an agent that is started without flags.
     fn default() -> Self {

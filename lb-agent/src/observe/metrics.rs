@@ -209,7 +209,11 @@ mod tests {
             state.report.updated = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_792_000_000));
             state.report.synced = state.report.updated;
             state.report.usage.v4.frontends = 3;
+            state.report.usage.v6.sources = 6;
+            state.report.usage.names = 7;
             state.affinities = Some(MapUse { map: "lb_affinity", entries: 5, capacity: 100 });
+            let clients = |map| MapUse { map, entries: 8, capacity: 4_096 };
+            state.clients = Some([clients("lb_clients4"), clients("lb_clients6")]);
             state.report.write_errors = 4;
         });
         observer.latency().observe(Duration::from_millis(3));
@@ -224,6 +228,10 @@ mod tests {
             r#"lb_map_capacity{map="lb_frontends4"} 65536"#,
             r#"lb_map_entries{map="lb_affinity"} 5"#,
             r#"lb_map_capacity{map="lb_affinity"} 100"#,
+            r#"lb_map_entries{map="lb_sources6"} 6"#,
+            r#"lb_map_capacity{map="lb_sources6"} 16384"#,
+            r#"lb_map_entries{map="lb_names"} 7"#,
+            r#"lb_map_capacity{map="lb_clients6"} 4096"#,
             r#"lb_kernel_events_total{event="tcp_connect"} 12"#,
             "lb_programming_duration_seconds_count 1",
             r#"lb_programming_duration_seconds_bucket{le="0.0032"} 1"#,

@@ -59,6 +59,8 @@ pub struct State {
     pub report: Report,
     /// Entries of `lb_affinity` when they were last counted, and what fits.
     pub affinities: Option<MapUse>,
+    /// Entries of `lb_clients4/6` when they were last looked at, and what fits.
+    pub clients: Option<[MapUse; 2]>,
     /// Sockets of backends that were gone, which were ended: UDP.
     pub ended_udp: u64,
     /// As above, TCP.
@@ -83,9 +85,15 @@ impl State {
     /// How full the maps are.
     pub fn maps(&self) -> Vec<MapUse> {
         let usage = &self.report.usage;
-        let v4 = map_use(&usage.v4, [maps::FRONTENDS4, maps::BACKENDS4, maps::SLOTS4]);
-        let v6 = map_use(&usage.v6, [maps::FRONTENDS6, maps::BACKENDS6, maps::SLOTS6]);
-        v4.into_iter().chain(v6).chain(self.affinities).collect()
+        let v4 = map_use(&usage.v4, [maps::FRONTENDS4, maps::BACKENDS4, maps::SLOTS4, maps::SOURCES4]);
+        let v6 = map_use(&usage.v6, [maps::FRONTENDS6, maps::BACKENDS6, maps::SLOTS6, maps::SOURCES6]);
+        let names = MapUse {
+            map: maps::NAMES,
+            entries: usage.names.try_into().unwrap_or(u64::MAX),
+            capacity: usage.v4.capacity.names().into(),
+        };
+        let followed = self.affinities.into_iter().chain(self.clients.into_iter().flatten());
+        v4.into_iter().chain(v6).chain([names]).chain(followed).collect()
     }
 
     /// Takes over what the source says. `now` is when it lost its servers, if it did.
@@ -134,13 +142,14 @@ impl State {
     }
 }
 
-fn map_use(usage: &FamilyUsage, [frontends, backends, slots]: [&'static str; 3]) -> [MapUse; 3] {
+fn map_use(usage: &FamilyUsage, [frontends, backends, slots, sources]: [&'static str; 4]) -> [MapUse; 4] {
     let row = |map, entries: u32, capacity: u32| MapUse { map, entries: entries.into(), capacity: capacity.into() };
     [
         row(frontends, usage.frontends, usage.capacity.frontends),
         row(backends, usage.backends, usage.capacity.backends),
         // Resting slots cannot be used yet, so they count.
         row(slots, usage.slots + usage.slots_resting, usage.capacity.slots),
+        row(sources, usage.sources, usage.capacity.sources()),
     ]
 }
 

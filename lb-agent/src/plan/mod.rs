@@ -61,6 +61,8 @@ pub struct FamilyUsage {
     pub slots: u32,
     /// Slots that rest until no program reads them.
     pub slots_resting: u32,
+    /// Entries of `lb_sources`.
+    pub sources: u32,
     /// What fits.
     pub capacity: Capacity,
 }
@@ -70,6 +72,8 @@ pub struct FamilyUsage {
 pub struct Usage {
     /// Services with an entry.
     pub services: usize,
+    /// Entries of `lb_names`, with those that are about to be written.
+    pub names: usize,
     /// IPv4.
     pub v4: FamilyUsage,
     /// IPv6.
@@ -285,7 +289,7 @@ impl Plan {
 
     /// Counts against capacities.
     pub fn usage(&self) -> Usage {
-        Usage { services: self.names.n_services(), v4: self.v4.usage(), v6: self.v6.usage() }
+        Usage { services: self.names.n_services(), names: self.names.len(), v4: self.v4.usage(), v6: self.v6.usage() }
     }
 }
 

@@ -209,6 +209,11 @@ impl Names {
         self.services.len()
     }
 
+    /// How many names there are, with those that are still to be written.
+    pub(super) fn len(&self) -> usize {
+        self.service_of.len() + self.nodes.len() + self.damaged.len() + self.condemned.len()
+    }
+
     /// The Services that have an entry.
     pub(super) fn services(&self) -> impl Iterator<Item = &ObjectName> {
         self.services.keys()

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::{
     affinity::{AffinityAging, Pass},
-    clients::{ClientAddresses, LiveNode},
+    clients::{ClientAddresses, LiveNode, Look},
     datapath::{bpf::Datapath, store::FamilyStore},
     observe::{MapUse, Observer, Problem},
     reconcile::{GoneBackend, Report},
@@ -125,8 +125,13 @@ fn terminator(datapath: &mut Datapath, tcp: TcpPolicy, observer: Observer) -> an
 fn clients(datapath: &Datapath, observer: Observer) -> anyhow::Result<ClientAddresses> {
     let root = datapath.cgroup_root().to_owned();
     let node = LiveNode::new(root.clone(), datapath.clients()?)?;
-    let report = move |text: String| {
-        observer.update(|state| state.note(Problem { at: SystemTime::now(), text }));
+    let report = move |look: Look| match look {
+        Ok(kept) => {
+            let row = |map, entries| MapUse { map, entries: entries as u64, capacity: maps::N_CLIENTS.into() };
+            let clients = [row(maps::CLIENTS4, kept.v4), row(maps::CLIENTS6, kept.v6)];
+            observer.update(|state| state.clients = Some(clients));
+        }
+        Err(text) => observer.update(|state| state.note(Problem { at: SystemTime::now(), text })),
     };
     Ok(ClientAddresses::start(node, root, report)?)
 }

@@ -231,6 +231,36 @@ fn a_service_that_does_not_fit_waits_for_room_and_not_for_time() {
     assert!(error.starts_with("Service default/s1: map lb_frontends4 is full (2 entries): raise"), "{error}");
 }
 
+#[test]
+fn a_service_whose_ranges_do_not_fit_is_named_and_changes_nothing_until_they_do() {
+    // Two ranges for eight frontends.
+    let mut agent = Agent::start(Capacity { frontends: 8, ..ROOMY }, Faults::NONE);
+    let restricted = |ranges: &[&str]| Service {
+        ingress_ips: vec![ip(50, 1).into()],
+        source_ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+        ..service(0)
+    };
+    agent.receive([Event::SlicesReset(vec![slice(0, 0..2)].into())]);
+    let two = ["10.0.0.0/8", "172.16.0.0/12"];
+    agent.receive([Event::ServicesReset(vec![restricted(&["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"])].into())]);
+    agent.settle();
+    let report = agent.report();
+    assert_eq!((report.not_fitting, report.failing, report.usage.v4.sources), (1, 0, 0));
+    let why = report.first_not_fitting.unwrap();
+    assert!(why.starts_with("Service default/s0: map lb_sources4 is full (2 entries): raise"), "{why}");
+    assert_eq!(report.usage.v4.backends, 0, "nothing of what could not be used was written");
+
+    agent.receive([Event::ServiceApplied(restricted(&two))]);
+    agent.settle();
+    let report = agent.report();
+    assert_eq!((report.not_fitting, report.usage.v4.sources), (0, 2));
+    assert!(lookup(agent.maps(), 0).is_some());
+
+    agent.receive([Event::ServiceApplied(restricted(&["0.0.0.0/0"]))]);
+    agent.settle();
+    assert_eq!(agent.report().usage.v4.sources, 0, "whoever lets everybody in needs no range");
+}
+
 /// Runs the shell until it has told this, or ten seconds have passed.
 async fn told(updates: &mut mpsc::UnboundedReceiver<Update>, right: impl Fn(&Report) -> bool) -> Vec<SourceStatus> {
     let mut sources = Vec::new();

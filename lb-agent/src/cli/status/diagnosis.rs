@@ -91,16 +91,16 @@ fn standing(agent: &AgentFacts) -> Vec<String> {
 fn filling(map: &MapFacts) -> Option<String> {
     let percent = map.entries.saturating_mul(100) / map.capacity.max(1);
     let MapFacts { name, entries, capacity, flag } = map;
+    let lost = match *name {
+        maps::AFFINITY => "new clients of Services with sessionAffinity go without",
+        maps::CLIENTS4 | maps::CLIENTS6 => "further pods are refused by Services with loadBalancerSourceRanges",
+        _ => "what does not fit is not served",
+    };
+    let remedy = flag.map_or_else(|| "have fewer pods on this node".to_owned(), |flag| format!("raise {flag}"));
     match percent {
-        100.. if *name == maps::AFFINITY => Some(format!(
-            "map {name} is full ({entries} of {capacity}): new clients of Services with sessionAffinity go without; raise \
-             {flag}"
-        )),
-        100.. => {
-            Some(format!("map {name} is full ({entries} of {capacity}): what does not fit is not served; raise {flag}"))
-        }
+        100.. => Some(format!("map {name} is full ({entries} of {capacity}): {lost}; {remedy}")),
         FULL_PERCENT.. => {
-            Some(format!("map {name} is {percent} % full ({entries} of {capacity}): raise {flag} before it is full"))
+            Some(format!("map {name} is {percent} % full ({entries} of {capacity}): {remedy} before it is full"))
         }
         _ => None,
     }
@@ -156,7 +156,7 @@ mod tests {
                 source: "kubernetes https://192.0.2.1:6443".to_owned(),
                 ..AgentFacts::default()
             },
-            maps: vec![MapFacts { name: "lb_frontends4", entries: 89, capacity: 100, flag: "--max-frontends" }],
+            maps: vec![MapFacts { name: "lb_frontends4", entries: 89, capacity: 100, flag: Some("--max-frontends") }],
             programs: vec![ProgramFacts { name: "lb_connect4", id: Some(3), cgroup: Some("/".to_owned()) }],
             counters: vec![],
         }
@@ -230,6 +230,14 @@ mod tests {
         let found = after(|facts| facts.maps[0].entries = 90);
         assert_eq!(found, ["map lb_frontends4 is 90 % full (90 of 100): raise --max-frontends before it is full"]);
         assert!(after(|facts| facts.maps[0].entries = 100)[0].contains("is full (100 of 100)"));
+        let found = after(|facts| {
+            facts.maps = vec![MapFacts { name: maps::CLIENTS6, entries: 4_096, capacity: 4_096, flag: None }];
+        });
+        assert_eq!(
+            found,
+            ["map lb_clients6 is full (4096 of 4096): further pods are refused by Services with \
+              loadBalancerSourceRanges; have fewer pods on this node"]
+        );
     }
 
     #[test]

@@ -112,8 +112,8 @@ pub(in crate::cli) struct MapFacts {
     pub entries: u64,
     /// Entries it can hold.
     pub capacity: u64,
-    /// The flag that sets its capacity.
-    pub flag: &'static str,
+    /// The flag that sets its capacity, if one does.
+    pub flag: Option<&'static str>,
 }
 
 /// A program that should be attached.

@@ -107,7 +107,7 @@ mod tests {
                 services: 2,
                 ..AgentFacts::default()
             },
-            maps: vec![MapFacts { name: "lb_frontends4", entries: 3, capacity: 65536, flag: "--max-frontends" }],
+            maps: vec![MapFacts { name: "lb_frontends4", entries: 3, capacity: 65536, flag: Some("--max-frontends") }],
             programs: vec![
                 ProgramFacts { name: "lb_connect4", id: Some(17), cgroup: Some("/sys/fs/cgroup".to_owned()) },
                 ProgramFacts { name: "lb_connect6", id: None, cgroup: None },

@@ -6,7 +6,7 @@ use aya::maps::{Array, Map, MapData, PerCpuArray};
 use lb_common::abi::{AgentStatus, Counter, Family, V4, V6, maps};
 
 use super::{
-    Attached, MapUse,
+    Attached, KernelClients, MapUse,
     error::OpenError,
     links, load, lock,
     paths::Paths,
@@ -15,7 +15,7 @@ use super::{
     spec,
     store::{KernelStore, failed},
 };
-use crate::datapath::store::{FamilyStore, MapStore, StoreError, map_names};
+use crate::datapath::store::{ClientStore, FamilyStore, MapStore, StoreError, map_names};
 
 /// Reads an installation. Never writes.
 pub struct Reader {
@@ -63,7 +63,7 @@ impl Reader {
         self.counters.read()
     }
 
-    /// How full each map is. Reads the maps whole: for the tools and for a metrics request now and then.
+    /// How full each map is. Reads the maps whole: for the tools.
     pub fn map_use(&self) -> Result<Vec<MapUse>, OpenError> {
         let names = self.store.names()?.len();
         let mut all = vec![map_use(maps::NAMES, names, self.store.name_capacity())];
@@ -71,6 +71,9 @@ impl Reader {
         all.push(map_use(maps::AFFINITY, affinities, self.store.affinity_capacity()));
         all.extend(family_use::<V4>(&self.store)?);
         all.extend(family_use::<V6>(&self.store)?);
+        let clients = KernelClients::open(&self.paths)?;
+        all.push(map_use(maps::CLIENTS4, ClientStore::<V4>::clients(&clients)?.len(), maps::N_CLIENTS));
+        all.push(map_use(maps::CLIENTS6, ClientStore::<V6>::clients(&clients)?.len(), maps::N_CLIENTS));
         Ok(all)
     }
 
@@ -108,7 +111,7 @@ impl Counters {
     }
 }
 
-fn family_use<F: Family>(store: &impl FamilyStore<F>) -> Result<[MapUse; 3], StoreError> {
+fn family_use<F: Family>(store: &impl FamilyStore<F>) -> Result<[MapUse; 4], StoreError> {
     let names = map_names::<F>();
     let (frontends, backends, capacity) = (store.frontends()?, store.backends()?, store.capacity());
     let slots = frontends.iter().map(|(_, frontend)| frontend.n_slots as usize).sum();
@@ -116,6 +119,7 @@ fn family_use<F: Family>(store: &impl FamilyStore<F>) -> Result<[MapUse; 3], Sto
         map_use(names.frontends, frontends.len(), capacity.frontends),
         map_use(names.backends, backends.len(), capacity.backends),
         map_use(names.slots, slots, capacity.slots),
+        map_use(names.sources, store.sources()?.len(), capacity.sources()),
     ])
 }
 

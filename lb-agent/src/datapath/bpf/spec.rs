@@ -23,10 +23,6 @@ pub(super) mod kind {
 const NO_PREALLOC: u32 = 1;
 const MMAPABLE: u32 = 1 << 10;
 
-/// Names that are not a frontend's.
-const OTHER_NAMES: u32 = maps::N_NAMES - maps::N_FRONTENDS;
-const FRONTENDS_PER_SOURCE: u32 = maps::N_FRONTENDS / maps::N_SOURCES;
-
 /// Where a map's number of entries comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Size {
@@ -40,9 +36,9 @@ pub(super) enum Size {
     Slots,
     /// `--max-affinities`.
     Affinities,
-    /// A name for each frontend, and for nodes.
+    /// See [`Capacity::names`].
     Names,
-    /// One range for each four frontends.
+    /// See [`Capacity::sources`].
     Sources,
 }
 
@@ -65,8 +61,8 @@ impl Size {
             Self::Backends => capacity.backends,
             Self::Slots => capacity.slots,
             Self::Affinities => capacity.affinities,
-            Self::Names => capacity.frontends.saturating_add(OTHER_NAMES),
-            Self::Sources => capacity.frontends.div_ceil(FRONTENDS_PER_SOURCE),
+            Self::Names => capacity.names(),
+            Self::Sources => capacity.sources(),
         }
     }
 
@@ -75,8 +71,8 @@ impl Size {
         match self {
             Self::Fixed(_) | Self::Frontends | Self::Backends | Self::Affinities => entries,
             Self::Slots => entries.div_ceil(2),
-            Self::Names => entries.saturating_sub(OTHER_NAMES),
-            Self::Sources => entries.saturating_mul(FRONTENDS_PER_SOURCE),
+            Self::Names => Capacity::frontends_for_names(entries),
+            Self::Sources => Capacity::frontends_for_sources(entries),
         }
     }
 }

@@ -188,7 +188,12 @@ macro_rules! family_store {
             }
 
             fn put_source(&mut self, key: &SourceKey<$family>, prefix_len: u32) -> Result<(), StoreError> {
-                self.node.$maps.sources.insert((prefix_len, *key));
+                let sources = &mut self.node.$maps.sources;
+                let capacity = self.capacity.sources();
+                if !sources.contains(&(prefix_len, *key)) && sources.len() >= capacity as usize {
+                    return full(map_names::<$family>().sources, capacity, "--max-frontends");
+                }
+                sources.insert((prefix_len, *key));
                 self.see(None);
                 Ok(())
             }

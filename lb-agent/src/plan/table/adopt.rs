@@ -17,6 +17,7 @@ impl<F: Family> Table<F> {
             next_backend: Ids::default(),
             slots: Slots::adopt(0, []),
             guards: Guards::adopt(snapshot.cluster_ips),
+            n_sources: 0,
             claims: HashMap::new(),
             capacity: snapshot.capacity,
             freed: 0,
@@ -56,7 +57,7 @@ impl<F: Family> Table<F> {
     }
 
     fn adopt_source(&mut self, key: &SourceKey<F>, prefix_len: u32) {
-        self.ports.entry(key.service).or_default().sources.insert(Source::adopt(key, prefix_len), true);
+        self.source_put(key, prefix_len);
     }
 
     /// The port takes over each range whose slots are all as they should be.

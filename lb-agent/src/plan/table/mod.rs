@@ -131,6 +131,8 @@ pub(super) struct Table<F: Family> {
     next_backend: Ids,
     slots: Slots,
     guards: Guards<F>,
+    /// Ranges of clients, of all ports.
+    n_sources: usize,
     /// Frontends of one port that another wants, by the other's id: they are not removed while it tries. Few.
     claims: HashMap<FrontendKey<F>, u32>,
     capacity: Capacity,
@@ -178,6 +180,7 @@ impl<F: Family> Table<F> {
             backends: len(self.backend_ids.len()),
             slots: self.capacity.slots - free - resting,
             slots_resting: resting,
+            sources: len(self.n_sources),
             capacity: self.capacity,
         }
     }

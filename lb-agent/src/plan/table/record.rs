@@ -1,6 +1,6 @@
 //! What an operation that was done, or will not be, means for the mirror.
 
-use lb_common::abi::{Backend, Endpoint, Family, Frontend, FrontendKey};
+use lb_common::abi::{Backend, Endpoint, Family, Frontend, FrontendKey, SourceKey};
 
 use super::{GoneBackend, Known, Range, Recorded, Shown, Source, Table, keeps};
 use crate::datapath::op::FamilyOp;
@@ -19,17 +19,8 @@ impl<F: Family> Table<F> {
                 ranges.push(Range { first: *first, ids });
             }
             FamilyOp::PutClusterIps(prefix) => self.guards.prefix_put(*prefix),
-            FamilyOp::PutSource(key, prefix_len) => {
-                let sources = &mut self.ports.entry(key.service).or_default().sources;
-                sources.insert(Source::adopt(key, *prefix_len), true);
-            }
-            FamilyOp::DeleteSource(key, prefix_len) => {
-                self.freed += 1;
-                if let Some(port) = self.ports.get_mut(&key.service) {
-                    port.sources.remove(&Source::adopt(key, *prefix_len));
-                    self.drop_if_empty(key.service);
-                }
-            }
+            FamilyOp::PutSource(key, prefix_len) => self.source_put(key, *prefix_len),
+            FamilyOp::DeleteSource(key, prefix_len) => self.source_deleted(key, *prefix_len),
             FamilyOp::PutFrontend(key, frontend) => {
                 self.claims.remove(key);
                 self.record_frontend(*key, *frontend);
@@ -44,6 +35,23 @@ impl<F: Family> Table<F> {
             }
         }
         Recorded::default()
+    }
+
+    pub(super) fn source_put(&mut self, key: &SourceKey<F>, prefix_len: u32) {
+        let port = self.ports.entry(key.service).or_default();
+        if port.sources.insert(Source::adopt(key, prefix_len), true).is_none() {
+            self.n_sources += 1;
+        }
+    }
+
+    fn source_deleted(&mut self, key: &SourceKey<F>, prefix_len: u32) {
+        self.freed += 1;
+        if let Some(port) = self.ports.get_mut(&key.service) {
+            if port.sources.remove(&Source::adopt(key, prefix_len)).is_some() {
+                self.n_sources -= 1;
+            }
+            self.drop_if_empty(key.service);
+        }
     }
 
     fn record_backend(&mut self, id: u32, value: Backend<F>) -> Recorded {

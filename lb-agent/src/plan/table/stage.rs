@@ -78,7 +78,10 @@ impl<F: Family> Table<F> {
         check(names.frontends, "--max-frontends", self.frontends.len(), new, self.capacity.frontends)?;
         let known = |at| port.is_some_and(|port| port.backends.contains(at));
         let new = want.backends.keys().filter(|at| !known(at)).count();
-        check(names.backends, "--max-backends", self.backend_ids.len(), new, self.capacity.backends)
+        check(names.backends, "--max-backends", self.backend_ids.len(), new, self.capacity.backends)?;
+        let known = |source| port.is_some_and(|port| port.sources.contains_key(source));
+        let new = want.sources.iter().filter(|source| !known(source)).count();
+        check(names.sources, "--max-frontends", self.n_sources, new, self.capacity.sources())
     }
 
     /// Adds the backends that are new or changed to `ops`, and says which slots there should be.
