@@ -169,7 +169,8 @@ pub struct RunArgs {
     pub log_level: Option<String>,
 
     /// Capacity of the frontend maps, per address family: Service addresses times ports, one more for each ClusterIP (it
-    /// refuses the other ports), and one for each NodePort (it keeps processes of the node from binding it)
+    /// refuses the other ports), one for each NodePort (it keeps processes of the node from binding it), and with
+    /// externalTrafficPolicy Local one for each NodePort, external and load balancer address (for clients outside)
     #[arg(
         long,
         value_name = "N",

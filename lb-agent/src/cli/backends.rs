@@ -52,8 +52,10 @@ fn documents(rows: &[FrontendRow]) -> Vec<Document<'_>> {
         .collect()
 }
 
+/// Once for each address: what clients outside get there, the policies of a backend tell.
 fn pairs(rows: &[FrontendRow]) -> impl Iterator<Item = (&FrontendRow, &BackendRow)> {
-    rows.iter().flat_map(|row| row.backends.iter().map(move |backend| (row, backend)))
+    let rows = rows.iter().filter(|row| row.scope != "external");
+    rows.flat_map(|row| row.backends.iter().map(move |backend| (row, backend)))
 }
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ pub(super) struct FrontendRow {
     pub protocol: &'static str,
     /// Where clients connect.
     pub frontend: Address,
-    /// Which clients it is for: `internal` (all of this node), `host` (the node's own network namespace), `external`.
+    /// Which clients it is for: `internal` (all but those for whom there is another entry), `host` (the node's own network
+    /// namespace), `external` (those outside).
     pub scope: &'static str,
     /// The traffic policy it follows, `Cluster` or `Local`; none where it refuses whatever that is.
     pub policy: Option<&'static str>,
@@ -216,10 +217,13 @@ fn notes<F: Family>(key: &FrontendKey<F>, frontend: &Frontend) -> Vec<String> {
     if (key.port, key.proto) == (0, 0) {
         notes.push("refused: no Service has these ports".to_owned());
     } else if frontend.n_slots == 0 {
-        notes.push("refused: no usable endpoint".to_owned());
+        notes.push(nobody_serves(key.scope, frontend.flags).to_owned());
+    }
+    if frontend.flags & frontend_flags::EXTERNAL_DIFFERS != 0 {
+        notes.push("clients inside".to_owned());
     }
     match key.scope {
-        scope::EXTERNAL => notes.push("external clients".to_owned()),
+        scope::EXTERNAL => notes.push("clients outside".to_owned()),
         scope::HOST => notes.push("the node's own processes only".to_owned()),
         _ => {}
     }
@@ -230,6 +234,15 @@ fn notes<F: Family>(key: &FrontendKey<F>, frontend: &Frontend) -> Vec<String> {
         notes.push("source ranges".to_owned());
     }
     notes
+}
+
+/// A traffic policy that leaves nobody here is not the end of a packet's way: another node may have an endpoint.
+fn nobody_serves(scope: u8, flags: u32) -> &'static str {
+    match (flags & frontend_flags::DROP != 0, scope) {
+        (false, _) => "refused: no usable endpoint",
+        (true, scope::EXTERNAL) => "dropped: no endpoint on this node",
+        (true, _) => "refused, packets dropped: no endpoint on this node",
+    }
 }
 
 fn sets(sets: u32) -> Vec<&'static str> {

@@ -103,6 +103,24 @@ fn a_frontend_is_shown_with_whom_it_is_for_and_a_port_that_may_not_be_bound_not_
 }
 
 #[test]
+fn an_address_that_clients_outside_see_otherwise_is_shown_twice() {
+    let mut store = store();
+    let mut put = |scope, frontend: Frontend| {
+        let key = FrontendKey::<V4> { addr: [192, 0, 2, 1], port: 80, proto: 6, scope };
+        store.put_frontend(&key, &frontend.sealed(&key)).unwrap();
+    };
+    let nobody = Frontend { service: 1, ..Frontend::default() };
+    put(scope::EXTERNAL, Frontend { flags: frontend_flags::LOCAL | frontend_flags::DROP, ..nobody });
+    put(scope::INTERNAL, Frontend { flags: frontend_flags::EXTERNAL_DIFFERS, ..nobody });
+    let rows = frontends(&store, &Filter::new(None, Some("default/web")).unwrap()).unwrap();
+    let of = |scope| rows.iter().find(|row| row.frontend.to_string() == "192.0.2.1:80" && row.scope == scope).unwrap();
+    let (outside, inside) = (of("external"), of("internal"));
+    assert_eq!((outside.policy, inside.policy), (Some("Local"), Some("Cluster")));
+    assert_eq!(outside.notes, ["dropped: no endpoint on this node", "clients outside"]);
+    assert_eq!(inside.notes, ["refused: no usable endpoint", "clients inside"]);
+}
+
+#[test]
 fn a_filter_takes_the_service_with_and_without_namespace_and_port() {
     let wants = |namespace, service, row| Filter::new(namespace, service).unwrap().wants(row);
     assert!(wants(None, None, "default/web:http"));

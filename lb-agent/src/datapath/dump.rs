@@ -14,14 +14,16 @@ use lb_common::abi::{
 use super::snapshot::{FamilySnapshot, Snapshot};
 
 /// One line for each frontend, each backend, each name and range of clients that nothing refers to, and for the prefix
-/// of the guards. What is as with any plain Service is not said: clients on this node, no restriction, slots for the
-/// policy Cluster where an endpoint is ready.
+/// of the guards. What is as with any plain Service is not said: all clients, no restriction, slots for the policy Cluster
+/// where an endpoint is ready.
 ///
 /// ```text
 /// default/web 10.96.0.10:80/TCP -> 10.244.1.5:8080 10.244.2.6:8080
 /// default/web 10.96.0.11:80/TCP refuses
 /// default/web 10.96.0.10 any other port refuses
 /// default/web 127.0.0.1:30080/TCP -> 10.244.1.5:8080 (host, local, affinity 60 s, from 10.0.0.0/8 192.168.0.0/16)
+/// default/web 192.0.2.1:80/TCP -> 10.244.1.5:8080 10.244.2.6:8080 (inside)
+/// default/web 192.0.2.1:80/TCP refuses (outside, local, packets dropped)
 /// default/web 0.0.0.0:30080/TCP may not be bound
 /// default/web backend 10.244.1.5:8080/TCP ready on n1
 /// default/web backend 10.244.1.6:8080/TCP terminating on n1 (slots: cluster local)
@@ -116,9 +118,11 @@ impl Page<'_> {
             let node = self.name(NameKey { kind: name_kind::NODE, id: backend.node });
             line.push_str(&format!(" on {node}"));
         }
+        // Which node this is, the maps do not say otherwise: whether an endpoint is on it goes without saying.
+        let in_sets = backend.sets & !endpoint_sets::ON_NODE;
         let plain = if backend.state == backend_state::READY { endpoint_sets::CLUSTER } else { 0 };
-        if backend.sets != plain {
-            line.push_str(&format!(" (slots: {})", sets(backend.sets)));
+        if in_sets != plain {
+            line.push_str(&format!(" (slots: {})", sets(in_sets)));
         }
         if id == 0 || !self.lines.insert(line.clone()) {
             self.lines.insert(format!("{line} (again, as backend {id})"));
@@ -131,12 +135,18 @@ impl Page<'_> {
     }
 }
 
+const KNOWN_FLAGS: u32 =
+    frontend_flags::LOCAL | frontend_flags::SOURCES | frontend_flags::EXTERNAL_DIFFERS | frontend_flags::DROP;
+
 /// What is special about a frontend.
 fn details(scope: u8, frontend: &Frontend, sources: Option<&BTreeSet<String>>) -> Vec<String> {
     let mut details = Vec::new();
+    if frontend.flags & frontend_flags::EXTERNAL_DIFFERS != 0 {
+        details.push("inside".to_owned());
+    }
     match scope {
         scope::INTERNAL | scope::BIND => {}
-        scope::EXTERNAL => details.push("external clients".to_owned()),
+        scope::EXTERNAL => details.push("outside".to_owned()),
         scope::HOST => details.push("host".to_owned()),
         other => details.push(format!("scope {other}")),
     }
@@ -150,7 +160,10 @@ fn details(scope: u8, frontend: &Frontend, sources: Option<&BTreeSet<String>>) -
         let ranges: Vec<_> = sources.into_iter().flatten().map(String::as_str).collect();
         details.push(if ranges.is_empty() { "from nowhere".to_owned() } else { format!("from {}", ranges.join(" ")) });
     }
-    let unknown = frontend.flags & !(frontend_flags::LOCAL | frontend_flags::SOURCES);
+    if frontend.flags & frontend_flags::DROP != 0 {
+        details.push("packets dropped".to_owned());
+    }
+    let unknown = frontend.flags & !KNOWN_FLAGS;
     if unknown != 0 {
         details.push(format!("flags {unknown:#x}"));
     }

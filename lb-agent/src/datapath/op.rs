@@ -1,6 +1,6 @@
 //! One map operation as data: what `plan` decides and [`execute`] does. Decides nothing.
 
-use lb_common::abi::{Backend, ClusterIps, Family, Frontend, FrontendKey, NameKey, Slot, SourceKey, V4, V6};
+use lb_common::abi::{Backend, ClusterIps, Family, Frontend, FrontendKey, NameKey, Slot, SourceKey, V4, V6, scope};
 
 use super::store::{FamilyStore, MapStore, StoreError};
 
@@ -60,6 +60,8 @@ pub enum Phase {
     Slots,
     /// Further conditions of frontends: ranges of clients, the prefix of the guards.
     Conditions,
+    /// Frontends for clients outside, which others lead to.
+    OutsideFrontends,
     /// Frontends: the moment of the change.
     Frontends,
     /// Frontends that are gone.
@@ -78,6 +80,7 @@ impl<F: Family> FamilyOp<F> {
             Self::PutBackend(..) => Phase::Backends,
             Self::WriteSlots { .. } => Phase::Slots,
             Self::PutClusterIps(_) | Self::PutSource(..) => Phase::Conditions,
+            Self::PutFrontend(key, _) if key.scope == scope::EXTERNAL => Phase::OutsideFrontends,
             Self::PutFrontend(..) => Phase::Frontends,
             Self::DeleteFrontend(_) => Phase::OldFrontends,
             Self::DeleteBackend(..) | Self::DeleteSource(..) => Phase::OldBackends,

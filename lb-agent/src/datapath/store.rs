@@ -46,7 +46,7 @@ pub enum StoreError {
 impl StoreError {
     /// The error with its causes, for those who can say one line.
     pub fn one_line(&self) -> String {
-        let causes = iter::successors(Some(self as &(dyn Error + 'static)), |error| error.source());
+        let causes = iter::successors(Some(self as &(dyn Error + 'static)), |error| (**error).source());
         causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::abi::Proto;
+use lb_common::abi::{Proto, backend_state};
 
 use crate::event::ObjectName;
 
@@ -63,16 +63,36 @@ pub struct DesiredPort {
     pub backends: Vec<DesiredBackend>,
 }
 
+impl DesiredPort {
+    /// Whether the port has an endpoint of the family (IPv4 or not) that new connections could be given to, wherever it
+    /// is. Where one of its sets is empty all the same, a traffic policy `Local` is the reason: kube-proxy drops packets
+    /// there and refuses them otherwise (`hasAnyEndpoints` of pkg/proxy/topology.go), for they may be another node's to
+    /// answer.
+    pub fn is_served(&self, v4: bool) -> bool {
+        let usable = |state| matches!(state, backend_state::READY | backend_state::TERMINATING);
+        self.backends.iter().any(|backend| backend.ip.is_ipv4() == v4 && usable(backend.state))
+    }
+}
+
 /// Who answers at a frontend, and whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Answer {
-    /// By whom.
+    /// By whom clients on this node and inside the cluster are answered.
     pub set: EndpointSet,
+    /// By whom clients outside are.
+    pub outside: EndpointSet,
     /// Only clients in [`DesiredPort::sources`].
     pub restricted: bool,
 }
 
-/// A choice of a Service port's endpoints. One that is empty refuses.
+impl Answer {
+    /// Whether clients outside are answered by others.
+    pub fn differs_outside(&self) -> bool {
+        self.outside != self.set
+    }
+}
+
+/// A choice of a Service port's endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EndpointSet {
     /// Those with [`DesiredBackend::in_cluster`].
@@ -106,6 +126,8 @@ pub struct DesiredBackend {
     pub in_cluster: bool,
     /// Whether new connections may be given to it under the traffic policy Local.
     pub in_local: bool,
+    /// Whether it is on this node.
+    pub on_node: bool,
     /// The node it runs on, where known.
     pub node: Option<Arc<str>>,
 }

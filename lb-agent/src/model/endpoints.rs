@@ -110,6 +110,7 @@ pub(super) fn categorise(endpoints: Vec<Merged<'_>>, asked: Asked, here: Here<'_
         state: e.state,
         in_cluster: in_cluster(e),
         in_local: in_local(e),
+        on_node: is_local(e),
         node: e.endpoint.node.clone(),
     };
     endpoints.iter().map(backend).collect()

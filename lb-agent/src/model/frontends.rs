@@ -42,11 +42,8 @@ pub(super) fn of_service(service: &Service, config: &ModelConfig, node: &NodeVie
     }
     for (index, port) in service.ports.iter().enumerate() {
         for (i, &ip) in service.cluster_ips.iter().enumerate() {
-            let set = match service.internal_policy {
-                TrafficPolicy::Cluster => EndpointSet::Cluster,
-                TrafficPolicy::Local => EndpointSet::Local,
-            };
-            let answer = Answer { set, restricted: false };
+            let set = set(service.internal_policy);
+            let answer = Answer { set, outside: set, restricted: false };
             add(&mut wants, port, ip, Want { port: index, field: Field::cluster_ip(i), answer });
         }
         external(service, index, port, config, &mut wants);
@@ -57,24 +54,38 @@ pub(super) fn of_service(service: &Service, config: &ModelConfig, node: &NodeVie
 /// NodePorts on the node's addresses; and the port itself, which no process may bind.
 fn node_port(service: &Service, index: usize, port: &ServicePort, node: &NodeView, wants: &mut Wants) {
     let Some(number) = port.node_port else { return };
-    let want = Want { port: index, field: Field::node_port(index), answer: Answer::default() };
+    let want = |scope| {
+        // Whoever is outside reaches neither a loopback address nor what may not be bound.
+        let outside = if scope == scope::INTERNAL { set(service.external_policy) } else { EndpointSet::Cluster };
+        let answer = Answer { set: EndpointSet::Cluster, outside, restricted: false };
+        Want { port: index, field: Field::node_port(index), answer }
+    };
     let addresses = node.nodeport_addresses().iter().copied();
     let binds = [IpAddr::from([0_u8; 4]), IpAddr::from([0_u8; 16])].map(|ip| (ip, scope::BIND));
     for (ip, scope) in addresses.chain(binds).filter(|(ip, _)| has_family(service, *ip)) {
         let frontend = FrontendAddr { ip, port: number, scope };
-        wants.insert(Claim { frontend, proto: port.proto }, want);
+        wants.insert(Claim { frontend, proto: port.proto }, want(scope));
     }
 }
 
-/// External and ingress addresses. Clients on this node always get the endpoints of the policy Cluster there: kube-proxy
-/// short-circuits their traffic whatever `externalTrafficPolicy` says, as if it had gone out and come in again.
+/// External and ingress addresses. As with NodePorts, `externalTrafficPolicy` is for clients outside: those on this node
+/// always get the endpoints of the policy Cluster, since kube-proxy short-circuits their traffic as if it had gone out and
+/// come in again.
 fn external(service: &Service, index: usize, port: &ServicePort, config: &ModelConfig, wants: &mut Wants) {
     for (field, ip) in named(service) {
         if has_family(service, ip) && refusal(field, ip, port, config).is_none() {
             let restricted = field.is_ingress() && sources::restrict(service, ip);
-            let answer = Answer { set: EndpointSet::Cluster, restricted };
+            let outside = set(service.external_policy);
+            let answer = Answer { set: EndpointSet::Cluster, outside, restricted };
             add(wants, port, ip, Want { port: index, field, answer });
         }
+    }
+}
+
+fn set(policy: TrafficPolicy) -> EndpointSet {
+    match policy {
+        TrafficPolicy::Cluster => EndpointSet::Cluster,
+        TrafficPolicy::Local => EndpointSet::Local,
     }
 }
 

@@ -413,13 +413,10 @@ fn move_claims(
 /// Which sets of endpoints the frontends of a family ask for; `None` where it has none that lead anywhere.
 fn asked(frontends: &BTreeMap<FrontendAddr, Answer>, v4: bool) -> Option<Asked> {
     let leads = |frontend: &FrontendAddr| frontend.ip.is_ipv4() == v4 && frontend.scope != scope::BIND;
-    let mut of_family = frontends.iter().filter(|(frontend, _)| leads(frontend)).map(|(_, answer)| answer.set);
-    let add = |asked: Asked, set| match set {
-        EndpointSet::Cluster => Asked { cluster: true, ..asked },
-        EndpointSet::Local => Asked { local: true, ..asked },
-    };
-    let first = add(Asked::default(), of_family.next()?);
-    Some(of_family.fold(first, add))
+    let of_family = frontends.iter().filter(|(frontend, _)| leads(frontend));
+    let sets: BTreeSet<EndpointSet> = of_family.flat_map(|(_, answer)| [answer.set, answer.outside]).collect();
+    let asks = |set| sets.contains(&set);
+    (!sets.is_empty()).then(|| Asked { cluster: asks(EndpointSet::Cluster), local: asks(EndpointSet::Local) })
 }
 
 fn service_of(slice: &ObjectName, service: &Arc<str>) -> ObjectName {

@@ -123,19 +123,22 @@ impl Oracle {
                     wishes.push(Wish { service, port: index, frontend, proto: port.proto, answer, rank, last });
                 }
             };
-            let open = Answer { set: EndpointSet::Cluster, restricted: false };
+            let follow =
+                |policy| if policy == TrafficPolicy::Local { EndpointSet::Local } else { EndpointSet::Cluster };
+            let here = Answer { set: EndpointSet::Cluster, outside: EndpointSet::Cluster, restricted: false };
+            let open = Answer { outside: follow(service.external_policy), ..here };
             if let Some(number) = port.node_port {
                 for any in ["0.0.0.0", "::"] {
-                    wish(any.parse().unwrap(), number, scope::BIND, open, 2, 0);
+                    wish(any.parse().unwrap(), number, scope::BIND, here, 2, 0);
                 }
                 for &ip in self.addresses.iter().filter(|ip| self.answers_node_ports(**ip)) {
-                    wish(ip, number, if ip.is_loopback() { scope::HOST } else { scope::INTERNAL }, open, 2, 0);
+                    let (scope, answer) = if ip.is_loopback() { (scope::HOST, here) } else { (scope::INTERNAL, open) };
+                    wish(ip, number, scope, answer, 2, 0);
                 }
             }
             for &ip in &service.cluster_ips {
-                let local = service.internal_policy == TrafficPolicy::Local;
-                let set = if local { EndpointSet::Local } else { EndpointSet::Cluster };
-                wish(ip, port.port, scope::INTERNAL, Answer { set, restricted: false }, 0, 1);
+                let set = follow(service.internal_policy);
+                wish(ip, port.port, scope::INTERNAL, Answer { set, outside: set, restricted: false }, 0, 1);
             }
             for ip in service.external_ips.iter().copied().filter(|ip| self.allows(*ip)) {
                 if !self.is_api_server(ip, port) {
@@ -146,7 +149,7 @@ impl Oracle {
                 let own: Vec<_> = service.source_ranges.iter().filter(|r| r.addr().is_ipv4() == ip.is_ipv4()).collect();
                 let restricted = !own.is_empty() && !own.iter().any(|range| range.prefix_len() == 0);
                 if !self.is_api_server(ip, port) {
-                    wish(ip, port.port, scope::INTERNAL, Answer { set: EndpointSet::Cluster, restricted }, 1, 3);
+                    wish(ip, port.port, scope::INTERNAL, Answer { restricted, ..open }, 1, 3);
                 }
             }
         }
@@ -247,7 +250,7 @@ impl Oracle {
         if leading.is_empty() {
             return Vec::new();
         }
-        let asked = |set: EndpointSet| leading.iter().any(|(_, answer)| answer.set == set);
+        let asked = |set: EndpointSet| leading.iter().any(|(_, answer)| answer.set == set || answer.outside == set);
         let all = self.endpoints(service, &port.name, port.proto, v4);
         let ready: Vec<&Endpoint> = all.iter().map(|(_, e)| *e).filter(|e| e.ready).collect();
         let mut cluster = self.nearest(&ready);
@@ -271,6 +274,7 @@ impl Oracle {
                 },
                 in_cluster: asked(EndpointSet::Cluster) && is_in(&cluster, e),
                 in_local: asked(EndpointSet::Local) && is_in(&local, e),
+                on_node: self.is_local(e),
                 node: e.node.clone(),
             })
             .collect()

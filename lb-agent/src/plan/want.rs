@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::abi::{Endpoint, Family, FrontendKey, endpoint_sets};
+use lb_common::abi::{Endpoint, Family, FrontendKey, V4, endpoint_sets};
 
 use super::{
     names::{Names, PortName},
-    table::{Source, Want, WantBackend, guard},
+    table::{Source, Want, WantBackend, external, guard},
 };
 use crate::{
     datapath::op::Op,
-    model::{Answer, DesiredBackend, DesiredPort, DesiredService, FrontendAddr},
+    model::{Answer, DesiredBackend, DesiredPort, DesiredService},
 };
 
 /// The protocol of guards: they stand for all.
@@ -35,11 +35,21 @@ pub(super) fn guards<F: Family>(desired: &DesiredService) -> Want<F> {
 /// The part of a port that concerns one family.
 pub(super) fn want<F: Family>(port: &DesiredPort, names: &mut Names, ops: &mut Vec<Op>) -> Want<F> {
     let proto = port.proto.number();
-    let key = |addr, port, scope| FrontendKey { addr, port, proto, scope };
-    let of_family =
-        |(at, answer): (&FrontendAddr, &Answer)| Some((key(F::from_ip(at.ip)?, at.port, at.scope), *answer));
-    let frontends: BTreeMap<FrontendKey<F>, Answer> = port.frontends.iter().filter_map(of_family).collect();
-    let mut want = Want { frontends, affinity_s: port.affinity_s, ..Want::default() };
+    let mut frontends = BTreeMap::new();
+    for (at, answer) in &port.frontends {
+        let Some(addr) = F::from_ip(at.ip) else { continue };
+        let key = FrontendKey { addr, port: at.port, proto, scope: at.scope };
+        frontends.insert(key, *answer);
+        if answer.differs_outside() {
+            frontends.insert(external(&key), Answer { set: answer.outside, ..*answer });
+        }
+    }
+    let mut want = Want {
+        frontends,
+        affinity_s: port.affinity_s,
+        served: port.is_served(F::VERSION == V4::VERSION),
+        ..Want::default()
+    };
     if !want.frontends.is_empty() {
         for backend in &port.backends {
             let Some(addr) = F::from_ip(backend.ip) else { continue };
@@ -56,5 +66,7 @@ pub(super) fn want<F: Family>(port: &DesiredPort, names: &mut Names, ops: &mut V
 
 fn sets(backend: &DesiredBackend) -> u32 {
     let bit = |is_in, bit| if is_in { bit } else { 0 };
-    bit(backend.in_cluster, endpoint_sets::CLUSTER) | bit(backend.in_local, endpoint_sets::LOCAL)
+    bit(backend.in_cluster, endpoint_sets::CLUSTER)
+        | bit(backend.in_local, endpoint_sets::LOCAL)
+        | bit(backend.on_node, endpoint_sets::ON_NODE)
 }

@@ -8,13 +8,13 @@ use std::{
 
 use lb_agent::{
     datapath::sim::Moment,
-    event::{Endpoint, EndpointSlice, Event, ObjectName, Service, ServiceKind, ServicePort, SlicePort},
-    model::Model,
+    event::{Endpoint, EndpointSlice, Event, ObjectName, Service, ServiceKind, ServicePort, SlicePort, TrafficPolicy},
+    model::{DesiredBackend, DesiredPort, EndpointSet, Model, ModelConfig},
 };
-use lb_common::abi::{Frontend, Proto};
+use lb_common::abi::{Frontend, Proto, scope};
 use proptest::{collection::vec, prelude::*};
 
-use crate::agent::{Agent, Faults, ROOMY};
+use crate::agent::{Agent, Faults, NODE, ROOMY};
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -57,11 +57,17 @@ fn ports() -> impl Strategy<Value = Vec<(&'static str, Proto, u16)>> {
 
 fn service() -> impl Strategy<Value = Service> {
     let kind = prop_oneof![6 => Just(ServiceKind::ClusterIp), 1 => Just(ServiceKind::Headless)];
-    (0..4_u8, 0..2_i64, kind, proptest::collection::btree_set(service_ip(), 0..3), ports()).prop_map(
-        |(index, created_s, kind, ips, ports)| Service {
+    let ips = proptest::collection::btree_set(service_ip(), 0..3);
+    let policy = || prop_oneof![Just(TrafficPolicy::Cluster), Just(TrafficPolicy::Local)];
+    let external = (proptest::collection::btree_set(1..=2_u8, 0..2), policy(), policy());
+    (0..4_u8, 0..2_i64, kind, ips, external, ports()).prop_map(
+        |(index, created_s, kind, ips, (external_ips, internal_policy, external_policy), ports)| Service {
             created_s,
             kind,
             cluster_ips: ips.into_iter().collect(),
+            external_ips: external_ips.into_iter().map(|n| Ipv4Addr::new(192, 0, 2, n).into()).collect(),
+            internal_policy,
+            external_policy,
             ports: ports
                 .into_iter()
                 .map(|(name, proto, port)| ServicePort { name: name.into(), proto, port, node_port: None })
@@ -121,10 +127,10 @@ struct Seen {
     backends: BTreeSet<SocketAddr>,
 }
 
-type FrontendName = (SocketAddr, u8);
+/// Address, protocol (0 for a guard) and scope.
+type FrontendName = (SocketAddr, u8, u8);
 
 /// The objects there are, and what clients may expect of them.
-#[derive(Default)]
 struct World {
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, EndpointSlice>,
@@ -134,6 +140,11 @@ struct World {
 }
 
 impl World {
+    fn new() -> Self {
+        let model = Model::new(ModelConfig { node_name: NODE.into(), ..ModelConfig::default() });
+        Self { services: BTreeMap::new(), slices: BTreeMap::new(), model, seen: BTreeMap::new() }
+    }
+
     fn lists(&self) -> [Event; 2] {
         let services: Vec<_> = self.services.values().cloned().collect();
         let slices: Vec<_> = self.slices.values().cloned().collect();
@@ -169,14 +180,16 @@ impl World {
         let mut leads = BTreeMap::new();
         let desired: Vec<_> = self.services.keys().map(|name| self.model.desired(name)).collect();
         for guard in desired.iter().flat_map(|service| &service.guards) {
-            leads.insert((SocketAddr::new(*guard, 0), 0), BTreeSet::new());
+            leads.insert((SocketAddr::new(*guard, 0), 0, scope::INTERNAL), BTreeSet::new());
         }
         for port in desired.iter().flat_map(|service| &service.ports) {
-            for frontend in port.frontends.keys() {
-                let usable = |ip: IpAddr| ip.is_ipv4() == frontend.ip.is_ipv4();
-                let backends = port.backends.iter().filter(|backend| backend.in_cluster && usable(backend.ip));
-                let backends = backends.map(|backend| SocketAddr::new(backend.ip, backend.port)).collect();
-                leads.insert((SocketAddr::new(frontend.ip, frontend.port), port.proto.number()), backends);
+            for (frontend, answer) in &port.frontends {
+                let at = SocketAddr::new(frontend.ip, frontend.port);
+                let proto = port.proto.number();
+                leads.insert((at, proto, frontend.scope), answering(port, at, answer.set));
+                if answer.differs_outside() {
+                    leads.insert((at, proto, scope::EXTERNAL), answering(port, at, answer.outside));
+                }
             }
         }
         leads
@@ -191,7 +204,7 @@ impl World {
 
     /// What a client met at some moment was right by some state of the objects since the maps last agreed with them.
     fn check(&self, moment: &Moment) {
-        let seen = self.seen.get(&(moment.frontend, moment.proto));
+        let seen = self.seen.get(&(moment.frontend, moment.proto, moment.scope));
         match (&moment.backends, seen) {
             (None, seen) => assert!(!seen.is_some_and(|seen| seen.wanted_throughout), "{moment:?} gone: {seen:?}"),
             (Some(backends), Some(seen)) if backends.is_empty() => {
@@ -201,6 +214,15 @@ impl World {
             (Some(_), None) => panic!("{moment:?} is no Service"),
         }
     }
+}
+
+fn answering(port: &DesiredPort, at: SocketAddr, set: EndpointSet) -> BTreeSet<SocketAddr> {
+    let is_in = |backend: &&DesiredBackend| match set {
+        EndpointSet::Cluster => backend.in_cluster,
+        EndpointSet::Local => backend.in_local,
+    };
+    let of_family = port.backends.iter().filter(|backend| backend.ip.is_ipv4() == at.is_ipv4());
+    of_family.filter(is_in).map(|backend| SocketAddr::new(backend.ip, backend.port)).collect()
 }
 
 /// The world and an agent in it.
@@ -213,7 +235,7 @@ struct History {
 
 impl History {
     fn new(faults: Faults) -> Self {
-        let mut history = Self { world: World::default(), agent: Agent::start(ROOMY, faults), connected: false };
+        let mut history = Self { world: World::new(), agent: Agent::start(ROOMY, faults), connected: false };
         history.connect();
         history
     }

@@ -66,8 +66,8 @@ fn frontend() -> impl Strategy<Value = FrontendAddr> {
 }
 
 fn answer() -> impl Strategy<Value = Answer> {
-    let set = prop_oneof![Just(EndpointSet::Cluster), Just(EndpointSet::Local)];
-    (set, any::<bool>()).prop_map(|(set, restricted)| Answer { set, restricted })
+    let set = || prop_oneof![Just(EndpointSet::Cluster), Just(EndpointSet::Local)];
+    (set(), set(), any::<bool>()).prop_map(|(set, outside, restricted)| Answer { set, outside, restricted })
 }
 
 fn backend() -> impl Strategy<Value = DesiredBackend> {
@@ -81,6 +81,7 @@ fn backend() -> impl Strategy<Value = DesiredBackend> {
             state,
             in_cluster,
             in_local,
+            on_node: node == 1,
             node: (node > 0).then(|| format!("n{node}").into()),
         }
     })
@@ -114,6 +115,11 @@ fn state() -> impl Strategy<Value = State> {
             ports.sort_by(|a, b| (&a.port_name, a.proto).cmp(&(&b.port_name, b.proto)));
             ports.dedup_by(|a, b| (&a.port_name, a.proto) == (&b.port_name, b.proto));
             for port in &mut ports {
+                for (at, answer) in &mut port.frontends {
+                    if at.scope != scope::INTERNAL {
+                        answer.outside = answer.set;
+                    }
+                }
                 port.frontends.retain(|at, _| held.insert((*at, port.proto)));
             }
             ports.retain(|port| !port.frontends.is_empty());
@@ -135,6 +141,11 @@ fn meanings(state: &State) -> BTreeMap<At, Meaning> {
                 let key = (at.ip, at.port, port.proto.number(), at.scope);
                 let meaning = if at.scope == scope::BIND { nobody.clone() } else { meaning(port, *answer, at.ip) };
                 meanings.insert(key, meaning);
+                if answer.differs_outside() {
+                    let outside = Answer { set: answer.outside, ..*answer };
+                    let key = (at.ip, at.port, port.proto.number(), scope::EXTERNAL);
+                    meanings.insert(key, self::meaning(port, outside, at.ip));
+                }
             }
         }
         meanings.extend(service.guards.iter().map(|ip| ((*ip, 0, 0, scope::INTERNAL), nobody.clone())));
@@ -146,12 +157,18 @@ fn meaning(port: &DesiredPort, answer: Answer, at: IpAddr) -> Meaning {
     let local = answer.set == EndpointSet::Local;
     let takes = |backend: &&DesiredBackend| if local { backend.in_local } else { backend.in_cluster };
     let of_family = |backend: &&DesiredBackend| backend.ip.is_ipv4() == at.is_ipv4();
-    let backends = port.backends.iter().filter(takes).filter(of_family);
+    let at_port = |backend: &DesiredBackend| (backend.ip, backend.port).into();
+    let backends: BTreeSet<SocketAddr> = port.backends.iter().filter(takes).filter(of_family).map(at_port).collect();
+    let usable = |backend: &DesiredBackend| backend.state != backend_state::NOT_READY;
+    let elsewhere = port.backends.iter().filter(of_family).any(usable);
+    let flag = |holds, flag| if holds { flag } else { 0 };
     let sources = || port.sources.iter().filter(|net| net.addr().is_ipv4() == at.is_ipv4()).copied().collect();
     Meaning {
-        backends: backends.map(|backend| (backend.ip, backend.port).into()).collect(),
-        flags: if local { frontend_flags::LOCAL } else { 0 }
-            | if answer.restricted { frontend_flags::SOURCES } else { 0 },
+        flags: flag(local, frontend_flags::LOCAL)
+            | flag(answer.restricted, frontend_flags::SOURCES)
+            | flag(answer.differs_outside(), frontend_flags::EXTERNAL_DIFFERS)
+            | flag(local && backends.is_empty() && elsewhere, frontend_flags::DROP),
+        backends,
         affinity_s: port.affinity_s,
         sources: answer.restricted.then(sources),
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use lb_common::{
-    abi::{Backend, Family, Frontend, FrontendKey, NameKey, Slot, name_kind},
+    abi::{Backend, Family, Frontend, FrontendKey, NameKey, Slot, frontend_flags, name_kind, scope},
     sim::SimMaps,
 };
 
@@ -20,6 +20,8 @@ pub struct Moment {
     pub frontend: SocketAddr,
     /// IP protocol number.
     pub proto: u8,
+    /// See [`lb_common::abi::scope`].
+    pub scope: u8,
     /// Where a new connection may go; empty if it is refused; `None` if the frontend is gone.
     pub backends: Option<BTreeSet<SocketAddr>>,
 }
@@ -86,6 +88,9 @@ impl Readers {
         if let Some(old) = old {
             self.old_slots.extend(indices(maps, &old));
             self.count(maps, &old, false);
+        }
+        if leads_nowhere_outside(maps, key) {
+            return Some(format!("{}: has no entry for clients outside, and says it has", super::address(key)));
         }
         let new = maps.frontends.get(key)?;
         self.count(maps, new, true);
@@ -179,6 +184,13 @@ fn damage<F: Family>(maps: &SimMaps<F>, key: &FrontendKey<F>, frontend: &Fronten
     })
 }
 
+/// Whether a program that looks for the answer to a client outside finds none.
+fn leads_nowhere_outside<F: Family>(maps: &SimMaps<F>, key: &FrontendKey<F>) -> bool {
+    let of = |scope| maps.frontends.get(&FrontendKey { scope, ..*key });
+    let differs = |frontend: &Frontend| frontend.flags & frontend_flags::EXTERNAL_DIFFERS != 0;
+    of(scope::INTERNAL).is_some_and(differs) && of(scope::EXTERNAL).is_none()
+}
+
 /// Where a frontend leads now.
 pub(super) fn moment<F: Family>(maps: &SimMaps<F>, key: &FrontendKey<F>) -> Moment {
     let address = |index| {
@@ -186,5 +198,6 @@ pub(super) fn moment<F: Family>(maps: &SimMaps<F>, key: &FrontendKey<F>) -> Mome
         SocketAddr::new(F::to_ip(slot.addr), slot.port)
     };
     let leads = |frontend: &Frontend| indices(maps, frontend).map(address).collect();
-    Moment { frontend: super::address(key), proto: key.proto, backends: maps.frontends.get(key).map(leads) }
+    let backends = maps.frontends.get(key).map(leads);
+    Moment { frontend: super::address(key), proto: key.proto, scope: key.scope, backends }
 }

@@ -4,7 +4,7 @@
 use super::{model, name, service, slice};
 use crate::{
     event::{EndpointSlice, Event, Node, Service, TrafficPolicy},
-    model::Model,
+    model::{Answer, FrontendAddr, Model, ModelConfig, NodePortAddresses},
 };
 
 /// An endpoint is `address condition key=value..` with the keys `on` (node), `nodes` and `zones` (hints, separated by
@@ -151,12 +151,60 @@ fn with_internal_policy_local_external_addresses_still_reach_every_endpoint() {
     assert_eq!(set("192.0.2.1"), Some(crate::model::EndpointSet::Cluster));
 }
 
+/// At which addresses clients outside get another set than those on this node, and at which they get the same.
+fn outside(model: &Model) -> (Vec<String>, Vec<String>) {
+    let port = model.desired(&name("web")).ports.remove(0);
+    let (differing, same): (Vec<_>, Vec<_>) =
+        port.frontends.iter().partition(|(_, answer)| answer.set != answer.outside);
+    let text = |all: Vec<(&FrontendAddr, &Answer)>| all.iter().map(|(f, _)| format!("{}:{}", f.ip, f.port)).collect();
+    (text(differing), text(same))
+}
+
 #[test]
-fn external_policy_local_does_not_matter_to_clients_on_this_node() {
-    let mut web =
-        Service { external_policy: TrafficPolicy::Local, external_ips: vec![super::ip("192.0.2.1")], ..web() };
+fn external_policy_local_is_for_clients_outside_at_external_addresses_and_node_ports() {
+    let mut web = Service {
+        external_policy: TrafficPolicy::Local,
+        external_ips: vec![super::ip("192.0.2.1")],
+        ingress_ips: vec![super::ip("192.0.2.2")],
+        ..web()
+    };
     web.ports[0].node_port = Some(30080);
-    assert_eq!(sets(&model_of(web, &["10.0.0.1 on=n1", "10.0.0.2 on=n2"])), (vec![1, 2], vec![]));
+    let config = ModelConfig {
+        node_name: "n1".into(),
+        nodeport_addresses: NodePortAddresses::Prefixes(vec![
+            "127.0.0.0/8".parse().unwrap(),
+            "10.1.0.0/16".parse().unwrap(),
+        ]),
+        ..ModelConfig::default()
+    };
+    let mut model = super::of_node(config, vec![web], vec![endpoints(&["10.0.0.1 on=n1", "10.0.0.2 on=n2"])]);
+    model.apply(Event::AddressesChanged([super::ip("10.1.0.1"), super::ip("127.0.0.1")].into()));
+    assert_eq!(sets(&model), (vec![1, 2], vec![1]), "clients on this node reach all all the same");
+    let (differing, same) = outside(&model);
+    assert_eq!(differing, ["10.1.0.1:30080", "192.0.2.1:80", "192.0.2.2:80"]);
+    assert_eq!(same, ["0.0.0.0:30080", "10.96.0.10:80", "127.0.0.1:30080"]);
+}
+
+#[test]
+fn internal_policy_local_holds_for_everybody_at_the_cluster_ip() {
+    let (differing, same) = outside(&model_of(internal_local(), &["10.0.0.1 on=n2"]));
+    assert_eq!((differing, same), (vec![], vec!["10.96.0.10:80".to_owned()]));
+}
+
+/// kube-proxy's tests know this as `hasAnyEndpoints`.
+#[test]
+fn a_port_is_served_while_any_endpoint_of_the_family_takes_connections_wherever_it_is() {
+    let cases: [(&[&str], bool); 5] = [
+        (&[], false),
+        (&["10.0.0.1 on=n2"], true),
+        (&["10.0.0.1 terminating on=n2"], true),
+        (&["10.0.0.1 not-ready on=n1", "10.0.0.2 stopped on=n1", "10.0.0.3 serving-only on=n1"], false),
+        (&["fd00::1 on=n2"], false),
+    ];
+    for (list, expected) in cases {
+        let port = model_of(internal_local(), list).desired(&name("web")).ports.remove(0);
+        assert_eq!((port.is_served(true), port.is_served(false)), (expected, false), "{list:?}");
+    }
 }
 
 #[test]

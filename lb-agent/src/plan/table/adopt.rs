@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use lb_common::abi::{Backend, Endpoint, Family, Frontend, FrontendKey, Slot, SourceKey};
 
-use super::{Guards, Ids, Known, Port, Range, Shown, Slots, Source, Table};
+use super::{Guards, Ids, Known, Port, Range, Shown, Slots, Table};
 use crate::datapath::snapshot::FamilySnapshot;
 
 impl<F: Family> Table<F> {

@@ -6,6 +6,7 @@
 mod adopt;
 mod backends;
 mod conditions;
+mod outside;
 mod record;
 mod stage;
 mod sweep;
@@ -17,10 +18,13 @@ use std::{
 
 use lb_common::abi::{Backend, Endpoint, Family, Frontend, FrontendKey, Proto, endpoint_sets};
 
-pub(super) use self::conditions::{Source, guard};
 use self::{
     backends::{Backends, Known},
     conditions::Guards,
+};
+pub(super) use self::{
+    conditions::{Source, guard},
+    outside::external,
 };
 use super::{
     gone::{GoneBackend, keeps},
@@ -41,6 +45,8 @@ pub(super) struct Want<F: Family> {
     pub(super) affinity_s: u32,
     /// Who may use the restricted ones among the frontends.
     pub(super) sources: BTreeSet<Source<F>>,
+    /// See [`crate::model::DesiredPort::is_served`].
+    pub(super) served: bool,
 }
 
 /// What one backend should be.

@@ -180,9 +180,15 @@ fn frontend<F: Family>(service: u32, want: &Want<F>, leads: &Leads, key: &Fronte
     if !leads_anywhere(key) {
         return value.sealed(key);
     }
-    let local = if answer.set == EndpointSet::Local { frontend_flags::LOCAL } else { frontend_flags::NONE };
-    let sources = if answer.restricted { frontend_flags::SOURCES } else { frontend_flags::NONE };
     let Lead { first_slot, n_slots } = leads.of(answer.set);
-    let value = Frontend { first_slot, n_slots, flags: local | sources, affinity_s: want.affinity_s, ..value };
+    let is_local = answer.set == EndpointSet::Local;
+    let flags = [
+        (is_local, frontend_flags::LOCAL),
+        (answer.restricted, frontend_flags::SOURCES),
+        (answer.differs_outside(), frontend_flags::EXTERNAL_DIFFERS),
+        (is_local && n_slots == 0 && want.served, frontend_flags::DROP),
+    ];
+    let flags = flags.iter().filter(|(holds, _)| *holds).fold(frontend_flags::NONE, |all, (_, flag)| all | flag);
+    let value = Frontend { first_slot, n_slots, flags, affinity_s: want.affinity_s, ..value };
     value.sealed(key)
 }

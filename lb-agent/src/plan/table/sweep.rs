@@ -1,7 +1,5 @@
 //! What of a Service port is no longer wanted, and when it may go.
 
-use std::collections::BTreeSet;
-
 use lb_common::abi::{Family, Frontend, FrontendKey};
 
 use super::{Leads, Table, Want};
@@ -32,12 +30,15 @@ impl<F: Family> Table<F> {
         self.release(given_back.iter().map(|range| range.first));
     }
 
-    /// What to remove of a port: frontends that neither it nor another wants, then backends and ranges of clients that
+    /// What to remove of a port: frontends that neither it nor another wants nor leads to, then backends and ranges of clients that
     /// it does not want. These stay while a frontend may still lead to them, because its replacement has not succeeded
     /// yet.
     pub(in crate::plan) fn sweep(&self, service: u32) -> Vec<FamilyOp<F>> {
         let Some(port) = self.ports.get(&service) else { return Vec::new() };
-        let going: BTreeSet<_> = port.released.iter().filter(|key| !self.claims.contains_key(key)).collect();
+        let may_go = |key: &FrontendKey<F>| port.released.contains(key) && !self.claims.contains_key(key);
+        // In the order of the keys an entry for the inside goes before the one for the outside that it leads to.
+        let free = |key: &&FrontendKey<F>| may_go(key) && self.led_from(key).is_none_or(|inside| may_go(&inside));
+        let going: Vec<_> = port.released.iter().filter(free).collect();
         let settled = port.pending.is_empty() && going.len() == port.released.len();
         let mut ops: Vec<_> = going.into_iter().map(|key| FamilyOp::DeleteFrontend(*key)).collect();
         if settled {
