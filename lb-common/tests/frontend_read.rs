@@ -4,12 +4,12 @@ use std::cell::RefCell;
 
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Endpoint, Family, Frontend, FrontendKey,
-        Proto, Slot, SourceKey, V4, V6, scope,
+        Backend, ClientAddr, ClusterIps, Counter, Endpoint, Family, Frontend, FrontendKey, Proto, Slot, SourceKey, V4,
+        V6, scope,
     },
     logic::{
         lookup::{Found, lookup},
-        seam::{Caller, Environment, Maps, NotAdded},
+        seam::{Caller, Environment, Maps},
     },
 };
 use proptest::prelude::*;
@@ -62,14 +62,6 @@ impl Caller for Racing {
 
     fn is_on_host(&self) -> bool {
         false
-    }
-
-    fn with_affinity<R>(&self, _: &AffinityKey, _: impl FnOnce(&mut Affinity) -> R) -> Option<R> {
-        None
-    }
-
-    fn add_affinity(&self, _: &AffinityKey, _: Affinity) -> Result<(), NotAdded> {
-        Err(NotAdded::Full)
     }
 }
 

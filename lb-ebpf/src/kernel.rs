@@ -12,7 +12,7 @@ use lb_common::{
         Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Frontend, FrontendKey, Slot, SockDst,
         SourceKey, UdpPeers,
     },
-    logic::seam::{Caller, Environment, Maps, NoStorage, NotAdded, Socket},
+    logic::seam::{Affinities, Caller, Environment, Maps, NoStorage, NotAdded, Socket},
 };
 
 use crate::maps::{AFFINITY, Pinned, source};
@@ -133,7 +133,9 @@ impl<C: Context> Caller for Kernel<C> {
     fn is_on_host(&self) -> bool {
         self.context.netns() == self.context.node_netns()
     }
+}
 
+impl<C: Context> Affinities for Kernel<C> {
     /// Works on a copy, which is written back if it has changed: other processors do the same meanwhile.
     #[inline(always)]
     fn with_affinity<R>(&self, key: &AffinityKey, f: impl FnOnce(&mut Affinity) -> R) -> Option<R> {

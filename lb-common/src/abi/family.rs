@@ -25,6 +25,8 @@ pub trait Family: sealed::Sealed + Copy + Eq + Ord + Hash + Debug + Default + Se
     fn from_words(words: Self::Words) -> Self::Addr;
     /// The address of this family, of one of each.
     fn of(v4: [u8; 4], v6: [u8; 16]) -> Self::Addr;
+    /// The address in the first 4 or 16 bytes, the rest 0.
+    fn padded(addr: Self::Addr) -> [u8; 16];
     /// Whether it is a loopback address: 127.0.0.0/8 (RFC 1122 section 3.2.1.3) or `::1`.
     fn is_loopback(addr: Self::Addr) -> bool;
     /// The same as `std::net::IpAddr`.
@@ -61,6 +63,11 @@ impl Family for V4 {
     #[inline(always)]
     fn of(v4: [u8; 4], _: [u8; 16]) -> [u8; 4] {
         v4
+    }
+
+    #[inline(always)]
+    fn padded([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+        [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
     }
 
     #[inline(always)]
@@ -103,6 +110,11 @@ impl Family for V6 {
     #[inline(always)]
     fn of(_: [u8; 4], v6: [u8; 16]) -> [u8; 16] {
         v6
+    }
+
+    #[inline(always)]
+    fn padded(addr: [u8; 16]) -> [u8; 16] {
+        addr
     }
 
     #[inline(always)]

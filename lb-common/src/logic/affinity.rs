@@ -1,14 +1,16 @@
-//! `sessionAffinity: ClientIP` at the socket: a client keeps the backend that it was given, while that backend is among
-//! those that the frontend may choose from and the client comes back within the timeout.
+//! `sessionAffinity: ClientIP`: a client keeps the backend that it was given, while that backend is among those that the
+//! frontend may choose from and the client comes back within the timeout.
 //!
-//! A client is a network namespace, that is a pod or the node, for its address is not known yet; all the frontends of a
+//! At the socket a client is a network namespace, in the packet layer an address ([`super::client`]); all the frontends of a
 //! Service port share what is remembered, as in kube-proxy.
 
 use super::{
-    seam::{Maps, Node, NotAdded},
+    client::Client,
+    flow::age_s,
+    seam::{Chooser, Maps, NotAdded},
     select,
 };
-use crate::abi::{Affinity, AffinityKey, Counter, Family, Frontend, Slot, client_kind};
+use crate::abi::{Affinity, AffinityKey, Counter, Family, Frontend, Slot};
 
 /// Picks the client's backend, or a slot of the frontend, which has some, and remembers it. `false` (and counted) where the
 /// maps are damaged.
@@ -16,8 +18,13 @@ use crate::abi::{Affinity, AffinityKey, Counter, Family, Frontend, Slot, client_
 /// Not inlined (see [`super::lookup`] for its form): frontends without affinity pay nothing for it, not even room on the
 /// stack.
 #[inline(never)]
-pub(super) fn choose<F: Family, K: Node<F>>(kernel: &K, frontend: &Frontend, into: &mut Slot<F>) -> bool {
-    let chosen = pick(kernel, frontend);
+pub(super) fn choose<F, K, C>(kernel: &K, frontend: &Frontend, client: &C, into: &mut Slot<F>) -> bool
+where
+    F: Family,
+    K: Chooser<F>,
+    C: Client<F, K>,
+{
+    let chosen = pick(kernel, frontend, *client);
     if let Some(slot) = chosen {
         *into = slot;
     }
@@ -25,8 +32,14 @@ pub(super) fn choose<F: Family, K: Node<F>>(kernel: &K, frontend: &Frontend, int
 }
 
 #[inline(always)]
-fn pick<F: Family, K: Node<F>>(kernel: &K, frontend: &Frontend) -> Option<Slot<F>> {
-    let key = key::<F>(frontend.service, kernel.netns());
+fn pick<F, K, C>(kernel: &K, frontend: &Frontend, client: C) -> Option<Slot<F>>
+where
+    F: Family,
+    K: Chooser<F>,
+    C: Client<F, K>,
+{
+    let (service, family) = (frontend.service, u16::from(F::VERSION));
+    let key = AffinityKey { service, family, client_kind: C::KIND, client: client.id(kernel) };
     let now_s = kernel.now_s();
     let known = kernel.with_affinity(&key, |affinity| recall(kernel, affinity, frontend, now_s)).flatten();
     if known.is_some() {
@@ -47,7 +60,7 @@ fn pick<F: Family, K: Node<F>>(kernel: &K, frontend: &Frontend) -> Option<Slot<F
 /// There is an entry now: of another connection that was as new and faster, which is joined; or the old one, which is no
 /// good any more and is replaced. Should two replace it at the same moment, one of them keeps its own backend this time.
 #[inline(always)]
-fn settle<F: Family, K: Node<F>>(
+fn settle<F: Family, K: Chooser<F>>(
     kernel: &K,
     key: &AffinityKey,
     frontend: &Frontend,
@@ -70,9 +83,7 @@ fn recall<F: Family, K: Maps<F>>(
     frontend: &Frontend,
     now_s: u32,
 ) -> Option<Slot<F>> {
-    // Another processor may have read the clock a moment later.
-    let age_s = now_s.wrapping_sub(affinity.last_used_s).cast_signed().max(0).cast_unsigned();
-    if age_s > frontend.affinity_s {
+    if age_s(now_s, affinity.last_used_s) > frontend.affinity_s {
         return None;
     }
     let backend = kernel.backend(affinity.backend)?;
@@ -85,11 +96,4 @@ fn recall<F: Family, K: Maps<F>>(
     }
     affinity.last_used_s = now_s;
     Some(Slot { addr: backend.addr, backend: affinity.backend, port: backend.port, reserved: 0 })
-}
-
-#[inline(always)]
-fn key<F: Family>(service: u32, netns: u64) -> AffinityKey {
-    let [a, b, c, d, e, f, g, h] = netns.to_ne_bytes();
-    let client = [a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0];
-    AffinityKey { service, family: u16::from(F::VERSION), client_kind: client_kind::NETNS, client }
 }

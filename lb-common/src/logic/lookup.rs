@@ -1,7 +1,7 @@
 //! What a destination is: one lookup for what is not ours, whatever it is.
 
-use super::seam::{Environment, Maps, Node};
-use crate::abi::{Counter, Endpoint, Family, Frontend, FrontendKey, Proto, scope};
+use super::seam::{Caller, Environment, Maps};
+use crate::abi::{Counter, Endpoint, Family, Frontend, FrontendKey, Proto, frontend_flags, scope};
 
 /// How often a frontend is looked up before it is given up as damaged. Each repetition means that the agent replaced it,
 /// or reused its memory, within the nanoseconds of the copy: a second in a row is already next to impossible.
@@ -23,7 +23,11 @@ pub enum Found<F: Family> {
 /// Loopback addresses are NodePorts of the node's own network namespace and nothing to anybody else, whose loopback
 /// device they never leave.
 #[inline(always)]
-pub fn lookup<F: Family, K: Node<F>>(kernel: &K, dst: Endpoint<F>, proto: Proto) -> Found<F> {
+pub fn lookup<F, K>(kernel: &K, dst: Endpoint<F>, proto: Proto) -> Found<F>
+where
+    F: Family,
+    K: Maps<F> + Environment + Caller,
+{
     let mut key = FrontendKey { addr: dst.addr, port: dst.port, proto: proto.number(), scope: scope::INTERNAL };
     if F::is_loopback(dst.addr) {
         if !kernel.is_on_host() {
@@ -31,9 +35,39 @@ pub fn lookup<F: Family, K: Node<F>>(kernel: &K, dst: Endpoint<F>, proto: Proto)
         }
         key.scope = scope::HOST;
     }
-    match read(kernel, &key) {
-        Read::Frontend(frontend) => Found::Frontend(key, frontend),
-        Read::Absent if is_guarded(kernel, dst.addr) => {
+    find(kernel, &key)
+}
+
+/// Looks up the destination of a packet, whose client is outside the cluster or not.
+///
+/// Few Services answer the two differently, so the entry for clients inside says which: the rest of the world costs one
+/// lookup.
+#[inline(always)]
+pub fn lookup_packet<F, K>(kernel: &K, dst: Endpoint<F>, proto: u8, outside: bool) -> Found<F>
+where
+    F: Family,
+    K: Maps<F> + Environment,
+{
+    let key = FrontendKey { addr: dst.addr, port: dst.port, proto, scope: scope::INTERNAL };
+    match find(kernel, &key) {
+        Found::Frontend(_, frontend) if outside && frontend.flags & frontend_flags::EXTERNAL_DIFFERS != 0 => {
+            let key = FrontendKey { scope: scope::EXTERNAL, ..key };
+            match read(kernel, &key) {
+                Read::Frontend(frontend) => Found::Frontend(key, frontend),
+                // Gone since the flag was read.
+                Read::Absent => Found::NotAService,
+                Read::Damaged => Found::Refuse,
+            }
+        }
+        found => found,
+    }
+}
+
+#[inline(always)]
+fn find<F: Family, K: Maps<F> + Environment>(kernel: &K, key: &FrontendKey<F>) -> Found<F> {
+    match read(kernel, key) {
+        Read::Frontend(frontend) => Found::Frontend(*key, frontend),
+        Read::Absent if is_guarded(kernel, key.addr) => {
             kernel.count(Counter::UnknownPort);
             Found::Refuse
         }
@@ -45,7 +79,7 @@ pub fn lookup<F: Family, K: Node<F>>(kernel: &K, dst: Endpoint<F>, proto: Proto)
 /// Whether this is a ClusterIP, all of whose unknown ports refuse. A second lookup for addresses in the prefix of the
 /// ClusterIPs only; that is read while the agent may write it, and then an address is taken for another once.
 #[inline(always)]
-fn is_guarded<F: Family, K: Maps<F>>(kernel: &K, addr: F::Addr) -> bool {
+pub(super) fn is_guarded<F: Family, K: Maps<F>>(kernel: &K, addr: F::Addr) -> bool {
     // That the second entry is there is all that counts, so its value need not be read whole.
     kernel.cluster_ips().is_some_and(|all| all.contains(addr))
         && kernel.frontend(&FrontendKey { addr, port: 0, proto: 0, scope: scope::INTERNAL }).is_some()

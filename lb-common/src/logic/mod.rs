@@ -5,9 +5,17 @@
 
 pub mod affinity;
 pub mod bind;
+pub mod client;
+pub mod deliver;
+pub mod flow;
+pub mod forward;
+pub mod fragment;
+pub mod icmp;
 pub mod lookup;
 pub mod mapped;
+pub mod nat;
 pub mod peers;
+pub mod refuse;
 pub mod seam;
 pub mod select;
 pub mod socket;

@@ -41,12 +41,16 @@ pub enum NotAdded {
     Full,
 }
 
-/// The process that made the system call, and what is remembered about it.
+/// The process that made the system call.
 pub trait Caller {
     /// The cookie of its network namespace.
     fn netns(&self) -> u64;
     /// Whether its network namespace is the node's own, which is the agent's.
     fn is_on_host(&self) -> bool;
+}
+
+/// Which client was given which backend, `lb_affinity`.
+pub trait Affinities {
     /// Lets `f` work on an entry of `lb_affinity`, in place. `None` where there is none. Several processors may do so
     /// at once.
     fn with_affinity<R>(&self, key: &AffinityKey, f: impl FnOnce(&mut Affinity) -> R) -> Option<R>;
@@ -55,9 +59,19 @@ pub trait Caller {
 }
 
 /// What a choice of a backend needs.
-pub trait Node<F: Family>: Maps<F> + Environment + Caller {}
+pub trait Chooser<F: Family>: Maps<F> + Environment + Affinities {}
 
-impl<F: Family, K: Maps<F> + Environment + Caller> Node<F> for K {}
+impl<F: Family, K: Maps<F> + Environment + Affinities> Chooser<F> for K {}
+
+/// What the hooks of the socket layer need.
+pub trait Node<F: Family>: Chooser<F> + Caller {}
+
+impl<F: Family, K: Chooser<F> + Caller> Node<F> for K {}
+
+/// What the programs of the packet layer need.
+pub trait Router<F: Family>: Chooser<F> + Flows<F> + Network<F> {}
+
+impl<F: Family, K: Chooser<F> + Flows<F> + Network<F>> Router<F> for K {}
 
 /// The kernel had no memory for socket storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! those sockets that were told so. All four leave everything else alone.
 
 use super::{
+    client::Namespace,
     lookup::{Found, lookup},
     peers,
     seam::{Environment, Node, Socket},
@@ -38,9 +39,9 @@ where
         }
         // A connect that fails here changes nothing: a UDP socket keeps the peer that it has (inet_dgram_connect).
         Found::Refuse => Verdict::Refuse,
-        Found::Frontend(key, frontend) => match select(kernel, &frontend) {
-            None => Verdict::Refuse,
-            Some(slot) => translate(kernel, proto, &key, &frontend, &slot),
+        Found::Frontend(key, frontend) => match select(kernel, &frontend, Namespace) {
+            Err(_) => Verdict::Refuse,
+            Ok(slot) => translate(kernel, proto, &key, &frontend, &slot),
         },
     }
 }
@@ -97,7 +98,7 @@ where
     if let Some(backend) = known {
         return Verdict::Rewrite(backend);
     }
-    let Some(slot) = select(kernel, &frontend) else {
+    let Ok(slot) = select(kernel, &frontend, Namespace) else {
         return Verdict::Refuse;
     };
     if kernel.with_peers(true, |peers| peers::remember(kernel, peers, &key, &frontend, &slot, now_s)).is_none() {

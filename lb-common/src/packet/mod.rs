@@ -4,6 +4,7 @@
 //! vector.
 
 pub mod checksum;
+pub mod headers;
 
 /// The packet could not be changed or read as asked: it ends too early, or the kernel had no memory. It may be half
 /// changed and must be dropped.
@@ -26,10 +27,13 @@ pub enum Summed {
 /// Ranges that are not wholly in the packet are [`Broken`].
 pub trait Packet {
     /// Bytes of it, from the network header on, link-layer padding included.
-    fn len(&self) -> u32;
+    fn size(&self) -> u32;
 
     /// Reads `N` words.
     fn load<const N: usize>(&self, offset: u32) -> Result<[u32; N], Broken>;
+
+    /// Reads two bytes, into host byte order.
+    fn load_u16(&self, offset: u32) -> Result<u16, Broken>;
 
     /// Writes `N` words. No checksum is touched.
     fn store<const N: usize>(&mut self, offset: u32, words: [u32; N]) -> Result<(), Broken>;

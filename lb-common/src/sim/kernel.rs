@@ -6,7 +6,7 @@ use crate::{
         Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Family, Frontend, FrontendKey, Slot, SockDst,
         SourceKey, UdpPeers, V4, V6,
     },
-    logic::seam::{Caller, Environment, Maps, NoStorage, NotAdded, Socket},
+    logic::seam::{Affinities, Caller, Environment, Maps, NoStorage, NotAdded, Socket},
 };
 
 /// Implements the traits of [`crate::logic::seam`] for both families.
@@ -18,29 +18,55 @@ pub struct SimKernel<'a> {
 
 macro_rules! family {
     ($family:ident, $maps:ident, $other:ident) => {
-        impl Maps<$family> for SimKernel<'_> {
+        impl Maps<$family> for SimNode {
             fn frontend(&self, key: &FrontendKey<$family>) -> Option<Frontend> {
-                self.node.$maps.frontend(key)
+                self.$maps.frontend(key)
             }
 
             fn slot(&self, index: u32) -> Option<Slot<$family>> {
-                self.node.$maps.slot(index)
+                self.$maps.slot(index)
             }
 
             fn backend(&self, id: u32) -> Option<Backend<$family>> {
-                self.node.$maps.backend(id)
+                self.$maps.backend(id)
             }
 
             fn cluster_ips(&self) -> Option<ClusterIps<$family>> {
-                self.node.$maps.cluster_ips()
+                self.$maps.cluster_ips()
             }
 
             fn client(&self, netns: u64) -> Option<ClientAddr<$family>> {
-                self.node.$maps.client(netns)
+                self.$maps.client(netns)
             }
 
             fn is_source(&self, key: &SourceKey<$family>) -> bool {
-                self.node.$maps.is_source(key)
+                self.$maps.is_source(key)
+            }
+        }
+
+        impl Maps<$family> for SimKernel<'_> {
+            fn frontend(&self, key: &FrontendKey<$family>) -> Option<Frontend> {
+                self.node.frontend(key)
+            }
+
+            fn slot(&self, index: u32) -> Option<Slot<$family>> {
+                self.node.slot(index)
+            }
+
+            fn backend(&self, id: u32) -> Option<Backend<$family>> {
+                self.node.backend(id)
+            }
+
+            fn cluster_ips(&self) -> Option<ClusterIps<$family>> {
+                self.node.cluster_ips()
+            }
+
+            fn client(&self, netns: u64) -> Option<ClientAddr<$family>> {
+                Maps::<$family>::client(self.node, netns)
+            }
+
+            fn is_source(&self, key: &SourceKey<$family>) -> bool {
+                self.node.is_source(key)
             }
         }
 
@@ -97,21 +123,23 @@ impl Caller for SimKernel<'_> {
     fn is_on_host(&self) -> bool {
         self.netns() == self.node.netns
     }
+}
 
+impl Affinities for SimNode {
     /// `f` may look at the map again: it works on a copy, as nobody else is there to see the difference.
     fn with_affinity<R>(&self, key: &AffinityKey, f: impl FnOnce(&mut Affinity) -> R) -> Option<R> {
-        let mut value = self.node.affinities.borrow().get(key).copied()?;
+        let mut value = self.affinities.borrow().get(key).copied()?;
         let result = f(&mut value);
-        self.node.affinities.borrow_mut().insert(*key, value);
+        self.affinities.borrow_mut().insert(*key, value);
         Some(result)
     }
 
     fn add_affinity(&self, key: &AffinityKey, value: Affinity) -> Result<(), NotAdded> {
-        let mut all = self.node.affinities.borrow_mut();
+        let mut all = self.affinities.borrow_mut();
         if all.contains_key(key) {
             return Err(NotAdded::Exists);
         }
-        if all.len() >= self.node.n_affinities as usize {
+        if all.len() >= self.n_affinities as usize {
             return Err(NotAdded::Full);
         }
         all.insert(*key, value);
@@ -119,16 +147,40 @@ impl Caller for SimKernel<'_> {
     }
 }
 
-impl Environment for SimKernel<'_> {
+impl Affinities for SimKernel<'_> {
+    fn with_affinity<R>(&self, key: &AffinityKey, f: impl FnOnce(&mut Affinity) -> R) -> Option<R> {
+        self.node.with_affinity(key, f)
+    }
+
+    fn add_affinity(&self, key: &AffinityKey, value: Affinity) -> Result<(), NotAdded> {
+        self.node.add_affinity(key, value)
+    }
+}
+
+impl Environment for SimNode {
     fn now_s(&self) -> u32 {
-        self.node.environment.now_s()
+        self.environment.now_s()
     }
 
     fn random(&self) -> u32 {
-        self.node.environment.random()
+        self.environment.random()
     }
 
     fn count(&self, counter: Counter) {
-        self.node.environment.count(counter);
+        self.environment.count(counter);
+    }
+}
+
+impl Environment for SimKernel<'_> {
+    fn now_s(&self) -> u32 {
+        self.node.now_s()
+    }
+
+    fn random(&self) -> u32 {
+        self.node.random()
+    }
+
+    fn count(&self, counter: Counter) {
+        self.node.count(counter);
     }
 }

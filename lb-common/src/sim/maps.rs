@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use super::{SimEnvironment, SimKernel, SimSocket};
+use super::{SimEnvironment, SimKernel, SimSocket, SimTraffic};
 use crate::{
     abi::{
         Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendKey, Slot, SourceKey, V4, V6,
@@ -77,7 +77,7 @@ impl<F: Family> Maps<F> for SimMaps<F> {
 }
 
 /// Whether the first `bits` bits of both are the same.
-fn shares_prefix(a: &[u8], b: &[u8], bits: u32) -> bool {
+pub(super) fn shares_prefix(a: &[u8], b: &[u8], bits: u32) -> bool {
     let bit = |bytes: &[u8], at: u32| bytes.get(at as usize / 8).map(|byte| byte >> (7 - at % 8) & 1);
     (0..bits).all(|at| bit(a, at) == bit(b, at))
 }
@@ -97,6 +97,8 @@ pub struct SimNode {
     pub netns: u64,
     /// Clock, randomness, counters.
     pub environment: SimEnvironment,
+    /// What only the packet layer has.
+    pub traffic: SimTraffic,
 }
 
 impl Default for SimNode {
@@ -115,6 +117,7 @@ impl SimNode {
             n_affinities: maps::N_AFFINITIES,
             netns: SimSocket::HOST_NETNS,
             environment: SimEnvironment::new(seed),
+            traffic: SimTraffic::default(),
         }
     }
 

@@ -1,0 +1,103 @@
+//! How a translated packet gets to its new destination: straight out of the device that the routing names, past the stack
+//! and netfilter, where that is as good as what the stack would do; by the stack otherwise.
+
+use super::{
+    forward::Verdict,
+    nat,
+    refuse::{self, Error},
+    seam::{Environment, Flows, Network},
+};
+use crate::{
+    abi::Counter,
+    packet::{
+        Packet,
+        headers::{Headers, Ip, Kind},
+    },
+};
+
+/// What `bpf_fib_lookup` said of the packet as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fib {
+    /// It goes out of the device with this index, and the neighbour's link-layer address is known.
+    Forward(u32),
+    /// It goes out of the device with this index (`BPF_FIB_LKUP_RET_NO_NEIGH`).
+    NoNeighbour(u32),
+    /// It is larger than the way on, which takes this many bytes (`BPF_FIB_LKUP_RET_FRAG_NEEDED`).
+    TooBig(u32),
+    /// Anything else: it is for the node itself, or for the stack to sort out.
+    Stack,
+}
+
+/// How a packet goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Straight out of this device, with the link-layer addresses that the lookup gave.
+    Redirect(u32),
+    /// Out of this device; its neighbour is found by the kernel (`bpf_redirect_neigh`).
+    RedirectNeighbour(u32),
+    /// Up the stack, which forwards it or takes it.
+    Stack,
+    /// An answer stands in its place, see [`Verdict::Answer`].
+    Answer,
+    /// Gone (counted).
+    Drop,
+}
+
+/// Takes a translated packet on. Only out of devices with our programs: on others the stack must see both directions, or its
+/// connection tracking takes the answers for connections of the backend's, and masquerades them.
+#[inline(always)]
+pub fn deliver<F, K, P>(kernel: &K, packet: &mut P, headers: &mut Headers<F>, fib: Fib) -> Delivery
+where
+    F: Ip,
+    K: Flows<F> + Network<F> + Environment,
+    P: Packet,
+{
+    let (index, delivery) = match fib {
+        Fib::Forward(index) => (index, Delivery::Redirect(index)),
+        Fib::NoNeighbour(index) => (index, Delivery::RedirectNeighbour(index)),
+        // The stack fragments it.
+        Fib::TooBig(_) if !headers.dont_fragment => return Delivery::Stack,
+        Fib::TooBig(mtu) => return complain(kernel, packet, headers, Error::TooBig(mtu)),
+        Fib::Stack => return Delivery::Stack,
+    };
+    if headers.hops <= 1 {
+        return complain(kernel, packet, headers, Error::TimeExceeded);
+    }
+    if Network::<F>::device(kernel, index).is_none() {
+        return Delivery::Stack;
+    }
+    if nat::take_hop(packet, headers).is_err() {
+        kernel.count(Counter::Unwritable);
+        return Delivery::Drop;
+    }
+    delivery
+}
+
+/// Tells the sender of a translated packet why it cannot go on, about the packet as it sent it. The stack cannot: it would
+/// tell the address that the packet seems to come from, which may be the node's own.
+#[inline(never)]
+fn complain<F, K, P>(kernel: &K, packet: &mut P, headers: &mut Headers<F>, error: Error) -> Delivery
+where
+    F: Ip,
+    K: Flows<F> + Network<F> + Environment,
+    P: Packet,
+{
+    // Never about an error or a later fragment (RFC 1122 section 3.2.2). The stack drops them.
+    if !matches!(headers.kind, Kind::Whole | Kind::FirstFragment) {
+        return Delivery::Stack;
+    }
+    // What the answers to this packet are turned into, the other way round, is what it was.
+    let key = headers.tuple.reversed();
+    let before = kernel.with_flow(&key, |half| half.is_of(&key).then(|| half.partner(&key))).flatten();
+    let Some(before) = before else {
+        return Delivery::Drop;
+    };
+    if nat::rewrite(packet, headers, &before).is_err() {
+        kernel.count(Counter::Unwritable);
+        return Delivery::Drop;
+    }
+    match refuse::answer(kernel, packet, headers, error) {
+        Verdict::Answer => Delivery::Answer,
+        _ => Delivery::Drop,
+    }
+}

@@ -1,0 +1,201 @@
+//! Answers in the place of a packet: RST and ICMP errors. Written from scratch over it, so that nothing of a stranger's
+//! options comes back, and cut to size.
+
+use super::{
+    forward::Verdict,
+    seam::{Environment, Network},
+};
+use crate::{
+    abi::{Answers, Counter},
+    packet::{
+        Broken, MAX_SUMMED, Packet,
+        checksum::{Sum, pair},
+        headers::{Headers, ICMP_CHECKSUM, ICMP_LEN, Ip, New, TCP_CHECKSUM, TCP_LEN, tcp_flags},
+    },
+};
+
+/// An ICMP error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Error {
+    /// Nobody is at this port.
+    PortUnreachable,
+    /// The packet has come too far.
+    TimeExceeded,
+    /// The packet is larger than the way on, which takes this many bytes, and may not be fragmented.
+    TooBig(u32),
+}
+
+impl Error {
+    /// Type and code, and the second word of the header: RFC 792, RFC 1191 section 4, RFC 4443 section 3.
+    #[inline(always)]
+    fn words<F: Ip>(self) -> ([u8; 2], u32) {
+        let v4 = F::VERSION == 4;
+        match self {
+            Self::PortUnreachable => (if v4 { [3, 3] } else { [1, 4] }, 0),
+            Self::TimeExceeded => (if v4 { [11, 0] } else { [3, 0] }, 0),
+            // IPv4 has the MTU in the lower half of the word. It is at most 65,535 there.
+            Self::TooBig(mtu) => (if v4 { [3, 4] } else { [2, 0] }, mtu.to_be()),
+        }
+    }
+}
+
+/// Answers a TCP segment with RST, a UDP datagram with "port unreachable".
+#[inline(always)]
+pub(super) fn refuse<F, K, P>(kernel: &K, packet: &mut P, headers: &mut Headers<F>) -> Verdict
+where
+    F: Ip,
+    K: Network<F> + Environment,
+    P: Packet,
+{
+    if headers.is_tcp() {
+        answer_tcp(kernel, packet, headers)
+    } else {
+        answer(kernel, packet, headers, Error::PortUnreachable)
+    }
+}
+
+/// Whether this processor may still answer in this second; counted.
+#[inline(never)]
+fn may_answer<F, K>(kernel: &K) -> bool
+where
+    F: Ip,
+    K: Network<F> + Environment,
+{
+    let limit = Network::<F>::node(kernel).map_or(0, |node| node.answers_per_s);
+    let now_s = kernel.now_s();
+    let allowed = Network::<F>::with_answers(kernel, |answers| take(answers, now_s, limit)).unwrap_or(false);
+    kernel.count(if allowed { Counter::AnswerSent } else { Counter::AnswerLimited });
+    allowed
+}
+
+/// Takes one of the second's answers.
+#[inline(always)]
+fn take(answers: &mut Answers, now_s: u32, limit: u32) -> bool {
+    if answers.second != now_s {
+        *answers = Answers { second: now_s, sent: 0 };
+    }
+    let allowed = answers.sent < limit;
+    if allowed {
+        answers.sent += 1;
+    }
+    allowed
+}
+
+#[inline(never)]
+fn answer_tcp<F, K, P>(kernel: &K, packet: &mut P, headers: &mut Headers<F>) -> Verdict
+where
+    F: Ip,
+    K: Network<F> + Environment,
+    P: Packet,
+{
+    if !may_answer::<F, K>(kernel) {
+        return Verdict::Drop;
+    }
+    verdict(kernel, reset(packet, headers))
+}
+
+/// Sends an ICMP error about the packet back to its sender. The rules of RFC 1122 section 3.2.2 (not about errors, later
+/// fragments, broadcasts) are kept by the callers, which come here for packets with ports to a unicast address only.
+#[inline(never)]
+pub(super) fn answer<F, K, P>(kernel: &K, packet: &mut P, headers: &mut Headers<F>, error: Error) -> Verdict
+where
+    F: Ip,
+    K: Network<F> + Environment,
+    P: Packet,
+{
+    if !may_answer::<F, K>(kernel) {
+        return Verdict::Drop;
+    }
+    verdict(kernel, report(packet, headers, error))
+}
+
+#[inline(always)]
+fn verdict<K: Environment>(kernel: &K, written: Result<(), Broken>) -> Verdict {
+    if written.is_err() {
+        kernel.count(Counter::Unwritable);
+        return Verdict::Drop;
+    }
+    Verdict::Answer
+}
+
+/// The sum over the pseudo-header of a packet of ours.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "lengths are below 65,536")]
+fn pseudo_header<F: Ip>(src: F::Addr, dst: F::Addr, proto: u8, len: u32) -> Sum {
+    Sum::default()
+        .with_all(F::words(src).as_ref())
+        .with_all(F::words(dst).as_ref())
+        .with(pair(u16::from(proto), len as u16))
+}
+
+/// Turns a TCP segment into the RST that answers it (RFC 9293 section 3.5.2): one with ACK gets its own acknowledgement as
+/// sequence number, another one is acknowledged with all it holds.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "constants below 65,536")]
+fn reset<F: Ip, P: Packet>(packet: &mut P, headers: &mut Headers<F>) -> Result<(), Broken> {
+    let [_, seq, ack, offset] = packet.load::<4>(headers.transport)?;
+    let [offset, flags, ..] = offset.to_ne_bytes();
+    let (seq, ack, flags) = if flags & tcp_flags::ACK != 0 {
+        (ack, 0, tcp_flags::RST)
+    } else {
+        let header_len = u32::from(offset >> 4) * 4;
+        let data = headers.end.wrapping_sub(headers.transport).saturating_sub(header_len);
+        let syn = u32::from(flags & tcp_flags::SYN != 0);
+        let fin = u32::from(flags & tcp_flags::FIN != 0);
+        let next = u32::from_be(seq).wrapping_add(data).wrapping_add(syn + fin);
+        (0, next.to_be(), tcp_flags::RST | tcp_flags::ACK)
+    };
+    let from = headers.tuple;
+    let ports = pair(from.dst_port, from.src_port);
+    let offset_and_flags = u32::from_ne_bytes([5 << 4, flags, 0, 0]);
+    let pseudo = pseudo_header::<F>(from.dst_addr, from.src_addr, from.proto, TCP_LEN);
+    let whole = pseudo.with_all(&[ports, seq, ack, offset_and_flags]);
+    packet.truncate(F::HEADER_LEN + TCP_LEN)?;
+    packet.store(F::HEADER_LEN, [ports, seq, ack, offset_and_flags, 0])?;
+    packet.set_checksum(F::HEADER_LEN + TCP_CHECKSUM, u16::from_be(!whole.folded()), u16::from_be(pseudo.folded()))?;
+    let new = New { src: from.dst_addr, dst: from.src_addr, proto: from.proto, len: TCP_LEN as u16 };
+    F::store_header(packet, 0, &new)?;
+    headers.tuple = from.reversed();
+    Ok(())
+}
+
+/// How much of an IPv4 packet is quoted: the error is at most 576 bytes long with its own 28 (RFC 1812 section 4.3.2.3).
+const QUOTED4: u32 = 548;
+
+/// Puts an ICMP error before as much of the packet as it quotes.
+#[inline(always)]
+fn report<F: Ip, P: Packet>(packet: &mut P, headers: &mut Headers<F>, error: Error) -> Result<(), Broken> {
+    let from = headers.tuple;
+    let all = headers.end.min(packet.size());
+    let quoted = all.min(if F::VERSION == 4 { QUOTED4 } else { MAX_SUMMED });
+    if quoted < packet.size() {
+        packet.truncate(quoted)?;
+    }
+    F::make_room_for_icmp(packet)?;
+    write_error::<F, P>(packet, &from, error, quoted)?;
+    headers.tuple = from.reversed();
+    Ok(())
+}
+
+/// Writes both headers into the room before the quoted packet.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "quotes are below 65,536")]
+fn write_error<F: Ip, P: Packet>(
+    packet: &mut P,
+    from: &crate::abi::FlowKey<F>,
+    error: Error,
+    quoted: u32,
+) -> Result<(), Broken> {
+    let ([kind, code], rest) = error.words::<F>();
+    let (src, dst) = (from.dst_addr, from.src_addr);
+    let len = ICMP_LEN + quoted;
+    let first = u32::from_ne_bytes([kind, code, 0, 0]);
+    let quote = packet.sum(F::HEADER_LEN + ICMP_LEN, quoted)?;
+    let message = Sum::default().with_all(&[first, rest, quote]);
+    // ICMP has no pseudo-header, ICMPv6 has (RFC 4443 section 2.3).
+    let pseudo = pseudo_header::<F>(src, dst, F::ICMP, len).difference();
+    let checksum = !if F::VERSION == 4 { message } else { message.with(pseudo) }.folded();
+    packet.store(F::HEADER_LEN, [first, rest])?;
+    packet.store_u16(F::HEADER_LEN + ICMP_CHECKSUM, u16::from_be(checksum))?;
+    F::store_header(packet, 0, &New { src, dst, proto: F::ICMP, len: len as u16 })
+}

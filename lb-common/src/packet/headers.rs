@@ -1,0 +1,460 @@
+//! What the headers of a packet say. Bytes of a stranger: nothing here trusts a length or an offset in them.
+
+use super::{
+    Broken, Packet,
+    checksum::{Sum, pair},
+};
+use crate::abi::{Family, FlowKey, Proto, V4, V6};
+
+/// TCP's flags (RFC 9293 section 3.1).
+pub mod tcp_flags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 1;
+    /// Begins a connection.
+    pub const SYN: u8 = 2;
+    /// Ends a connection at once.
+    pub const RST: u8 = 4;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 16;
+}
+
+/// What a packet holds, as far as the packet layer cares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// A TCP segment or UDP datagram.
+    #[default]
+    Whole,
+    /// The first fragment of one, with its ports.
+    FirstFragment,
+    /// Another fragment, without ports.
+    LaterFragment,
+    /// An ICMP error, which quotes the packet that it is about.
+    IcmpError,
+}
+
+/// What the headers of a packet say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Headers<F: Family> {
+    /// Addresses, ports and protocol. The ports of later fragments and ICMP errors are 0. Once the packet is rewritten:
+    /// the new ones.
+    pub tuple: FlowKey<F>,
+    /// Where the network header is.
+    pub network: u32,
+    /// Where the transport header is; of a later fragment, where its data is.
+    pub transport: u32,
+    /// Where the packet ends by its own account: before link-layer padding, and after the end of what was cut off.
+    pub end: u32,
+    /// The identification that a datagram's fragments share, host byte order.
+    pub fragment_id: u32,
+    /// What it is.
+    pub kind: Kind,
+    /// See [`tcp_flags`]; 0 for others.
+    pub tcp_flags: u8,
+    /// Time to live, or hop limit.
+    pub hops: u8,
+    /// No router may fragment it. Always so for IPv6.
+    pub dont_fragment: bool,
+}
+
+impl<F: Family> Headers<F> {
+    /// Whether it is a TCP segment.
+    #[inline(always)]
+    pub fn is_tcp(&self) -> bool {
+        self.tuple.proto == Proto::Tcp.number()
+    }
+
+    /// Whether it asks for a new TCP connection: SYN without ACK.
+    #[inline(always)]
+    pub fn is_syn(&self) -> bool {
+        self.is_tcp() && self.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
+    }
+
+    /// Whether it has a transport header.
+    #[inline(always)]
+    pub fn has_ports(&self) -> bool {
+        matches!(self.kind, Kind::Whole | Kind::FirstFragment)
+    }
+}
+
+/// What is different about the headers of the two families.
+pub trait Ip: Family {
+    /// The protocol number of its ICMP.
+    const ICMP: u8;
+    /// Bytes of a header without options.
+    const HEADER_LEN: u32;
+    /// Where in the header its checksum is; IPv6 has none.
+    const CHECKSUM: Option<u32>;
+    /// Where in the header time to live or hop limit is.
+    const HOPS: u32;
+
+    /// Reads the network header and all that stands before the transport header; `None` for what is not to be understood.
+    fn read<P: Packet>(packet: &P, at: u32) -> Option<Network<Self>>;
+    /// Writes both addresses into the header at `at`.
+    fn store_addrs<P: Packet>(packet: &mut P, at: u32, src: Self::Addr, dst: Self::Addr) -> Result<(), Broken>;
+    /// Writes a header without options at `at`: of a packet of ours, which no router may fragment, with `len` bytes behind
+    /// the header.
+    fn store_header<P: Packet>(packet: &mut P, at: u32, new: &New<Self>) -> Result<(), Broken>;
+    /// Makes room for a header without options and for that of an ICMP error, before the network header.
+    fn make_room_for_icmp<P: Packet>(packet: &mut P) -> Result<(), Broken>;
+    /// Whether an ICMP message of this type is an error message, which quotes a packet.
+    fn is_icmp_error(icmp_type: u8) -> bool;
+    /// Whether a packet can have this source, wherever it comes from: not a loopback, multicast or unspecified address.
+    fn is_source(addr: Self::Addr) -> bool;
+    /// Brings the header checksum up to date, where there is one.
+    #[inline(always)]
+    fn update_header_checksum<P: Packet>(packet: &mut P, at: u32, difference: u32) -> Result<(), Broken> {
+        match Self::CHECKSUM {
+            Some(offset) => packet.update_ip_checksum(at + offset, difference),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a network header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network<F: Family> {
+    src: F::Addr,
+    dst: F::Addr,
+    proto: u8,
+    hops: u8,
+    dont_fragment: bool,
+    fragment: Fragmentation,
+    fragment_id: u32,
+    transport: u32,
+    end: u32,
+}
+
+impl<F: Family> Network<F> {
+    /// What is known before the transport header is read.
+    #[inline(always)]
+    fn headers(&self, at: u32) -> Headers<F> {
+        Headers {
+            tuple: FlowKey {
+                src_addr: self.src,
+                dst_addr: self.dst,
+                src_port: 0,
+                dst_port: 0,
+                proto: self.proto,
+                reserved: [0; 3],
+            },
+            network: at,
+            transport: self.transport,
+            end: self.end,
+            fragment_id: self.fragment_id,
+            kind: match self.fragment {
+                Fragmentation::None => Kind::Whole,
+                Fragmentation::First => Kind::FirstFragment,
+                Fragmentation::Later => Kind::LaterFragment,
+            },
+            tcp_flags: 0,
+            hops: self.hops,
+            dont_fragment: self.dont_fragment,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fragmentation {
+    None,
+    First,
+    Later,
+}
+
+impl Fragmentation {
+    /// From the offset in units of 8 bytes and the flag "more fragments".
+    #[inline(always)]
+    fn new(offset: u16, more: bool) -> Self {
+        match (offset, more) {
+            (0, false) => Self::None,
+            (0, true) => Self::First,
+            _ => Self::Later,
+        }
+    }
+}
+
+/// A header to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct New<F: Family> {
+    /// Wire order.
+    pub src: F::Addr,
+    /// Wire order.
+    pub dst: F::Addr,
+    /// Protocol number.
+    pub proto: u8,
+    /// Bytes behind the header.
+    pub len: u16,
+}
+
+/// Hops that packets of ours may take (`net.ipv4.ip_default_ttl`).
+const HOPS: u8 = 64;
+
+#[inline(always)]
+fn u16s(word: u32) -> [u16; 2] {
+    let [a, b, c, d] = word.to_ne_bytes();
+    [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
+}
+
+impl Ip for V4 {
+    const ICMP: u8 = 1;
+    const HEADER_LEN: u32 = 20;
+    const CHECKSUM: Option<u32> = Some(10);
+    const HOPS: u32 = 8;
+
+    /// RFC 791 section 3.1.
+    #[inline(always)]
+    fn read<P: Packet>(packet: &P, at: u32) -> Option<Network<V4>> {
+        let [first, fragment, third, src, dst] = packet.load::<5>(at).ok()?;
+        let [version, ..] = first.to_ne_bytes();
+        let [_, len] = u16s(first);
+        let [id, fragment] = u16s(fragment);
+        let [hops, proto, ..] = third.to_ne_bytes();
+        let header_len = u32::from(version & 15) * 4;
+        if version >> 4 != 4 || header_len < Self::HEADER_LEN {
+            return None;
+        }
+        // 0: a train of segments that is longer than the field can say (BIG TCP).
+        let end = if len == 0 { packet.size() } else { at + u32::from(len) };
+        Some(Network {
+            src: V4::from_words([src]),
+            dst: V4::from_words([dst]),
+            proto,
+            hops,
+            dont_fragment: fragment & 0x4000 != 0,
+            fragment: Fragmentation::new(fragment & 0x1fff, fragment & 0x2000 != 0),
+            fragment_id: u32::from(id),
+            transport: at + header_len,
+            end,
+        })
+    }
+
+    #[inline(always)]
+    fn store_addrs<P: Packet>(packet: &mut P, at: u32, src: [u8; 4], dst: [u8; 4]) -> Result<(), Broken> {
+        let ([src], [dst]) = (V4::words(src), V4::words(dst));
+        packet.store(at + 12, [src, dst])
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "a header is 20 bytes")]
+    fn store_header<P: Packet>(packet: &mut P, at: u32, new: &New<V4>) -> Result<(), Broken> {
+        const DONT_FRAGMENT: u16 = 0x4000;
+        let ([src], [dst]) = (V4::words(new.src), V4::words(new.dst));
+        let len = new.len.wrapping_add(Self::HEADER_LEN as u16);
+        let first = pair(0x4500, len);
+        let second = pair(0, DONT_FRAGMENT);
+        let third = u32::from_ne_bytes([HOPS, new.proto, 0, 0]);
+        let [sum_a, sum_b] = (!Sum::default().with_all(&[first, second, third, src, dst]).folded()).to_ne_bytes();
+        let third = u32::from_ne_bytes([HOPS, new.proto, sum_a, sum_b]);
+        packet.store(at, [first, second, third, src, dst])
+    }
+
+    #[inline(always)]
+    fn make_room_for_icmp<P: Packet>(packet: &mut P) -> Result<(), Broken> {
+        packet.grow_front::<{ Self::HEADER_LEN + ICMP_LEN }>()
+    }
+
+    /// Destination unreachable, time exceeded, parameter problem (RFC 792). Not redirect: that is between neighbours. Source
+    /// quench is long gone (RFC 6633).
+    #[inline(always)]
+    fn is_icmp_error(icmp_type: u8) -> bool {
+        matches!(icmp_type, 3 | 11 | 12)
+    }
+
+    /// RFC 1122 section 3.2.1.3; class E and the broadcast address are no source either.
+    #[inline(always)]
+    fn is_source([first, ..]: [u8; 4]) -> bool {
+        !matches!(first, 0 | 127 | 224..)
+    }
+}
+
+/// How many extension headers are looked over. RFC 8200 section 4.1 names six that may stand before the transport header.
+const N_EXTENSIONS: usize = 6;
+
+impl Ip for V6 {
+    const ICMP: u8 = 58;
+    const HEADER_LEN: u32 = 40;
+    const CHECKSUM: Option<u32> = None;
+    const HOPS: u32 = 7;
+
+    /// RFC 8200 sections 3 and 4.
+    #[inline(always)]
+    fn read<P: Packet>(packet: &P, at: u32) -> Option<Network<V6>> {
+        let [first, second, a, b, c, d, e, f, g, h] = packet.load::<10>(at).ok()?;
+        let [version, ..] = first.to_ne_bytes();
+        let [len, _] = u16s(second);
+        let [_, _, next, hops] = second.to_ne_bytes();
+        if version >> 4 != 6 {
+            return None;
+        }
+        let mut network = Network {
+            src: V6::from_words([a, b, c, d]),
+            dst: V6::from_words([e, f, g, h]),
+            proto: next,
+            hops,
+            dont_fragment: true,
+            fragment: Fragmentation::None,
+            fragment_id: 0,
+            transport: at + Self::HEADER_LEN,
+            // 0: a jumbogram, or a train of segments (BIG TCP).
+            end: if len == 0 { packet.size() } else { at + Self::HEADER_LEN + u32::from(len) },
+        };
+        if is_extension(next) && !skip_extensions(packet, &mut network) {
+            return None;
+        }
+        Some(network)
+    }
+
+    #[inline(always)]
+    fn store_addrs<P: Packet>(packet: &mut P, at: u32, src: [u8; 16], dst: [u8; 16]) -> Result<(), Broken> {
+        let ([a, b, c, d], [e, f, g, h]) = (V6::words(src), V6::words(dst));
+        packet.store(at + 8, [a, b, c, d, e, f, g, h])
+    }
+
+    #[inline(always)]
+    fn store_header<P: Packet>(packet: &mut P, at: u32, new: &New<V6>) -> Result<(), Broken> {
+        let [len_a, len_b] = new.len.to_be_bytes();
+        packet.store(at, [u32::from_ne_bytes([0x60, 0, 0, 0]), u32::from_ne_bytes([len_a, len_b, new.proto, HOPS])])?;
+        Self::store_addrs(packet, at, new.src, new.dst)
+    }
+
+    #[inline(always)]
+    fn make_room_for_icmp<P: Packet>(packet: &mut P) -> Result<(), Broken> {
+        packet.grow_front::<{ Self::HEADER_LEN + ICMP_LEN }>()
+    }
+
+    /// Destination unreachable, packet too big, time exceeded, parameter problem (RFC 4443).
+    #[inline(always)]
+    fn is_icmp_error(icmp_type: u8) -> bool {
+        matches!(icmp_type, 1..=4)
+    }
+
+    /// RFC 4291 section 2.4. Neither a link-local address, which means something on its own link only and cannot be
+    /// forwarded, nor a mapped IPv4 one, which is never on the wire.
+    #[inline(always)]
+    fn is_source(addr: [u8; 16]) -> bool {
+        let [first, second, ..] = addr;
+        let [a, b, c, _] = V6::words(addr);
+        // The unspecified and the loopback address begin as the IPv4-compatible ones do, which nobody has any more.
+        let holds_v4 = a == 0 && b == 0 && (c == 0 || c == u32::from_ne_bytes([0, 0, 0xff, 0xff]));
+        let is_link_local = first == 0xfe && second & 0xc0 == 0x80;
+        !holds_v4 && !is_link_local && first != 0xff
+    }
+}
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+
+#[inline(always)]
+fn is_extension(next: u8) -> bool {
+    matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS)
+}
+
+/// Walks on to the transport header, or to the data of a later fragment. `false` where there are too many headers, or they
+/// end too early. Not inlined: rare, and a loop.
+#[inline(never)]
+fn skip_extensions<P: Packet>(packet: &P, network: &mut Network<V6>) -> bool {
+    for _ in 0..N_EXTENSIONS {
+        let Ok([first, second]) = packet.load::<2>(network.transport) else {
+            return false;
+        };
+        let [next, len, ..] = first.to_ne_bytes();
+        if network.proto == FRAGMENT {
+            let [_, fragment] = u16s(first);
+            network.fragment = Fragmentation::new(fragment >> 3, fragment & 1 != 0);
+            network.fragment_id = u32::from_be(second);
+            network.transport += 8;
+        } else {
+            network.transport += (u32::from(len) + 1) * 8;
+        }
+        network.proto = next;
+        if network.fragment == Fragmentation::Later || !is_extension(next) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Bytes of a TCP header without options.
+pub const TCP_LEN: u32 = 20;
+/// Bytes of a UDP header.
+pub const UDP_LEN: u32 = 8;
+/// Bytes of the header of an ICMP error.
+pub const ICMP_LEN: u32 = 8;
+/// Where in a TCP header the checksum is.
+pub const TCP_CHECKSUM: u32 = 16;
+/// Where in a UDP header the checksum is.
+pub const UDP_CHECKSUM: u32 = 6;
+/// Where in an ICMP header the checksum is.
+pub const ICMP_CHECKSUM: u32 = 2;
+
+/// Reads the headers of a packet, whose network header is at 0. `None` for all that the packet layer leaves alone: what is
+/// neither TCP, UDP nor an ICMP error, and what it does not understand.
+#[inline(always)]
+pub fn read<F: Ip, P: Packet>(packet: &P) -> Option<Headers<F>> {
+    let network = F::read(packet, 0)?;
+    let mut headers = network.headers(0);
+    let at = network.transport;
+    if headers.kind == Kind::LaterFragment {
+        // Whether its datagram is one of ours its first fragment has said.
+        return is_translated(network.proto).then_some(headers);
+    }
+    let len = match network.proto {
+        TCP => {
+            let [ports, _, _, flags] = packet.load::<4>(at).ok()?;
+            set_ports(&mut headers.tuple, ports);
+            [_, headers.tcp_flags, ..] = flags.to_ne_bytes();
+            TCP_LEN
+        }
+        UDP => {
+            let [ports] = packet.load::<1>(at).ok()?;
+            set_ports(&mut headers.tuple, ports);
+            UDP_LEN
+        }
+        // A fragment of an error cannot be rewritten: its checksum covers the other fragments.
+        icmp if icmp == F::ICMP && headers.kind == Kind::Whole => {
+            let [first] = packet.load::<1>(at).ok()?;
+            let [icmp_type, ..] = first.to_ne_bytes();
+            if !F::is_icmp_error(icmp_type) {
+                return None;
+            }
+            headers.kind = Kind::IcmpError;
+            ICMP_LEN
+        }
+        _ => return None,
+    };
+    (at + len <= headers.end).then_some(headers)
+}
+
+/// Reads the headers of a packet that an ICMP error quotes, as far as it must quote them: 8 bytes of the transport header
+/// (RFC 792). `None` where it has no ports.
+#[inline(always)]
+pub fn read_quoted<F: Ip, P: Packet>(packet: &P, at: u32) -> Option<Headers<F>> {
+    let network = F::read(packet, at)?;
+    let mut headers = network.headers(at);
+    if headers.kind == Kind::LaterFragment || !is_translated(network.proto) {
+        return None;
+    }
+    let [ports, _] = packet.load::<2>(network.transport).ok()?;
+    set_ports(&mut headers.tuple, ports);
+    Some(headers)
+}
+
+const TCP: u8 = Proto::Tcp.number();
+const UDP: u8 = Proto::Udp.number();
+
+#[inline(always)]
+fn is_translated(proto: u8) -> bool {
+    matches!(proto, TCP | UDP)
+}
+
+#[inline(always)]
+fn set_ports<F: Family>(tuple: &mut FlowKey<F>, word: u32) {
+    [tuple.src_port, tuple.dst_port] = u16s(word);
+}
+
+/// Where the checksum of a TCP segment or UDP datagram is in its header, and whether zero means that there is none.
+#[inline(always)]
+pub const fn transport_checksum(proto: u8) -> (u32, bool) {
+    if proto == TCP { (TCP_CHECKSUM, false) } else { (UDP_CHECKSUM, true) }
+}

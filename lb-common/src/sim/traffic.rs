@@ -1,0 +1,250 @@
+//! The packet layer of a simulated node: its connection table, devices and routes, and what becomes of a packet that comes
+//! in or leaves.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+};
+
+use super::{SimNode, SimPacket};
+use crate::{
+    abi::{Answers, Device, Family, Flow, FlowKey, Fragment, FragmentKey, NodeConfig, V4, V6, maps},
+    logic::{
+        deliver::{Delivery, Fib, deliver},
+        forward::{self, Side, Verdict},
+        seam::{Flows, Network, NotAdded, Route},
+    },
+    packet::headers::{Headers, Ip},
+};
+
+/// The connection table of a family, and where its addresses are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SimFlows<F: Family> {
+    /// `lb_conns4/6`.
+    pub conns: RefCell<BTreeMap<FlowKey<F>, Flow<F>>>,
+    /// Entries that fit into it.
+    pub n_conns: u32,
+    /// `lb_frags4/6`.
+    pub fragments: RefCell<BTreeMap<FragmentKey<F>, Fragment>>,
+    /// Prefixes, their lengths and where they lead; the longest counts.
+    pub routes: Vec<(F::Addr, u32, Route)>,
+}
+
+impl<F: Family> Default for SimFlows<F> {
+    fn default() -> Self {
+        Self { conns: RefCell::default(), n_conns: maps::N_CONNS, fragments: RefCell::default(), routes: Vec::new() }
+    }
+}
+
+impl<F: Family> SimFlows<F> {
+    fn route(&self, dst: F::Addr) -> Route {
+        let holds = |prefix: &F::Addr, bits: u32| super::maps::shares_prefix(prefix.as_ref(), dst.as_ref(), bits);
+        let found =
+            self.routes.iter().filter(|(prefix, bits, _)| holds(prefix, *bits)).max_by_key(|(_, bits, _)| *bits);
+        found.map_or(Route::NotForwarded, |(_, _, route)| *route)
+    }
+
+    fn add(&self, key: &FlowKey<F>, half: &Flow<F>) -> Result<(), NotAdded> {
+        let mut conns = self.conns.borrow_mut();
+        if conns.contains_key(key) {
+            return Err(NotAdded::Exists);
+        }
+        if conns.len() >= self.n_conns as usize {
+            return Err(NotAdded::Full);
+        }
+        conns.insert(*key, *half);
+        Ok(())
+    }
+
+    fn put(&self, key: &FlowKey<F>, half: &Flow<F>) -> bool {
+        let mut conns = self.conns.borrow_mut();
+        let fits = conns.contains_key(key) || conns.len() < self.n_conns as usize;
+        if fits {
+            conns.insert(*key, *half);
+        }
+        fits
+    }
+
+    fn with<R>(&self, key: &FlowKey<F>, f: impl FnOnce(&mut Flow<F>) -> R) -> Option<R> {
+        let mut half = self.conns.borrow().get(key).copied()?;
+        let result = f(&mut half);
+        if let Some(stored) = self.conns.borrow_mut().get_mut(key) {
+            (stored.last_seen_s, stored.seen) = (half.last_seen_s, half.seen);
+        }
+        Some(result)
+    }
+}
+
+/// What only the packet layer has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SimTraffic {
+    /// IPv4.
+    pub v4: SimFlows<V4>,
+    /// IPv6.
+    pub v6: SimFlows<V6>,
+    /// `lb_devices`.
+    pub devices: BTreeMap<u32, Device>,
+    /// What devices can carry, by index; the others anything.
+    pub mtus: BTreeMap<u32, u32>,
+    /// `lb_node`.
+    pub node: NodeConfig,
+    /// `lb_answers`, of the one processor that there is.
+    pub answers: Cell<Answers>,
+}
+
+macro_rules! family {
+    ($family:ident, $flows:ident) => {
+        impl Flows<$family> for SimNode {
+            fn with_flow<R>(&self, key: &FlowKey<$family>, f: impl FnOnce(&mut Flow<$family>) -> R) -> Option<R> {
+                self.traffic.$flows.with(key, f)
+            }
+
+            fn add_flow(&self, key: &FlowKey<$family>, half: &Flow<$family>) -> Result<(), NotAdded> {
+                self.traffic.$flows.add(key, half)
+            }
+
+            fn put_flow(&self, key: &FlowKey<$family>, half: &Flow<$family>) -> bool {
+                self.traffic.$flows.put(key, half)
+            }
+
+            fn remove_flow(&self, key: &FlowKey<$family>) {
+                self.traffic.$flows.conns.borrow_mut().remove(key);
+            }
+
+            fn fragment(&self, key: &FragmentKey<$family>) -> Option<Fragment> {
+                self.traffic.$flows.fragments.borrow().get(key).copied()
+            }
+
+            fn put_fragment(&self, key: &FragmentKey<$family>, fragment: &Fragment) {
+                self.traffic.$flows.fragments.borrow_mut().insert(*key, *fragment);
+            }
+        }
+
+        impl Network<$family> for SimNode {
+            fn route(&self, _: <$family as Family>::Addr, dst: <$family as Family>::Addr) -> Route {
+                self.traffic.$flows.route(dst)
+            }
+
+            fn device(&self, index: u32) -> Option<Device> {
+                self.traffic.devices.get(&index).copied()
+            }
+
+            fn node(&self) -> Option<NodeConfig> {
+                Some(self.traffic.node)
+            }
+
+            fn with_answers<R>(&self, f: impl FnOnce(&mut Answers) -> R) -> Option<R> {
+                let mut answers = self.traffic.answers.get();
+                let result = f(&mut answers);
+                self.traffic.answers.set(answers);
+                Some(result)
+            }
+        }
+    };
+}
+
+family!(V4, v4);
+family!(V6, v6);
+
+/// A family of a simulated node: which of its tables is meant.
+pub trait Traffic: Ip {
+    /// The family's part.
+    fn flows(traffic: &SimTraffic) -> &SimFlows<Self>;
+    /// The family's part, to change it.
+    fn flows_mut(traffic: &mut SimTraffic) -> &mut SimFlows<Self>;
+    /// [`SimNode::arrives`] for this family.
+    fn arrives(node: &SimNode, packet: SimPacket, side: Side) -> Outcome;
+    /// [`SimNode::leaves`] for this family.
+    fn leaves(node: &SimNode, packet: SimPacket) -> Outcome;
+}
+
+macro_rules! traffic {
+    ($family:ident, $flows:ident) => {
+        impl Traffic for $family {
+            fn flows(traffic: &SimTraffic) -> &SimFlows<Self> {
+                &traffic.$flows
+            }
+
+            fn flows_mut(traffic: &mut SimTraffic) -> &mut SimFlows<Self> {
+                &mut traffic.$flows
+            }
+
+            fn arrives(node: &SimNode, mut packet: SimPacket, side: Side) -> Outcome {
+                let mut headers = Headers::<Self>::default();
+                match forward::ingress(node, &mut packet, side, &mut headers) {
+                    Verdict::Pass => Outcome::Passed(packet),
+                    Verdict::Drop => Outcome::Dropped,
+                    Verdict::Answer => Outcome::Answered(packet),
+                    Verdict::Rewritten => {
+                        let route = node.traffic.$flows.route(headers.tuple.dst_addr);
+                        let fib = node.traffic.fib(route, &packet);
+                        match deliver(node, &mut packet, &mut headers, fib) {
+                            Delivery::Redirect(device) | Delivery::RedirectNeighbour(device) => {
+                                Outcome::Sent(device, packet)
+                            }
+                            Delivery::Stack => Outcome::Rewritten(packet),
+                            Delivery::Answer => Outcome::Answered(packet),
+                            Delivery::Drop => Outcome::Dropped,
+                        }
+                    }
+                }
+            }
+
+            fn leaves(node: &SimNode, mut packet: SimPacket) -> Outcome {
+                let mut headers = Headers::<Self>::default();
+                match forward::egress(node, &mut packet, &mut headers) {
+                    Verdict::Pass => Outcome::Passed(packet),
+                    Verdict::Drop => Outcome::Dropped,
+                    Verdict::Answer => Outcome::Answered(packet),
+                    Verdict::Rewritten => Outcome::Rewritten(packet),
+                }
+            }
+        }
+    };
+}
+
+traffic!(V4, v4);
+traffic!(V6, v6);
+
+impl SimTraffic {
+    fn fib(&self, route: Route, packet: &SimPacket) -> Fib {
+        match route {
+            Route::NotForwarded | Route::Unknown => Fib::Stack,
+            Route::Device(index) => match self.mtus.get(&index) {
+                Some(mtu) if packet.bytes.len() > *mtu as usize => Fib::TooBig(*mtu),
+                _ => Fib::Forward(index),
+            },
+        }
+    }
+}
+
+/// What became of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Untouched, on to the stack (ingress) or out (egress).
+    Passed(SimPacket),
+    /// Rewritten, on to the stack (ingress) or out (egress).
+    Rewritten(SimPacket),
+    /// Rewritten, straight out of this device.
+    Sent(u32, SimPacket),
+    /// Back to where it came from.
+    Answered(SimPacket),
+    /// Gone.
+    Dropped,
+}
+
+impl SimNode {
+    /// A packet comes in by a device that leads there; IPv6 if it begins so, IPv4 otherwise.
+    pub fn arrives(&self, packet: SimPacket, side: Side) -> Outcome {
+        if is_v6(&packet) { V6::arrives(self, packet, side) } else { V4::arrives(self, packet, side) }
+    }
+
+    /// A packet is about to leave by a device.
+    pub fn leaves(&self, packet: SimPacket) -> Outcome {
+        if is_v6(&packet) { V6::leaves(self, packet) } else { V4::leaves(self, packet) }
+    }
+}
+
+fn is_v6(packet: &SimPacket) -> bool {
+    packet.bytes.first().is_some_and(|first| first >> 4 == 6)
+}

@@ -1,0 +1,264 @@
+//! The way there and back.
+
+use super::*;
+
+/// A packet of each protocol to the same place.
+fn both(src: SocketAddr, dst: SocketAddr) -> [Frame; 2] {
+    [Frame::tcp(src, dst, SYN), Frame::udp(src, dst)]
+}
+
+fn reply(to: &Frame, from: SocketAddr, dst: SocketAddr) -> Frame {
+    match to.body {
+        Body::Tcp { .. } => Frame::tcp(from, dst, SYN | ACK),
+        _ => Frame::udp(from, dst),
+    }
+}
+
+#[test]
+fn a_backend_on_the_node_sees_the_client_and_the_client_hears_the_service() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.node_port());
+        net.serve(service, &[world.local_pod(5)]);
+        for frame in both(world.client(1), service) {
+            let outcome = net.arrives(&frame, Side::Uplink);
+            assert!(matches!(outcome, Outcome::Sent(PODS, _)), "{outcome:?}");
+            assert_eq!(sent(outcome), (world.client(1), world.local_pod(5)));
+            let answer = reply(&frame, world.local_pod(5), world.client(1));
+            assert_eq!(sent(net.leaves(&answer)), (service, world.client(1)), "forwarded by the stack");
+            let outcome = net.arrives(&answer, Side::Pod);
+            assert!(matches!(outcome, Outcome::Sent(UPLINK, _)), "{outcome:?}");
+            assert_eq!(sent(outcome), (service, world.client(1)), "on a pod device of ours");
+        }
+        net.assert_no_half_is_alone();
+        assert_eq!((net.counted(Counter::FlowTcp), net.counted(Counter::FlowUdp)), (1, 1));
+    }
+}
+
+#[test]
+fn a_backend_elsewhere_sees_the_node_with_a_port_of_its_range() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.node_port());
+        net.serve(service, &[world.remote_pod(6)]);
+        for frame in both(world.client(1), service) {
+            let outcome = net.arrives(&frame, Side::Uplink);
+            assert!(matches!(outcome, Outcome::Sent(UPLINK, _)), "{outcome:?}");
+            let (src, dst) = sent(outcome);
+            assert_eq!((src.ip(), dst), (world.node(), world.remote_pod(6)));
+            assert!((SNAT_FIRST..=SNAT_LAST).contains(&src.port()), "{src}");
+            let answer = reply(&frame, world.remote_pod(6), src);
+            assert_eq!(sent(net.arrives(&answer, Side::Uplink)), (service, world.client(1)));
+        }
+        net.assert_no_half_is_alone();
+    }
+}
+
+#[test]
+fn the_source_is_the_address_of_the_device_that_leads_to_the_backend() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.node_port());
+        net.serve(service, &[world.tunnel_pod(7)]);
+        let own = world.ip([10, 244, 9], 200);
+        let device = Device {
+            addr4: V4::from_ip(own).unwrap_or_default(),
+            addr6: V6::from_ip(own).unwrap_or_default(),
+            flags: device_flags::UPLINK,
+        };
+        let on_the_tunnel = net.arrives(&Frame::udp(world.client(1), service), Side::Uplink);
+        let Outcome::Rewritten(_) = &on_the_tunnel else {
+            panic!("sent past the stack by a device without programs: {on_the_tunnel:?}");
+        };
+        assert_eq!(sent(on_the_tunnel).0.ip(), world.node(), "the answer comes by the uplink");
+        net.node.traffic.devices.insert(TUNNEL, device);
+        let (src, _) = sent(net.arrives(&Frame::udp(world.client(2), service), Side::Uplink));
+        assert_eq!(src.ip(), own, "the answer comes by the tunnel");
+    }
+}
+
+#[test]
+fn a_backend_that_is_the_node_itself_is_reached_through_the_stack() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.cluster_ip(2));
+        let host = SocketAddr::new(world.node(), 8080);
+        net.serve(service, &[host]);
+        let outcome = net.arrives(&Frame::tcp(world.client(1), service, SYN), Side::Uplink);
+        assert!(matches!(outcome, Outcome::Rewritten(_)), "{outcome:?}");
+        assert_eq!(sent(outcome), (world.client(1), host));
+        let answer = Frame::tcp(host, world.client(1), SYN | ACK);
+        assert_eq!(sent(net.leaves(&answer)), (service, world.client(1)));
+    }
+}
+
+#[test]
+fn a_pod_keeps_its_address_to_backends_anywhere() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.cluster_ip(2));
+        for backend in [world.local_pod(5), world.remote_pod(6), world.tunnel_pod(7)] {
+            net.serve(service, &[backend]);
+            let client = world.at([10, 244, 1], 9, 50_000 + u16::try_from(id(backend.ip())).unwrap());
+            assert_eq!(sent(net.arrives(&Frame::tcp(client, service, SYN), Side::Pod)), (client, backend));
+            let answer = Frame::tcp(backend, client, SYN | ACK);
+            assert_eq!(sent(net.leaves(&answer)), (service, client), "the stack brings it to the pod's device");
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_reaches_itself_is_seen_under_the_name_of_the_node() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.cluster_ip(2));
+        let pod = world.local_pod(5);
+        net.serve(service, &[pod]);
+        let client = SocketAddr::new(pod.ip(), 50_000);
+        let outcome = net.arrives(&Frame::tcp(client, service, SYN), Side::Pod);
+        assert!(matches!(outcome, Outcome::Sent(PODS, _)), "{outcome:?}");
+        let Outcome::Sent(_, packet) = &outcome else { unreachable!() };
+        let untouched = passed(net.node.leaves(packet.clone()));
+        assert_eq!(untouched, *packet, "what ingress has rewritten is left alone at egress");
+        let (src, dst) = sent(outcome);
+        assert_eq!((src.ip(), dst), (world.node(), pod));
+        let answer = net.arrives(&Frame::tcp(pod, src, SYN | ACK), Side::Pod);
+        let Outcome::Sent(_, packet) = &answer else { panic!("{answer:?}") };
+        assert_eq!(passed(net.node.leaves(packet.clone())), *packet);
+        assert_eq!(sent(answer), (service, client));
+    }
+}
+
+#[test]
+fn two_services_that_lead_one_client_to_one_backend_do_not_collide() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let world = net.world;
+        let (pod, client) = (world.local_pod(5), world.client(1));
+        let services = [world.cluster_ip(2), world.cluster_ip(3), world.cluster_ip(4)];
+        services.iter().for_each(|service| net.serve(*service, &[pod]));
+        let seen: Vec<_> = services
+            .iter()
+            .map(|service| (*service, sent(net.arrives(&Frame::tcp(client, *service, SYN), Side::Uplink)).0))
+            .collect();
+        assert_eq!(seen[0].1, client);
+        for (service, source) in seen {
+            let answer = Frame::tcp(pod, source, SYN | ACK);
+            assert_eq!(sent(net.arrives(&answer, Side::Pod)), (service, client));
+        }
+        assert_eq!(net.counted(Counter::SnatCollision), 2);
+        net.assert_no_half_is_alone();
+    }
+}
+
+#[test]
+fn two_services_that_lead_one_client_to_the_node_itself_differ_in_the_port_alone() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let world = net.world;
+        let (host, client) = (SocketAddr::new(world.node(), 8080), world.client(1));
+        let services = [world.cluster_ip(2), world.cluster_ip(3)];
+        services.iter().for_each(|service| net.serve(*service, &[host]));
+        let sources = services.map(|service| sent(net.arrives(&Frame::tcp(client, service, SYN), Side::Uplink)).0);
+        assert_eq!(sources.map(|source| source.ip()), [client.ip(); 2], "the kernel takes no packet from itself");
+        for (service, source) in services.into_iter().zip(sources) {
+            assert_eq!(sent(net.leaves(&Frame::tcp(host, source, SYN | ACK))), (service, client));
+        }
+    }
+}
+
+#[test]
+fn a_client_behind_a_device_without_programs_gets_its_answers_by_the_node() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.node_port());
+        net.serve(service, &[world.local_pod(5)]);
+        let client = SocketAddr::new(world.tunnel_pod(9).ip(), 50_000);
+        let (src, _) = sent(net.arrives(&Frame::tcp(client, service, SYN), Side::Uplink));
+        assert_eq!(src.ip(), world.node());
+        let answer = net.arrives(&Frame::tcp(world.local_pod(5), src, SYN | ACK), Side::Pod);
+        assert_eq!(sent(answer), (service, client));
+    }
+}
+
+#[test]
+fn what_is_not_a_service_passes_untouched() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let world = net.world;
+        net.serve(world.node_port(), &[world.local_pod(5)]);
+        let (client, other) = (world.client(1), SocketAddr::new(world.node(), 22));
+        for frame in both(client, other).into_iter().chain(both(world.local_pod(5), client)) {
+            for outcome in [net.arrives(&frame, Side::Uplink), net.arrives(&frame, Side::Pod), net.leaves(&frame)] {
+                assert_eq!(passed(outcome), frame.packet(net.offloaded));
+            }
+        }
+        let echo = Frame::icmp(client.ip(), world.node(), (8, 0, 77), b"ping".to_vec());
+        assert_eq!(passed(net.arrives(&echo, Side::Uplink)), echo.packet(false));
+        assert_eq!(net.n_entries(), 0);
+    }
+}
+
+#[test]
+fn egress_leaves_the_packets_of_clients_alone() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.cluster_ip(2));
+        net.serve(service, &[world.local_pod(5)]);
+        let frame = Frame::tcp(world.client(1), service, SYN);
+        net.arrives(&frame, Side::Uplink);
+        assert_eq!(passed(net.leaves(&frame)), frame.packet(net.offloaded));
+    }
+}
+
+#[test]
+fn options_and_extension_headers_are_kept() {
+    for (world, options) in [(World::V4, 4), (World::V4, 40), (World::V6, 1), (World::V6, 6)] {
+        let mut net = Net::new((world, false));
+        let service = world.node_port();
+        net.serve(service, &[world.remote_pod(6)]);
+        for frame in both(world.client(1), service) {
+            let frame = Frame { options, data: b"data".to_vec(), ..frame };
+            let (src, dst) = sent(net.arrives(&frame, Side::Uplink));
+            assert_eq!(dst, world.remote_pod(6));
+            let answer = Frame { options, ..reply(&frame, dst, src) };
+            assert_eq!(sent(net.arrives(&answer, Side::Uplink)), (service, world.client(1)));
+        }
+    }
+}
+
+#[test]
+fn more_extension_headers_than_there_are_kinds_are_not_followed() {
+    let mut net = Net::new((World::V6, false));
+    let (world, service) = (net.world, net.world.node_port());
+    net.serve(service, &[world.remote_pod(6)]);
+    let frame = Frame { options: 7, ..Frame::udp(world.client(1), service) };
+    assert_eq!(passed(net.arrives(&frame, Side::Uplink)), frame.packet(false));
+}
+
+#[test]
+fn a_datagram_without_checksum_stays_without() {
+    for world in [World::V4, World::V6] {
+        let mut net = Net::new((world, false));
+        let service = world.node_port();
+        net.serve(service, &[world.remote_pod(6)]);
+        let frame = Frame { body: Body::Udp { unsummed: true }, ..Frame::udp(world.client(1), service) };
+        let Outcome::Sent(_, packet) = net.arrives(&frame, Side::Uplink) else { panic!("not sent") };
+        let header = if world == World::V4 { 20 } else { 40 };
+        assert_eq!(packet.bytes.get(header + 6..header + 8), Some(&[0, 0][..]));
+    }
+}
+
+#[test]
+fn each_hop_is_counted_where_the_stack_does_not_do_it() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.node_port());
+        net.serve(service, &[world.remote_pod(6)]);
+        let Outcome::Sent(_, packet) = net.arrives(&Frame::udp(world.client(1), service), Side::Uplink) else {
+            panic!("not sent");
+        };
+        let at = if world == World::V4 { 8 } else { 7 };
+        assert_eq!(packet.bytes.get(at), Some(&63));
+    }
+}
