@@ -84,41 +84,6 @@ pub fn model(args: &RunArgs, node_name: Arc<str>, api_servers: BTreeSet<SocketAd
     }
 }
 
-/// `--devices`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Devices {
-    /// Those that carry the node's addresses.
-    Auto,
-    /// None: no packet layer.
-    None,
-    /// These.
-    Names(Vec<String>),
-}
-
-impl FromStr for Devices {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "none" => Ok(Self::None),
-            list => list.split(',').map(device_name).collect::<Result<_, _>>().map(Self::Names),
-        }
-    }
-}
-
-/// The kernel's rules (dev_valid_name): at most 15 bytes, no slash, colon or white space, not "." or "..".
-fn device_name(name: &str) -> Result<String, String> {
-    let odd = |c: char| c == '/' || c == ':' || c.is_whitespace();
-    if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(odd) {
-        return Err(format!("{name:?} is no name of a network device; give auto, none, or names separated by commas"));
-    }
-    if name == "auto" || name == "none" {
-        return Err(format!("{name} stands alone; give auto, none, or names separated by commas"));
-    }
-    Ok(name.to_owned())
-}
-
 impl FromStr for NodePortAddresses {
     type Err = String;
 

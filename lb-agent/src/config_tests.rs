@@ -55,16 +55,6 @@ fn the_node_name_defaults_to_the_host_name_in_lower_case() {
 }
 
 #[test]
-fn devices_are_auto_none_or_names() {
-    assert_eq!("auto".parse(), Ok(Devices::Auto));
-    assert_eq!("none".parse(), Ok(Devices::None));
-    assert_eq!("eth0,bond0.7".parse(), Ok(Devices::Names(vec!["eth0".to_owned(), "bond0.7".to_owned()])));
-    for wrong in ["", "eth0,", "eth0,auto", "a/b", "sixteen-bytes-xx", "e th"] {
-        assert!(wrong.parse::<Devices>().is_err(), "{wrong:?}");
-    }
-}
-
-#[test]
 fn nodeport_addresses_are_primary_or_prefixes() {
     assert_eq!("primary".parse(), Ok(NodePortAddresses::Primary));
     assert_eq!(

@@ -7,7 +7,8 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 use lb_common::abi::maps;
 
 use crate::{
-    config::{Devices, ListenAddress},
+    config::ListenAddress,
+    devices::DeviceNames,
     model::{ExternalIps, NodePortAddresses},
     terminate::TcpPolicy,
 };
@@ -112,7 +113,7 @@ pub struct RunArgs {
     /// Network devices for the packet layer: auto, none, or names. No effect yet: this version serves processes on the
     /// node itself; the packet layer comes with a later one
     #[arg(long, value_name = "auto|none|IFACE[,IFACE...]", env = "LB_DEVICES", default_value = "auto")]
-    pub devices: Devices,
+    pub devices: DeviceNames,
 
     /// Node addresses that answer to NodePorts: those of the Node object (primary), or those in prefixes. Loopback
     /// addresses only by a prefix of their own, for processes in the node's network namespace

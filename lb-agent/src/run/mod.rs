@@ -30,7 +30,8 @@ use self::{
 use crate::{
     EBPF_OBJECT, VERSION,
     cli::{Failure, RunArgs},
-    config::{self, Devices, Surroundings},
+    config::{self, Surroundings},
+    devices::DeviceNames,
     datapath::{
         bpf::{Datapath, Note, Options, SelfTester, StatusWriter},
         store::Capacity,
@@ -80,7 +81,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
 
 fn announce(args: &RunArgs, node: &str) {
     info!(version = VERSION, node, pid = std::process::id(), "starting");
-    if args.devices != Devices::None {
+    if args.devices != DeviceNames::None {
         info!(
             "--devices has no effect yet: this version serves processes on this node; the packet layer comes with a \
              later one"

@@ -4,26 +4,17 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    time::Duration,
 };
 
 use lb_common::abi::Proto;
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-    NetlinkSerializable,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_sock_diag::{
     SockDiagDestroy, SockDiagMessage,
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
-use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
-/// The kernel answers a request while it is made, so that this is never waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The kernel fills replies of up to 32 KiB (`netlink_recvmsg` in net/netlink/af_netlink.c remembers the largest buffer it
-/// was offered).
-const REPLY_LEN: usize = 32 * 1024;
+use crate::netlink::Conversation;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -87,16 +78,13 @@ impl Connected {
 
 /// inet_diag of one network namespace.
 pub(super) struct Diag {
-    socket: Socket,
-    reply: Vec<u8>,
+    kernel: Conversation,
 }
 
 impl Diag {
     /// Of the calling thread's namespace.
     pub(super) fn open() -> io::Result<Self> {
-        let socket = Socket::new(NETLINK_SOCK_DIAG)?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self { socket, reply: Vec::with_capacity(REPLY_LEN) })
+        Ok(Self { kernel: Conversation::open(NETLINK_SOCK_DIAG)? })
     }
 
     /// All sockets of the protocol that have a peer, of both families.
@@ -106,11 +94,12 @@ impl Diag {
     pub(super) fn connected(&mut self, proto: Proto) -> io::Result<Vec<Connected>> {
         let mut sockets = Vec::new();
         for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-            self.send(SockDiagMessage::InetRequest(request(proto, family, id)), NLM_F_DUMP)?;
-            self.replies(|message| {
-                if let SockDiagMessage::InetResponse(response) = message {
+            self.kernel.send(SockDiagMessage::InetRequest(request(proto, family, id)), NLM_F_DUMP)?;
+            self.kernel.replies(|message| {
+                if let SockDiagMessage::InetResponse(response) = message? {
                     sockets.push(Connected::from_id(proto, &response.header.socket_id));
                 }
+                Ok(())
             })?;
         }
         Ok(sockets)
@@ -124,40 +113,8 @@ impl Diag {
     pub(super) fn destroy(&mut self, socket: &Connected) -> io::Result<()> {
         let family = if matches!(socket.local.ip(), IpAddr::V4(_)) { AF_INET } else { AF_INET6 };
         let request = SockDiagMessage::InetRequest(request(socket.proto, family, socket.id()));
-        self.send(SockDiagDestroy::new(request), NLM_F_ACK)?;
-        self.replies(|_: SockDiagDestroy| {})
-    }
-
-    fn send<M: NetlinkSerializable>(&self, message: M, flags: u16) -> io::Result<()> {
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map(drop)
-    }
-
-    /// Hands out the messages of the answer up to its end.
-    fn replies<M: NetlinkDeserializable>(&mut self, mut each: impl FnMut(M)) -> io::Result<()> {
-        loop {
-            self.reply.clear();
-            self.socket.recv(&mut self.reply, 0)?;
-            let mut rest = self.reply.as_slice();
-            while !rest.is_empty() {
-                let message = NetlinkMessage::<M>::deserialize(rest).map_err(io::Error::other)?;
-                let length = usize::try_from(message.header.length).map_err(io::Error::other)?;
-                match message.payload {
-                    NetlinkPayload::InnerMessage(message) => each(message),
-                    NetlinkPayload::Done(_) => return Ok(()),
-                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
-                    NetlinkPayload::Error(error) => return Err(error.to_io()),
-                    _ => {}
-                }
-                // NLMSG_ALIGN of netlink(7).
-                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-            }
-        }
+        self.kernel.send(SockDiagDestroy::new(request), NLM_F_ACK)?;
+        self.kernel.replies(|message: io::Result<SockDiagDestroy>| message.map(drop))
     }
 }
 

@@ -87,20 +87,15 @@ pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, &mut LinkDetach { link: number(link) }).map(drop)
 }
 
-/// `struct bpf_link_info`, as far as it is the same for all links to cgroups.
-#[derive(Clone, Copy, Debug, Default)]
+/// `struct bpf_link_info`, as far as it is used. What `target` means depends on the kind.
+#[derive(Default)]
 #[repr(C)]
-pub(super) struct LinkInfo {
+struct RawLinkInfo {
     kind: u32,
-    /// The link's id.
-    pub(super) id: u32,
-    /// The id of the program in it.
-    pub(super) program_id: u32,
+    id: u32,
+    program_id: u32,
     pad: u32,
-    /// The cgroup, 0 when it is gone.
-    pub(super) cgroup_id: u64,
-    attach_type: u32,
-    pad2: u32,
+    target: [u32; 4],
 }
 
 #[repr(C)]
@@ -111,14 +106,55 @@ struct InfoByFd {
 }
 impl Attributes for InfoByFd {}
 
+fn raw_link_info(link: BorrowedFd<'_>) -> io::Result<RawLinkInfo> {
+    let mut info = RawLinkInfo::default();
+    let length = u32::try_from(size_of::<RawLinkInfo>()).map_err(io::Error::other)?;
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut InfoByFd { fd: number(link), length, info: address(&raw mut info) })?;
+    Ok(info)
+}
+
 /// What the kernel says about a link to a cgroup.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LinkInfo {
+    /// The link's id.
+    pub(super) id: u32,
+    /// The id of the program in it.
+    pub(super) program_id: u32,
+    /// The cgroup, 0 when it is gone.
+    pub(super) cgroup_id: u64,
+}
+
+/// See [`LinkInfo`].
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     /// BPF_LINK_TYPE_CGROUP.
     const CGROUP: u32 = 3;
-    let mut info = LinkInfo::default();
-    let length = u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?;
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut InfoByFd { fd: number(link), length, info: address(&raw mut info) })?;
-    if info.kind == CGROUP { Ok(info) } else { Err(io::Error::other("it is not a link to a cgroup")) }
+    let RawLinkInfo { kind, id, program_id, target: [first, second, ..], .. } = raw_link_info(link)?;
+    let [low, high] = if cfg!(target_endian = "little") { [first, second] } else { [second, first] };
+    let cgroup_id = u64::from(high) << 32 | u64::from(low);
+    if kind == CGROUP {
+        Ok(LinkInfo { id, program_id, cgroup_id })
+    } else {
+        Err(io::Error::other("it is not a link to a cgroup"))
+    }
+}
+
+/// What the kernel says about a tcx link to a device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DeviceLinkInfo {
+    /// The link's id.
+    pub(super) id: u32,
+    /// The id of the program in it.
+    pub(super) program_id: u32,
+    /// The device in its own network namespace, 0 when it is gone.
+    pub(super) device: u32,
+}
+
+/// See [`DeviceLinkInfo`].
+pub(super) fn device_link_info(link: BorrowedFd<'_>) -> io::Result<DeviceLinkInfo> {
+    /// BPF_LINK_TYPE_TCX.
+    const TCX: u32 = 11;
+    let RawLinkInfo { kind, id, program_id, target: [device, ..], .. } = raw_link_info(link)?;
+    if kind == TCX { Ok(DeviceLinkInfo { id, program_id, device }) } else { Err(io::Error::other("it is not a tcx link")) }
 }
 
 #[repr(C)]

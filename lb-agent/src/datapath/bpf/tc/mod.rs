@@ -1,0 +1,271 @@
+//! The packet layer's programs on devices, and the maps that say which devices they are on: carries out what
+//! [`devices`](crate::devices) decides.
+//!
+//! Two ways to attach, by what the kernel has: tcx links (Linux 6.6), pinned as the links to the cgroup are, or filters of
+//! a clsact qdisc. Both are replaced in place, so that a packet meets the old program or the new one and never none, and
+//! both stay when the agent ends. Others' programs on the same device are left alone.
+
+mod clsact;
+mod tcx;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
+};
+
+use aya::{
+    Ebpf,
+    programs::{ProgramError, SchedClassifier, TcAttachType},
+};
+
+pub(super) use self::clsact::remove_all as remove_filters;
+use super::{
+    error::{OpenError, system},
+    load::chain,
+    paths::Paths,
+};
+use crate::devices::{Role, findings::Foreign};
+
+/// The classifiers, by the names that they have everywhere.
+pub const DEVICE_PROGRAMS: [&str; 5] = ["lb_uplink", "lb_uplink_l3", "lb_pod", "lb_egress", "lb_egress_l3"];
+
+/// Where on a device a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// On what comes in by it.
+    Ingress,
+    /// On what goes out by it.
+    Egress,
+}
+
+impl Hook {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    fn attach_type(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
+}
+
+/// Which program a device of this role has at a hook.
+fn program_of(role: Role, hook: Hook) -> &'static str {
+    let [uplink, uplink_l3, pod, egress, egress_l3] = DEVICE_PROGRAMS;
+    match (role, hook) {
+        (Role::Uplink, Hook::Ingress) => uplink,
+        (Role::UplinkL3, Hook::Ingress) => uplink_l3,
+        (Role::Pod, Hook::Ingress) => pod,
+        (Role::UplinkL3, Hook::Egress) => egress_l3,
+        (Role::Uplink | Role::Pod, Hook::Egress) => egress,
+    }
+}
+
+/// A device as the kernel names it.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceRef<'a> {
+    /// Its number in this process's network namespace.
+    pub index: u32,
+    /// Its name, for the calls that take nothing else.
+    pub name: &'a str,
+}
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By tcx links.
+    Tcx,
+    /// By filters of a clsact qdisc.
+    Clsact,
+}
+
+impl Way {
+    /// The best that this kernel has.
+    pub(super) fn probe() -> Result<Self, OpenError> {
+        // Every network namespace has `lo`.
+        match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
+            Ok(_) => Ok(Self::Tcx),
+            Err(error) if os_error(&error) == Some(libc::EINVAL) => Ok(Self::Clsact),
+            Err(error) => Err(refused("(probe for tcx)", &error)),
+        }
+    }
+}
+
+fn os_error(error: &ProgramError) -> Option<i32> {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    }
+}
+
+fn refused(program: &str, error: &dyn std::error::Error) -> OpenError {
+    OpenError::Program { program: program.to_owned(), reason: chain(error) }
+}
+
+fn on_device<'a>(action: &'static str, device: DeviceRef<'a>) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
+    system(action, &PathBuf::from(device.name))
+}
+
+/// A loaded classifier.
+struct Classifier {
+    name: &'static str,
+    id: u32,
+    program: SchedClassifier,
+}
+
+impl Classifier {
+    fn fd(&self) -> Result<BorrowedFd<'_>, OpenError> {
+        self.program.fd().map(AsFd::as_fd).map_err(|error| refused(self.name, &error))
+    }
+}
+
+/// What is attached to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Programs {
+    /// The id of our program at ingress, if there is one.
+    pub ingress: Option<u32>,
+    /// The same at egress.
+    pub egress: Option<u32>,
+}
+
+impl Programs {
+    fn at(&mut self, hook: Hook) -> &mut Option<u32> {
+        match hook {
+            Hook::Ingress => &mut self.ingress,
+            Hook::Egress => &mut self.egress,
+        }
+    }
+}
+
+/// The programs, loaded, and how to attach them; may be sent to another thread.
+pub struct DeviceHooks {
+    classifiers: Vec<Classifier>,
+    way: Way,
+    links: PathBuf,
+}
+
+impl DeviceHooks {
+    /// Loads the programs; `None` where the object has none.
+    pub(super) fn load(ebpf: &mut Ebpf, paths: &Paths) -> Result<Option<Self>, OpenError> {
+        if ebpf.program(DEVICE_PROGRAMS[0]).is_none() {
+            return Ok(None);
+        }
+        let classifiers = DEVICE_PROGRAMS.map(|name| (name, name));
+        Self::with(ebpf, &classifiers, Way::probe()?, paths.links.clone()).map(Some)
+    }
+
+    /// With these classifiers of the object: ours, and what it is called there.
+    fn with(
+        ebpf: &mut Ebpf,
+        names: &[(&'static str, &str)],
+        way: Way,
+        links: PathBuf,
+    ) -> Result<Self, OpenError> {
+        let classifiers = names.iter().map(|(name, program)| classifier(ebpf, name, program));
+        Ok(Self { classifiers: classifiers.collect::<Result<_, _>>()?, way, links })
+    }
+
+    /// How programs are attached.
+    pub fn way(&self) -> Way {
+        self.way
+    }
+
+    /// Attaches the programs of this role, in the place of ours that are there; egress first, so that no packet is
+    /// translated whose reply would not be.
+    ///
+    /// # Errors
+    /// The kernel refuses, or there is no such device any more.
+    pub fn attach(&mut self, device: DeviceRef<'_>, role: Role) -> Result<(), OpenError> {
+        let Self { classifiers, way, links } = self;
+        for hook in [Hook::Egress, Hook::Ingress] {
+            let name = program_of(role, hook);
+            let classifier = classifiers
+                .iter_mut()
+                .find(|classifier| classifier.name == name)
+                .ok_or_else(|| refused(name, &io::Error::other("it is not in the embedded object")))?;
+            match way {
+                Way::Tcx => tcx::attach(classifier, device, hook, links)?,
+                Way::Clsact => clsact::attach(classifier, device, hook)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes our programs off a device; ingress first. One that is gone is no error.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn detach(&mut self, device: DeviceRef<'_>) -> Result<(), OpenError> {
+        match self.way {
+            Way::Tcx => Hook::ALL.iter().try_for_each(|hook| tcx::detach(device.index, *hook, &self.links)),
+            Way::Clsact => clsact::detach(device),
+        }
+    }
+
+    /// The devices on which there are programs of ours, also an earlier agent's. What is left of devices that are gone is
+    /// removed.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn attached(&mut self) -> Result<BTreeMap<u32, Programs>, OpenError> {
+        match self.way {
+            Way::Tcx => tcx::forget_gone(&self.links).and_then(|()| tcx::attached(&self.links)),
+            Way::Clsact => clsact::attached(),
+        }
+    }
+
+    /// Whether these are the programs of this agent for that role.
+    pub fn are_current(&self, programs: Programs, role: Role) -> bool {
+        let current = |hook, id: Option<u32>| {
+            let wanted = self.classifiers.iter().find(|classifier| classifier.name == program_of(role, hook));
+            id.is_some() && wanted.map(|classifier| classifier.id) == id
+        };
+        current(Hook::Ingress, programs.ingress) && current(Hook::Egress, programs.egress)
+    }
+
+    /// What others have at the hooks of a device.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn foreign(&self, device: DeviceRef<'_>) -> Result<Vec<Foreign>, OpenError> {
+        foreign(device, self.way, &self.links)
+    }
+}
+
+fn classifier(ebpf: &mut Ebpf, name: &'static str, program: &str) -> Result<Classifier, OpenError> {
+    let missing = || refused(name, &io::Error::other("it is not in the embedded object"));
+    let found: &mut SchedClassifier =
+        ebpf.program_mut(program).ok_or_else(missing)?.try_into().map_err(|error: ProgramError| refused(name, &error))?;
+    match found.load() {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+        Err(error) => return Err(refused(name, &error)),
+    }
+    // A handle of its own: the object stays with the thread that opened it.
+    let info = found.info().map_err(|error| refused(name, &error))?;
+    let id = info.id();
+    let program = SchedClassifier::from_program_info(info, name.into()).map_err(|error| refused(name, &error))?;
+    Ok(Classifier { name, id, program })
+}
+
+/// What others have at the hooks of a device, whichever way ours are attached: both kinds run, tcx first at ingress and
+/// last at egress.
+pub(super) fn foreign(device: DeviceRef<'_>, way: Way, links: &std::path::Path) -> Result<Vec<Foreign>, OpenError> {
+    let mut found = Vec::new();
+    for hook in Hook::ALL {
+        let tcx = if way == Way::Tcx { tcx::others(device, hook, links)? } else { Vec::new() };
+        let what = tcx.into_iter().chain(clsact::others(device, hook)?);
+        found.extend(what.map(|what| Foreign { device: device.name.to_owned(), hook: hook.name(), what }));
+    }
+    Ok(found)
+}
