@@ -8,7 +8,7 @@ use lb_common::abi::maps;
 
 use crate::{
     config::ListenAddress,
-    devices::DeviceNames,
+    devices::{DeviceNames, DevicePatterns, PortRange, findings::Settings},
     model::{ExternalIps, NodePortAddresses},
     terminate::TcpPolicy,
 };
@@ -58,6 +58,10 @@ pub enum Command {
     ///
     /// Read from the pinned maps, so it works also when no agent runs.
     Status(ToolArgs),
+    /// Look at this node before anything is installed, and say what is wrong and what to do
+    ///
+    /// Changes nothing. The exit status is 0 where nothing is wrong.
+    Check(Box<CheckArgs>),
     /// Detach all programs and remove all maps and pins of this installation
     ///
     /// Connections that are open go on. New connections to Service addresses are no longer translated. Refused while
@@ -76,6 +80,41 @@ pub struct PlaceArgs {
     /// [default: the cgroup2 mount that is found]
     #[arg(long, value_name = "DIR", env = "LB_CGROUP_ROOT")]
     pub cgroup_root: Option<PathBuf>,
+}
+
+/// Flags of the packet layer: of what comes to Services from outside this node's processes.
+#[derive(Args, Clone, Debug)]
+pub struct PacketArgs {
+    /// Network devices by which clients outside reach Services: names, none, or auto for those with a default route or an
+    /// address of the node and for overlays between nodes (vxlan, wireguard, ...). Devices are followed as they come and go
+    #[arg(long, value_name = "auto|none|IFACE[,IFACE...]", env = "LB_DEVICES", default_value = "auto")]
+    pub devices: DeviceNames,
+
+    /// Devices of pods and virtual machines whose connections no hook on this node sees, by patterns such as cni0,veth*
+    #[arg(long, value_name = "none|PATTERN[,PATTERN...]", env = "LB_POD_DEVICES", default_value = "none")]
+    pub pod_devices: DevicePatterns,
+
+    /// Ports of the node's own address that connections from outside get on their way to other nodes. Must not overlap
+    /// net.ipv4.ip_local_port_range
+    #[arg(long, value_name = "FIRST-LAST", env = "LB_SNAT_PORTS", default_value_t = PortRange::SNAT)]
+    pub snat_ports: PortRange,
+
+    /// The API server's --service-node-port-range: only to warn of ports that the node's own connections use, too
+    #[arg(long, value_name = "FIRST-LAST", env = "LB_NODEPORT_RANGE", default_value_t = PortRange::NODEPORTS)]
+    pub nodeport_range: PortRange,
+}
+
+impl PacketArgs {
+    /// As the packet layer takes them.
+    pub(crate) fn settings(&self, nodeport_addresses: &NodePortAddresses) -> Settings {
+        Settings {
+            devices: self.devices.clone(),
+            pods: self.pod_devices.clone(),
+            snat_ports: self.snat_ports,
+            nodeport_range: self.nodeport_range,
+            nodeport_addresses: nodeport_addresses.clone(),
+        }
+    }
 }
 
 /// Flags of `run`.
@@ -110,10 +149,9 @@ pub struct RunArgs {
     /// Where the installation is.
     pub place: PlaceArgs,
 
-    /// Network devices for the packet layer: auto, none, or names. No effect yet: this version serves processes on the
-    /// node itself; the packet layer comes with a later one
-    #[arg(long, value_name = "auto|none|IFACE[,IFACE...]", env = "LB_DEVICES", default_value = "auto")]
-    pub devices: DeviceNames,
+    #[command(flatten)]
+    /// The packet layer.
+    pub packet: PacketArgs,
 
     /// Node addresses that answer to NodePorts: those of the Node object (primary), or those in prefixes. Loopback
     /// addresses only by a prefix of their own, for processes in the node's network namespace
@@ -246,6 +284,23 @@ impl ListArgs {
     pub(super) fn output(&self) -> Output {
         self.tool.output
     }
+}
+
+/// Flags of `check`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    /// What all tools have.
+    pub tool: ToolArgs,
+
+    #[command(flatten)]
+    /// The packet layer.
+    pub packet: PacketArgs,
+
+    /// Node addresses that answer to NodePorts: those of the Node object (primary), which are not looked at here, or those in
+    /// prefixes
+    #[arg(long, value_name = "primary|CIDR[,CIDR...]", env = "LB_NODEPORT_ADDRESSES", default_value = "primary")]
+    pub nodeport_addresses: NodePortAddresses,
 }
 
 /// Flags of `cleanup`.

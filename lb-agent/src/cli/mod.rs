@@ -2,6 +2,7 @@
 
 mod args;
 mod backends;
+mod check;
 mod cleanup;
 mod failure;
 mod installed;
@@ -11,10 +12,10 @@ mod status;
 mod table;
 mod view;
 
-pub use args::{Cli, Command, LogFormat, Output, RunArgs};
+pub use args::{Cli, Command, LogFormat, Output, PacketArgs, RunArgs};
 pub use failure::{Exit, Failure};
 
-use args::{CleanupArgs, ListArgs, PlaceArgs, ToolArgs};
+use args::{CheckArgs, CleanupArgs, ListArgs, PlaceArgs, ToolArgs};
 
 /// Runs one command to its end.
 pub fn dispatch(cli: Cli) -> Result<(), Failure> {
@@ -23,6 +24,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Services(args) => list::run(&args, services::text, services::json),
         Command::Backends(args) => list::run(&args, backends::text, backends::json),
         Command::Status(args) => status::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Cleanup(args) => cleanup::run(&args),
     }
 }

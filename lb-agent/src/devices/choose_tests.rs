@@ -6,7 +6,14 @@ use crate::devices::network::{Address, DefaultRoute, Rank};
 /// Links `(name, kind, layer, master)` numbered from 1, all up; number 1 is `lo`.
 fn network(links: &[(&str, &str, u16, u32)]) -> Network {
     let mut network = Network {
-        links: vec![Link { index: 1, name: "lo".into(), layer: 772, is_loopback: true, is_up: true, ..Link::default() }],
+        links: vec![Link {
+            index: 1,
+            name: "lo".into(),
+            layer: 772,
+            is_loopback: true,
+            is_up: true,
+            ..Link::default()
+        }],
         ..Network::default()
     };
     for (index, (name, kind, layer, master)) in (2..).zip(links) {

@@ -120,9 +120,11 @@ pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
     found.extend(rp_filter(facts));
     found.extend(ports(facts));
     found.extend(facts.foreign.iter().map(foreign));
-    found.extend(facts.network.unread.iter().map(|error| {
-        finding("rtnetlink", format!("a message of the kernel cannot be read ({error})"), "report this")
-    }));
+    found.extend(
+        facts.network.unread.iter().map(|error| {
+            finding("rtnetlink", format!("a message of the kernel cannot be read ({error})"), "report this")
+        }),
+    );
     found
 }
 
@@ -215,7 +217,11 @@ fn forwarding(facts: &Facts<'_>) -> Vec<Finding> {
             return Vec::new();
         }
         let off = |about: String| {
-            finding(about, "it is 0, so that packets for pods are dropped", "set it to 1 (sysctl -w), and below /etc/sysctl.d")
+            finding(
+                about,
+                "it is 0, so that packets for pods are dropped",
+                "set it to 1 (sysctl -w), and below /etc/sysctl.d",
+            )
         };
         if everywhere == Some(false) {
             return vec![off(name.to_owned())];
@@ -239,7 +245,9 @@ fn rp_filter(facts: &Facts<'_>) -> Vec<Finding> {
                 format!("net.ipv4.conf.{device}.rp_filter"),
                 "it is 1 (strict, here or in conf.all): the node drops packets that come by another device than their \
                  replies leave by",
-                format!("set it to 2 (loose), in conf.all and conf.{device}, unless every client has one way to this node"),
+                format!(
+                    "set it to 2 (loose), in conf.all and conf.{device}, unless every client has one way to this node"
+                ),
             )
         })
         .collect()
@@ -270,8 +278,10 @@ fn ports(facts: &Facts<'_>) -> Vec<Finding> {
         found.push(finding(
             format!("NodePort range {nodeports}"),
             format!("the node's own connections use ports {both}, too (net.ipv4.ip_local_port_range is {local})"),
-            format!("add {nodeports} to net.ipv4.ip_local_reserved_ports; if the API server has another range \
-                     (--service-node-port-range), say so with --nodeport-range"),
+            format!(
+                "add {nodeports} to net.ipv4.ip_local_reserved_ports; if the API server has another range \
+                     (--service-node-port-range), say so with --nodeport-range"
+            ),
         ));
     }
     found

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use glob::Pattern;
+use lb_common::abi::{SNAT_FIRST, SNAT_LAST};
 
 /// `--devices`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +70,9 @@ impl FromStr for DevicePatterns {
         }
         let pattern = |text: &str| {
             let wrong = |why: &str| {
-                format!("{text:?} is no pattern of device names such as veth* or cni0 ({why}); give none, or patterns separated by commas")
+                format!(
+                    "{text:?} is no pattern of device names such as veth* or cni0 ({why}); give none, or patterns separated by commas"
+                )
             };
             if text.is_empty() || text == "none" || text.contains('/') {
                 return Err(wrong("no device has such a name"));
@@ -90,6 +93,11 @@ pub struct PortRange {
 }
 
 impl PortRange {
+    /// Default of `--snat-ports`: above the ports that the node's own connections get by default.
+    pub const SNAT: Self = Self { first: SNAT_FIRST, last: SNAT_LAST };
+    /// Default of the API server's `--service-node-port-range`.
+    pub const NODEPORTS: Self = Self { first: 30_000, last: 32_767 };
+
     /// The ports that both have.
     pub fn overlap(self, other: Self) -> Option<Self> {
         let both = Self { first: self.first.max(other.first), last: self.last.min(other.last) };

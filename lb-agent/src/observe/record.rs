@@ -51,6 +51,8 @@ pub fn agent_status(identity: &Identity, state: &State) -> AgentStatus {
         not_fitting: count(state.report.not_fitting),
         conflicts: count(state.report.conflicts),
         source_problems: count(state.source_problems),
+        devices: state.devices,
+        findings: count(state.findings.len()),
         version: text::<VERSION_LEN>(identity.version),
         source: text::<SOURCE_LEN>(location),
         last_error: text::<ERROR_LEN>(error.map_or("", |error| &error.text)),
@@ -58,6 +60,7 @@ pub fn agent_status(identity: &Identity, state: &State) -> AgentStatus {
         first_not_fitting: first(state.report.first_not_fitting.as_deref()),
         first_conflict: first(state.report.first_conflict.as_deref()),
         first_source_problem: first(state.first_source_problem.as_deref()),
+        first_finding: first(state.findings.first().map(ToString::to_string).as_deref()),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::metrics::Latency;
 pub use crate::reconcile::Problem;
 use crate::{
+    devices::{Outcome, findings::Finding},
     plan::FamilyUsage,
     reconcile::Report,
     watch::{SourceKind, SourceStatus},
@@ -67,6 +68,10 @@ pub struct State {
     pub ended_tcp: u64,
     /// Sockets and network namespaces where that failed.
     pub end_failures: u64,
+    /// Devices that have the packet layer's programs.
+    pub devices: u32,
+    /// What is wrong with this node's settings for the packet layer.
+    pub findings: Vec<Finding>,
     /// The newest error of any part.
     pub last_error: Option<Problem>,
     /// Whether `ready` was said.
@@ -109,6 +114,15 @@ impl State {
         self.first_source_problem = source.problems.into_iter().next();
         if let Some(error) = source.last_error {
             self.note(Problem { at: error.at, text: error.text.to_string() });
+        }
+    }
+
+    /// Takes over how the packet layer's devices are doing.
+    pub fn take_devices(&mut self, outcome: Outcome, now: SystemTime) {
+        self.devices = outcome.served;
+        self.findings = outcome.findings;
+        for text in outcome.failures {
+            self.note(Problem { at: now, text });
         }
     }
 

@@ -74,6 +74,8 @@ impl Names {
                 _ if key.id == 0 => None,
                 name_kind::SERVICE => adopted.adopt_service(key.id, &text, ids.get(&key.id).copied().flatten()),
                 name_kind::NODE => adopted.adopt_node(key.id, &text),
+                // Who looks after devices looks after their names.
+                name_kind::DEVICE => Some(()),
                 _ => None,
             };
             if known.is_none() {

@@ -1,6 +1,6 @@
 //! The asynchronous shell of the [`Reconciler`]: waits for events, for the time of a retry, or for the end.
 
-use std::future::Future;
+use std::{future::Future, net::IpAddr};
 
 use tokio::{
     sync::mpsc,
@@ -29,6 +29,8 @@ pub enum Update {
     Source(SourceStatus),
     /// Backends that stopped serving. Told once; by then no new connection is given to them.
     Gone(Vec<GoneBackend>),
+    /// The addresses of this node's Node object, as often as it is told.
+    NodeAddresses(Vec<IpAddr>),
     /// What load balancers' health checks are to be told, of all Services, when any of it changed.
     HealthChecks(Checks),
 }
@@ -82,10 +84,15 @@ fn tell_results<S: MapStore, C: Clock>(reconciler: &mut Reconciler<S, C>, tell: 
     tell(Update::Maps(reconciler.report()));
 }
 
-/// The events among the messages. What the source says of itself goes straight to those who want to know.
+/// The events among the messages. What the source says of itself and of this node goes straight to those who want to know.
 fn events(messages: impl Iterator<Item = Message>, tell: &mut impl FnMut(Update)) -> impl Iterator<Item = Event> {
     messages.filter_map(|message| match message {
-        Message::Event(event) => Some(event),
+        Message::Event(event) => {
+            if let Event::NodeApplied(node) = &event {
+                tell(Update::NodeAddresses(node.addresses.clone()));
+            }
+            Some(event)
+        }
         Message::Status(status) => {
             tell(Update::Source(status));
             None

@@ -7,6 +7,7 @@
 //! Threads: sources, HTTP and signals share the main one. The reconcile loop has one of its own, see [`reconciling`].
 
 mod adopted;
+mod devices;
 mod followers;
 mod logging;
 mod reconciling;
@@ -23,6 +24,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use self::{
+    devices::Devices,
     followers::Followers,
     reconciling::{Audience, Reconciling},
     source::Source,
@@ -31,7 +33,6 @@ use crate::{
     EBPF_OBJECT, VERSION,
     cli::{Failure, RunArgs},
     config::{self, Surroundings},
-    devices::DeviceNames,
     datapath::{
         bpf::{Datapath, Note, Options, SelfTester, StatusWriter},
         store::Capacity,
@@ -59,7 +60,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     let around = Surroundings::read();
     let source = config::source(&args, &around)?;
     let node = config::node_name(&args, &around)?;
-    announce(&args, &node);
+    announce(&node);
     let runtime = runtime()?;
     // Before the kernel is touched: a wrong path ends the agent with nothing changed.
     let source = runtime.block_on(Source::open(&source))?;
@@ -75,18 +76,13 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     let failed = selftest::note(&observer, || datapath.self_test()).is_err();
     let tester = failed.then(|| datapath.self_tester()).transpose()?;
     let followers = Followers::start(&mut datapath, args.terminate_tcp, &observer);
-    let parts = Parts { source, addresses, model, datapath, tester, followers, observer, record };
+    let devices = devices::start(&mut datapath, &args.packet, &args.nodeport_addresses, &observer);
+    let parts = Parts { source, addresses, model, datapath, tester, followers, devices, observer, record };
     runtime.block_on(operate(&args, parts))
 }
 
-fn announce(args: &RunArgs, node: &str) {
+fn announce(node: &str) {
     info!(version = VERSION, node, pid = std::process::id(), "starting");
-    if args.devices != DeviceNames::None {
-        info!(
-            "--devices has no effect yet: this version serves processes on this node; the packet layer comes with a \
-             later one"
-        );
-    }
 }
 
 fn runtime() -> Result<Runtime, Failure> {
@@ -139,13 +135,14 @@ struct Parts {
     /// Where the self-test has to be repeated.
     tester: Option<SelfTester>,
     followers: Followers,
+    devices: Option<Devices>,
     observer: Observer,
     record: Record,
 }
 
 /// Everything after the start: source, reconcile loop, HTTP servers, status, until a signal comes.
 async fn operate(args: &RunArgs, parts: Parts) -> Result<(), Failure> {
-    let Parts { source, addresses, model, datapath, tester, followers, observer, record } = parts;
+    let Parts { source, addresses, model, datapath, tester, followers, devices, observer, record } = parts;
     let signal = end_signal()?;
     let (health_checks, checks) = watch::channel(Checks::default());
     serve_http(args, &datapath, &observer, checks)?;
@@ -154,7 +151,14 @@ async fn operate(args: &RunArgs, parts: Parts) -> Result<(), Failure> {
     if let Some(mut tester) = tester {
         tokio::spawn(selftest::repeat(observer.clone(), move || tester.run()));
     }
-    let audience = Audience { observer, followers, health_checks };
+    let (node_addresses, node) = watch::channel(Vec::new());
+    let devices = async {
+        match devices {
+            Some(devices) => source::ended("watch on this node's devices", devices.follow(node)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let audience = Audience { observer, followers, health_checks, node_addresses };
     let mut reconciling = Reconciling::start(datapath, model, messages, audience)?;
     let addresses = source::ended("watch on this node's addresses", tokio::spawn(addresses.run(sender.clone())));
     let source = source::ended("source of Services and endpoints", tokio::spawn(source.run(sender)));
@@ -166,6 +170,7 @@ async fn operate(args: &RunArgs, parts: Parts) -> Result<(), Failure> {
         () = reconciling.ended() => Ok(()),
         failure = source => Err(failure),
         failure = addresses => Err(failure),
+        failure = devices => Err(failure),
     };
     // The source ends also when the loop has: then the loop's own failure is the one to tell.
     reconciling.stop().and(result)

@@ -1,6 +1,6 @@
 //! The reconcile loop on a thread of its own, because map writes block it for milliseconds; and who is told of what.
 
-use std::{thread::JoinHandle, time::SystemTime};
+use std::{net::IpAddr, thread::JoinHandle, time::SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -58,6 +58,7 @@ pub(super) struct Audience {
     pub(super) observer: Observer,
     pub(super) followers: Followers,
     pub(super) health_checks: watch::Sender<Checks>,
+    pub(super) node_addresses: watch::Sender<Vec<IpAddr>>,
 }
 
 impl Audience {
@@ -74,6 +75,11 @@ impl Audience {
             }
             Update::Gone(backends) => self.followers.gone(backends),
             Update::HealthChecks(checks) => drop(self.health_checks.send_replace(checks)),
+            Update::NodeAddresses(addresses) => drop(self.node_addresses.send_if_modified(|known| {
+                let is_new = *known != addresses;
+                *known = addresses;
+                is_new
+            })),
         }
     }
 }

@@ -64,6 +64,10 @@ pub struct AgentStatus {
     pub conflicts: u32,
     /// What is wrong with single objects or documents of the source.
     pub source_problems: u32,
+    /// Network devices that have the packet layer's programs.
+    pub devices: u32,
+    /// What is wrong with this node's settings for the packet layer; `lb-agent check` lists it.
+    pub findings: u32,
     /// The agent's version and build.
     pub version: [u8; VERSION_LEN],
     /// The source's URL or path.
@@ -78,4 +82,6 @@ pub struct AgentStatus {
     pub first_conflict: [u8; FIRST_LEN],
     /// The first of `source_problems`.
     pub first_source_problem: [u8; FIRST_LEN],
+    /// The first of `findings`.
+    pub first_finding: [u8; FIRST_LEN],
 }

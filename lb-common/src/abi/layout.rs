@@ -36,5 +36,5 @@ const _: () = {
     assert!(size_of::<Answers>() == 4 + 4);
     assert!(size_of::<NameKey>() == 2 * 4);
     assert!(size_of::<Name>() == NAME_LEN);
-    assert!(size_of::<AgentStatus>() == 5 * 8 + 8 * 4 + VERSION_LEN + SOURCE_LEN + ERROR_LEN + 4 * FIRST_LEN);
+    assert!(size_of::<AgentStatus>() == 5 * 8 + 10 * 4 + VERSION_LEN + SOURCE_LEN + ERROR_LEN + 5 * FIRST_LEN);
 };

@@ -1,4 +1,4 @@
-//! `lb_names`: names for the ids, so that the tools can speak of Services and nodes from the maps alone, also when no
+//! `lb_names`: names for the ids, so that the tools can speak of Services, nodes and devices from the maps alone, also when no
 //! agent runs. The kernel programs never read it.
 
 /// Values of [`NameKey::kind`].
@@ -7,6 +7,9 @@ pub mod name_kind {
     pub const SERVICE: u32 = 1;
     /// A node.
     pub const NODE: u32 = 2;
+    /// A network device that has programs of ours; the id is its number. The text is its name, a blank, and why it was
+    /// chosen.
+    pub const DEVICE: u32 = 3;
 }
 
 /// Key of `lb_names`.
@@ -15,7 +18,7 @@ pub mod name_kind {
 pub struct NameKey {
     /// See [`name_kind`].
     pub kind: u32,
-    /// Service-port id or node id.
+    /// Service-port id, node id or interface index.
     pub id: u32,
 }
 

@@ -85,6 +85,7 @@ fn standing(agent: &AgentFacts) -> Vec<String> {
     several("Services that do not fit", &agent.not_fitting);
     several("addresses that Services do not get", &agent.conflicts);
     several("problems in the source", &agent.source_problems);
+    several("problems of the node (`lb-agent check` lists them)", &agent.findings);
     found
 }
 

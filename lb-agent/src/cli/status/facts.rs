@@ -55,6 +55,8 @@ pub(in crate::cli) struct AgentFacts {
     pub conflicts: Several,
     /// What is wrong with single objects or documents of the source.
     pub source_problems: Several,
+    /// What is wrong with the node's settings for the packet layer.
+    pub findings: Several,
 }
 
 /// Things of one kind that are wrong now.
@@ -93,6 +95,7 @@ impl AgentFacts {
             not_fitting: several(status.not_fitting, &status.first_not_fitting),
             conflicts: several(status.conflicts, &status.first_conflict),
             source_problems: several(status.source_problems, &status.first_source_problem),
+            findings: several(status.findings, &status.first_finding),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
 use super::{
+    devices,
     error::{OpenError, system},
     load::entries,
     lock,
@@ -24,7 +25,7 @@ pub fn cleanup(bpffs: &Path, force: bool) -> Result<Vec<String>, OpenError> {
     for pin in entries(&paths.links)? {
         detach(&pin)?;
     }
-    let mut removed = Vec::new();
+    let mut removed = devices::remove_filters()?;
     for (directory, what) in [(&paths.links, "program"), (&paths.maps, "map"), (&paths.unfinished, "map")] {
         for path in entries(directory)? {
             remove(fs::remove_file(&path), &path)?;

@@ -151,7 +151,7 @@ impl OpenError {
 }
 
 /// Turns what a system call on `path` returned into an error that says so.
-pub(super) fn system(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+pub(super) fn system(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {
     let path = path.to_owned();
     move |source| OpenError::System { action, path, source }
 }
@@ -171,6 +171,8 @@ pub enum Note {
     NoSetRetval,
     /// The kernel does not tell which network namespace this is.
     NoNetnsCookie,
+    /// The kernel has no tcx links.
+    NoTcx,
     /// A program that is not wanted any more was detached.
     Detached {
         /// Program name.
@@ -215,6 +217,10 @@ impl fmt::Display for Note {
                 "this kernel does not tell the number of a network namespace (SO_NETNS_COOKIE, Linux 5.14): the first one of \
                  the machine is taken for the node's own; where the agent runs in another, NodePorts of loopback addresses \
                  do not work and nobody is kept from binding NodePorts",
+            ),
+            Self::NoTcx => f.write_str(
+                "this kernel has no tcx links (Linux 6.6): the packet layer's programs are filters of a clsact qdisc on \
+                 their devices, which whoever replaces the qdisc takes away for a moment",
             ),
             Self::Detached { program } => write!(f, "program {program} detached: it is turned off"),
             Self::Resized { map, from, to } => write!(f, "map {map} resized from {from} to {to} entries"),

@@ -156,6 +156,11 @@ pub(super) fn new_map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapD
     }
 }
 
+/// What there is to say about this kernel.
+pub(super) fn kernel_notes() -> Result<Vec<Note>, OpenError> {
+    Ok(Abilities::probe()?.notes().collect())
+}
+
 /// What the programs are told about this kernel and this agent.
 #[derive(Clone, Copy, Debug)]
 struct Abilities {
@@ -232,7 +237,7 @@ fn load_programs(ebpf: &mut Ebpf, bind_protection: bool) -> Result<(), OpenError
 }
 
 /// An error with its causes, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

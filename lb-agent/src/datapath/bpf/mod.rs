@@ -11,6 +11,7 @@
 mod addresses;
 mod canary;
 mod cleanup;
+mod devices;
 mod error;
 mod links;
 mod load;
@@ -42,7 +43,9 @@ use lb_common::abi::{AgentStatus, Counter, Family, V4, V6, maps};
 pub use self::{
     addresses::KernelClients,
     cleanup::cleanup,
+    devices::{DEVICE_PROGRAMS, KernelDevices, Way},
     error::{EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, Note, OpenError},
+    load::chain,
     owner::{Owner, OwnerFamily, Owners},
     programs::{BIND_PROGRAMS, PROGRAMS},
     reader::{Counters, Reader},
@@ -52,6 +55,7 @@ use self::{paths::Paths, preflight::Cgroup};
 #[cfg(doc)]
 use super::store::MapStore;
 use super::store::{Capacity, FamilyStore, StoreError};
+use crate::devices::{findings::Foreign, store::DeviceRef};
 
 /// What to open.
 #[derive(Clone, Debug)]
@@ -66,6 +70,37 @@ pub struct Options {
     pub capacity: Capacity,
     /// Whether processes in the node's own network namespace are kept from binding NodePorts.
     pub bind_protection: bool,
+}
+
+/// What a machine is able to, seen before anything is installed.
+#[derive(Debug, Default)]
+pub struct Machine {
+    /// What an agent would refuse to start with.
+    pub refusals: Vec<OpenError>,
+    /// What would be told at its start.
+    pub notes: Vec<Note>,
+}
+
+/// Looks at this machine and changes nothing. `has_object` says whether kernel programs are embedded.
+pub fn machine(has_object: bool, bpffs: &Path, cgroup_root: Option<&Path>) -> Machine {
+    let no_object = (!has_object).then_some(OpenError::NoObject);
+    let mut refusals: Vec<_> = no_object.into_iter().chain(preflight::refusals(bpffs, cgroup_root)).collect();
+    // Only who may load programs can ask what kinds there are.
+    let may_probe = !refusals.iter().any(|refusal| matches!(refusal, OpenError::Capabilities { .. }));
+    let notes = if may_probe { machine_notes() } else { Ok(Vec::new()) };
+    let notes = notes.map_err(|refusal| refusals.push(refusal)).unwrap_or_default();
+    Machine { refusals, notes }
+}
+
+fn machine_notes() -> Result<Vec<Note>, OpenError> {
+    let mut notes = load::kernel_notes()?;
+    notes.extend((devices::Way::probe()? == devices::Way::Clsact).then_some(Note::NoTcx));
+    Ok(notes)
+}
+
+/// What others have at the hooks of a device of this network namespace.
+pub fn foreign_programs(bpffs: &Path, index: u32, name: &str) -> Result<Vec<Foreign>, OpenError> {
+    devices::foreign(DeviceRef { index, name }, devices::Way::probe()?, &Paths::new(bpffs).links)
 }
 
 /// The maps and programs of this node, held by the one agent that may write them.
@@ -141,6 +176,13 @@ impl Datapath {
     /// two programs more.
     pub fn owners(&mut self) -> Result<Owners, OpenError> {
         Owners::load(&mut self.ebpf, &self.paths)
+    }
+
+    /// The packet layer's programs and devices, for once: it loads the programs. `None` where this build has none. It may be
+    /// sent to another thread.
+    pub fn devices(&mut self, way: Way) -> Result<Option<KernelDevices>, OpenError> {
+        let hooks = devices::DeviceHooks::load(&mut self.ebpf, &self.paths, way)?;
+        hooks.map(|hooks| KernelDevices::open(hooks, &self.paths)).transpose()
     }
 
     /// What `plan` writes to. `&mut KernelStore` is a [`MapStore`].

@@ -19,6 +19,12 @@ const NO_MEMLOCK_KERNEL: (u32, u32) = (5, 11);
 const CGROUP2_MAGIC: u32 = 0x6367_7270;
 const BPFFS_MAGIC: u32 = 0xcafe_4a11;
 
+/// Everything below at once, and nothing changed: what an agent would refuse to start with, the first refusal first.
+pub(super) fn refusals(bpffs_path: &Path, cgroup_root: Option<&Path>) -> Vec<OpenError> {
+    let checks = [kernel(), capabilities(), bpffs(bpffs_path), cgroup(cgroup_root).map(drop)];
+    checks.into_iter().filter_map(Result::err).collect()
+}
+
 /// The kernel's version is enough.
 pub(super) fn kernel() -> Result<(), OpenError> {
     let found = rustix::system::uname().release().to_string_lossy().into_owned();

@@ -275,7 +275,7 @@ impl MapStore for KernelStore {
 }
 
 /// `name` cut at a character's border and filled up with NUL.
-fn padded(name: &str) -> [u8; NAME_LEN] {
+pub(super) fn padded(name: &str) -> [u8; NAME_LEN] {
     let cut = name.get(..name.floor_char_boundary(NAME_LEN)).unwrap_or(name);
     let mut text = [0; NAME_LEN];
     for (to, from) in text.iter_mut().zip(cut.bytes()) {

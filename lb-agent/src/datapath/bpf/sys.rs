@@ -141,8 +141,6 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 /// What the kernel says about a tcx link to a device.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DeviceLinkInfo {
-    /// The link's id.
-    pub(super) id: u32,
     /// The id of the program in it.
     pub(super) program_id: u32,
     /// The device in its own network namespace, 0 when it is gone.
@@ -153,8 +151,8 @@ pub(super) struct DeviceLinkInfo {
 pub(super) fn device_link_info(link: BorrowedFd<'_>) -> io::Result<DeviceLinkInfo> {
     /// BPF_LINK_TYPE_TCX.
     const TCX: u32 = 11;
-    let RawLinkInfo { kind, id, program_id, target: [device, ..], .. } = raw_link_info(link)?;
-    if kind == TCX { Ok(DeviceLinkInfo { id, program_id, device }) } else { Err(io::Error::other("it is not a tcx link")) }
+    let RawLinkInfo { kind, program_id, target: [device, ..], .. } = raw_link_info(link)?;
+    if kind == TCX { Ok(DeviceLinkInfo { program_id, device }) } else { Err(io::Error::other("it is not a tcx link")) }
 }
 
 #[repr(C)]

@@ -15,7 +15,7 @@ use netlink_packet_route::{
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::{super::error::OpenError, Classifier, DEVICE_PROGRAMS, DeviceRef, Hook, Programs, on_device};
+use super::{super::error::OpenError, Classifier, DEVICE_PROGRAMS, DeviceRef, Hook, Programs, at, on_device};
 use crate::netlink::Conversation;
 
 /// Filters run in the order of their priorities, and the kernel's own choice for others begins at 49152.
@@ -213,12 +213,12 @@ pub(super) fn attached() -> Result<BTreeMap<u32, Programs>, OpenError> {
     let failed = || on_device("list the filters of", anywhere);
     let mut found = BTreeMap::new();
     for device in with_qdisc().map_err(failed())? {
-        let mut programs = Programs { ingress: None, egress: None };
+        let mut programs = Programs::default();
         for hook in Hook::ALL {
             let filters = filters(device, hook).map_err(failed())?;
-            *programs.at(hook) = filters.iter().find(|filter| filter.is_ours()).map(|filter| filter.program_id);
+            *at(&mut programs, hook) = filters.iter().find(|filter| filter.is_ours()).map(|filter| filter.program_id);
         }
-        if programs != (Programs { ingress: None, egress: None }) {
+        if programs != Programs::default() {
             found.insert(device, programs);
         }
     }
@@ -236,7 +236,8 @@ pub(in super::super) fn remove_all() -> Result<Vec<String>, OpenError> {
     let mut removed = Vec::new();
     for device in attached()?.into_keys() {
         let number = format!("device number {device}");
-        let names = remove(device).map_err(on_device("take the filters off", DeviceRef { index: device, name: &number }))?;
+        let names =
+            remove(device).map_err(on_device("take the filters off", DeviceRef { index: device, name: &number }))?;
         removed.extend(names.iter().map(|name| format!("program {name} on {number}")));
     }
     Ok(removed)

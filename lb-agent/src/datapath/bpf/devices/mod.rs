@@ -6,13 +6,14 @@
 //! both stay when the agent ends. Others' programs on the same device are left alone.
 
 mod clsact;
+mod store;
 mod tcx;
 
 use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd, BorrowedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use aya::{
@@ -21,19 +22,24 @@ use aya::{
 };
 
 pub(super) use self::clsact::remove_all as remove_filters;
+pub use self::store::KernelDevices;
 use super::{
     error::{OpenError, system},
     load::chain,
     paths::Paths,
 };
-use crate::devices::{Role, findings::Foreign};
+use crate::devices::{
+    Role,
+    findings::Foreign,
+    store::{DeviceRef, Programs},
+};
 
 /// The classifiers, by the names that they have everywhere.
 pub const DEVICE_PROGRAMS: [&str; 5] = ["lb_uplink", "lb_uplink_l3", "lb_pod", "lb_egress", "lb_egress_l3"];
 
 /// Where on a device a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hook {
+pub(super) enum Hook {
     /// On what comes in by it.
     Ingress,
     /// On what goes out by it.
@@ -42,10 +48,10 @@ pub enum Hook {
 
 impl Hook {
     /// Both.
-    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+    pub(super) const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
 
     /// Its name.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",
             Self::Egress => "egress",
@@ -72,15 +78,6 @@ fn program_of(role: Role, hook: Hook) -> &'static str {
     }
 }
 
-/// A device as the kernel names it.
-#[derive(Clone, Copy, Debug)]
-pub struct DeviceRef<'a> {
-    /// Its number in this process's network namespace.
-    pub index: u32,
-    /// Its name, for the calls that take nothing else.
-    pub name: &'a str,
-}
-
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -92,7 +89,10 @@ pub enum Way {
 
 impl Way {
     /// The best that this kernel has.
-    pub(super) fn probe() -> Result<Self, OpenError> {
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn probe() -> Result<Self, OpenError> {
         // Every network namespace has `lo`.
         match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
             Ok(_) => Ok(Self::Tcx),
@@ -113,8 +113,8 @@ fn refused(program: &str, error: &dyn std::error::Error) -> OpenError {
     OpenError::Program { program: program.to_owned(), reason: chain(error) }
 }
 
-fn on_device<'a>(action: &'static str, device: DeviceRef<'a>) -> impl FnOnce(io::Error) -> OpenError + use<'a> {
-    system(action, &PathBuf::from(device.name))
+fn on_device(action: &'static str, device: DeviceRef<'_>) -> impl FnOnce(io::Error) -> OpenError + use<> {
+    system(action, Path::new(device.name))
 }
 
 /// A loaded classifier.
@@ -130,26 +130,15 @@ impl Classifier {
     }
 }
 
-/// What is attached to a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Programs {
-    /// The id of our program at ingress, if there is one.
-    pub ingress: Option<u32>,
-    /// The same at egress.
-    pub egress: Option<u32>,
-}
-
-impl Programs {
-    fn at(&mut self, hook: Hook) -> &mut Option<u32> {
-        match hook {
-            Hook::Ingress => &mut self.ingress,
-            Hook::Egress => &mut self.egress,
-        }
+fn at(programs: &mut Programs, hook: Hook) -> &mut Option<u32> {
+    match hook {
+        Hook::Ingress => &mut programs.ingress,
+        Hook::Egress => &mut programs.egress,
     }
 }
 
 /// The programs, loaded, and how to attach them; may be sent to another thread.
-pub struct DeviceHooks {
+pub(super) struct DeviceHooks {
     classifiers: Vec<Classifier>,
     way: Way,
     links: PathBuf,
@@ -157,27 +146,16 @@ pub struct DeviceHooks {
 
 impl DeviceHooks {
     /// Loads the programs; `None` where the object has none.
-    pub(super) fn load(ebpf: &mut Ebpf, paths: &Paths) -> Result<Option<Self>, OpenError> {
+    pub(super) fn load(ebpf: &mut Ebpf, paths: &Paths, way: Way) -> Result<Option<Self>, OpenError> {
         if ebpf.program(DEVICE_PROGRAMS[0]).is_none() {
             return Ok(None);
         }
-        let classifiers = DEVICE_PROGRAMS.map(|name| (name, name));
-        Self::with(ebpf, &classifiers, Way::probe()?, paths.links.clone()).map(Some)
-    }
-
-    /// With these classifiers of the object: ours, and what it is called there.
-    fn with(
-        ebpf: &mut Ebpf,
-        names: &[(&'static str, &str)],
-        way: Way,
-        links: PathBuf,
-    ) -> Result<Self, OpenError> {
-        let classifiers = names.iter().map(|(name, program)| classifier(ebpf, name, program));
-        Ok(Self { classifiers: classifiers.collect::<Result<_, _>>()?, way, links })
+        let classifiers = DEVICE_PROGRAMS.into_iter().map(|name| classifier(ebpf, name));
+        Ok(Some(Self { classifiers: classifiers.collect::<Result<_, _>>()?, way, links: paths.links.clone() }))
     }
 
     /// How programs are attached.
-    pub fn way(&self) -> Way {
+    pub(super) fn way(&self) -> Way {
         self.way
     }
 
@@ -186,7 +164,7 @@ impl DeviceHooks {
     ///
     /// # Errors
     /// The kernel refuses, or there is no such device any more.
-    pub fn attach(&mut self, device: DeviceRef<'_>, role: Role) -> Result<(), OpenError> {
+    pub(super) fn attach(&mut self, device: DeviceRef<'_>, role: Role) -> Result<(), OpenError> {
         let Self { classifiers, way, links } = self;
         for hook in [Hook::Egress, Hook::Ingress] {
             let name = program_of(role, hook);
@@ -206,7 +184,7 @@ impl DeviceHooks {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn detach(&mut self, device: DeviceRef<'_>) -> Result<(), OpenError> {
+    pub(super) fn detach(&mut self, device: DeviceRef<'_>) -> Result<(), OpenError> {
         match self.way {
             Way::Tcx => Hook::ALL.iter().try_for_each(|hook| tcx::detach(device.index, *hook, &self.links)),
             Way::Clsact => clsact::detach(device),
@@ -218,7 +196,7 @@ impl DeviceHooks {
     ///
     /// # Errors
     /// The kernel does not say.
-    pub fn attached(&mut self) -> Result<BTreeMap<u32, Programs>, OpenError> {
+    pub(super) fn attached(&mut self) -> Result<BTreeMap<u32, Programs>, OpenError> {
         match self.way {
             Way::Tcx => tcx::forget_gone(&self.links).and_then(|()| tcx::attached(&self.links)),
             Way::Clsact => clsact::attached(),
@@ -226,7 +204,7 @@ impl DeviceHooks {
     }
 
     /// Whether these are the programs of this agent for that role.
-    pub fn are_current(&self, programs: Programs, role: Role) -> bool {
+    pub(super) fn are_current(&self, programs: Programs, role: Role) -> bool {
         let current = |hook, id: Option<u32>| {
             let wanted = self.classifiers.iter().find(|classifier| classifier.name == program_of(role, hook));
             id.is_some() && wanted.map(|classifier| classifier.id) == id
@@ -238,15 +216,15 @@ impl DeviceHooks {
     ///
     /// # Errors
     /// The kernel does not say.
-    pub fn foreign(&self, device: DeviceRef<'_>) -> Result<Vec<Foreign>, OpenError> {
+    pub(super) fn foreign(&self, device: DeviceRef<'_>) -> Result<Vec<Foreign>, OpenError> {
         foreign(device, self.way, &self.links)
     }
 }
 
-fn classifier(ebpf: &mut Ebpf, name: &'static str, program: &str) -> Result<Classifier, OpenError> {
+fn classifier(ebpf: &mut Ebpf, name: &'static str) -> Result<Classifier, OpenError> {
     let missing = || refused(name, &io::Error::other("it is not in the embedded object"));
     let found: &mut SchedClassifier =
-        ebpf.program_mut(program).ok_or_else(missing)?.try_into().map_err(|error: ProgramError| refused(name, &error))?;
+        ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|error: ProgramError| refused(name, &error))?;
     match found.load() {
         Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
         Err(error) => return Err(refused(name, &error)),
@@ -260,7 +238,7 @@ fn classifier(ebpf: &mut Ebpf, name: &'static str, program: &str) -> Result<Clas
 
 /// What others have at the hooks of a device, whichever way ours are attached: both kinds run, tcx first at ingress and
 /// last at egress.
-pub(super) fn foreign(device: DeviceRef<'_>, way: Way, links: &std::path::Path) -> Result<Vec<Foreign>, OpenError> {
+pub(super) fn foreign(device: DeviceRef<'_>, way: Way, links: &Path) -> Result<Vec<Foreign>, OpenError> {
     let mut found = Vec::new();
     for hook in Hook::ALL {
         let tcx = if way == Way::Tcx { tcx::others(device, hook, links)? } else { Vec::new() };

@@ -21,7 +21,7 @@ use super::{
         paths::replacement,
         sys::{self, DeviceLinkInfo},
     },
-    Classifier, DeviceRef, Hook, Programs, on_device, refused,
+    Classifier, DeviceRef, Hook, Programs, at, on_device, refused,
 };
 
 const PREFIX: &str = "dev-";
@@ -128,14 +128,14 @@ pub(super) fn forget_gone(links: &Path) -> Result<(), OpenError> {
 
 /// The programs in our links.
 pub(super) fn attached(links: &Path) -> Result<BTreeMap<u32, Programs>, OpenError> {
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<u32, Programs> = BTreeMap::new();
     for pin in entries(links)? {
         let (Some((index, hook)), Some((_, info))) = (parse(&pin), open_if_ours(&pin)?) else {
             continue;
         };
         if info.device == index {
-            let programs = found.entry(index).or_insert(Programs { ingress: None, egress: None });
-            *programs.at(hook) = Some(info.program_id);
+            let programs = found.entry(index).or_default();
+            *at(programs, hook) = Some(info.program_id);
         }
     }
     Ok(found)
@@ -154,7 +154,7 @@ fn running(device: DeviceRef<'_>, hook: Hook) -> Result<Vec<(u32, String)>, Open
 
 /// Programs at a hook that are not ours.
 pub(super) fn others(device: DeviceRef<'_>, hook: Hook, links: &Path) -> Result<Vec<String>, OpenError> {
-    let ours = attached(links)?.get_mut(&device.index).and_then(|programs| *programs.at(hook));
+    let ours = attached(links)?.get_mut(&device.index).and_then(|programs| *at(programs, hook));
     let others = running(device, hook)?.into_iter().filter(|(id, _)| Some(*id) != ours);
     Ok(others.map(|(id, name)| format!("program {name} (id {id})")).collect())
 }

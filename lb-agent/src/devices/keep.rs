@@ -1,0 +1,71 @@
+//! The task that has a [`Keeper`] follow the node's network while the agent runs.
+
+use std::{
+    io,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::watch, task::spawn_blocking, time::sleep};
+
+use super::{
+    keeper::{Keeper, Outcome},
+    read,
+    store::DeviceStore,
+};
+use crate::netlink::changes::Changes;
+
+/// Changes come in bursts: a new pod is a dozen of them.
+const BURST: Duration = Duration::from_millis(50);
+
+/// Makes a pass after each change of the network or of the Node object's addresses, and when the last one asked for it.
+/// `first` is what the pass at the start came to; `tell` hears of each.
+///
+/// # Errors
+/// The kernel does not tell of changes any more. A pass that fails is repeated.
+pub async fn keep<S: DeviceStore + Send + 'static>(
+    mut keeper: Keeper<S>,
+    changes: Changes,
+    mut node: watch::Receiver<Vec<IpAddr>>,
+    first: Outcome,
+    tell: impl Fn(Outcome),
+) -> io::Result<()> {
+    let changes = changes.listen()?;
+    let mut again = first.again;
+    // The Node object is not waited for any more when its source has ended, which ends the agent too.
+    let mut is_told = true;
+    loop {
+        let timer = async {
+            match again {
+                Some(at) => sleep(at.saturating_duration_since(Instant::now())).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = changes.changed() => {
+                changed?;
+                sleep(BURST).await;
+            }
+            changed = node.changed(), if is_told => is_told = changed.is_ok(),
+            () = timer => {}
+        }
+        let addresses = node.borrow_and_update().clone();
+        let pass = spawn_blocking(move || {
+            let outcome = pass(&mut keeper, &addresses);
+            (keeper, outcome)
+        });
+        let (back, outcome) = pass.await.map_err(io::Error::other)?;
+        keeper = back;
+        again = outcome.again;
+        tell(outcome);
+    }
+}
+
+/// One pass, in the calling thread's network namespace. Blocks for some milliseconds.
+pub fn pass<S: DeviceStore>(keeper: &mut Keeper<S>, node: &[IpAddr]) -> Outcome {
+    let now = Instant::now();
+    match read::network() {
+        Ok(network) => keeper.pass(&network, node, now),
+        Err(error) => keeper.blind(&error, now),
+    }
+}

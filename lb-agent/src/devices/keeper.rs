@@ -1,0 +1,268 @@
+//! Brings the programs and maps to what was decided, again at each change. Looks at what is there each time instead of
+//! remembering it, so that it also mends what others broke. No clock and no kernel of its own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io, mem,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use tracing::{debug, info, warn};
+
+use super::{
+    choose::{Choice, Role, Why, Wishes, choose},
+    entries,
+    findings::{Facts, Finding, Settings, Sysctls, findings},
+    network::Network,
+    store::{DeviceRef, DeviceStore, Programs},
+};
+
+/// For so long a device keeps its programs after the reason to choose it is gone. A default route is away for a moment
+/// where it is replaced or its link flaps, and an agent that has just started does not know the Node object yet; without
+/// the programs the node itself would answer, and reset connections that are open.
+const GRACE: Duration = Duration::from_secs(60);
+/// Until what failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What came of a pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Devices that have their programs.
+    pub served: u32,
+    /// What is wrong with the node's settings.
+    pub findings: Vec<Finding>,
+    /// What could not be done.
+    pub failures: Vec<String>,
+    /// When to come again, whether or not anything changes.
+    pub again: Option<Instant>,
+}
+
+/// Keeps the programs where they should be.
+pub struct Keeper<S> {
+    store: S,
+    settings: Settings,
+    read_sysctls: fn(&[&str]) -> Sysctls,
+    /// When a device was last chosen for a reason of its own; `None` before the first pass.
+    chosen_at: Option<BTreeMap<u32, Instant>>,
+    /// What was logged.
+    said: Said,
+}
+
+#[derive(Default)]
+struct Said {
+    choices: Vec<Choice>,
+    findings: BTreeSet<Finding>,
+    failures: BTreeSet<String>,
+}
+
+impl<S: DeviceStore> Keeper<S> {
+    /// `read_sysctls` reads those of the named devices.
+    pub fn new(store: S, settings: Settings, read_sysctls: fn(&[&str]) -> Sysctls) -> Self {
+        Self { store, settings, read_sysctls, chosen_at: None, said: Said::default() }
+    }
+
+    /// One pass over everything. `node` are the addresses of the Node object, as far as it is known.
+    pub fn pass(&mut self, network: &Network, node: &[IpAddr], now: Instant) -> Outcome {
+        let mut outcome = Outcome::default();
+        let attached = match self.store.attached() {
+            Ok(attached) => attached,
+            Err(error) => {
+                outcome.failures.push(text(&error));
+                outcome.again = Some(now + RETRY);
+                self.said.failures(&outcome.failures);
+                return outcome;
+            }
+        };
+        let (choices, end_of_grace) = self.choose(network, node, &attached, now);
+        self.apply(network, &choices, &attached, &mut outcome);
+        self.put_node(network, node, &mut outcome);
+        outcome.findings = self.find(network, node, &choices, &mut outcome.failures);
+        let retry = (!outcome.failures.is_empty()).then(|| now + RETRY);
+        outcome.again = end_of_grace.into_iter().chain(retry).min();
+        self.said.failures(&outcome.failures);
+        self.said.findings(&outcome.findings);
+        self.said.choices(choices);
+        outcome
+    }
+
+    /// What comes of it where the network cannot even be read: everything stays as it is.
+    pub fn blind(&mut self, error: &io::Error, now: Instant) -> Outcome {
+        let failures = vec![format!("this node's network devices cannot be listed: {error}")];
+        self.said.failures(&failures);
+        Outcome {
+            failures,
+            again: Some(now + RETRY),
+            served: u32::try_from(self.said.served()).unwrap_or(u32::MAX),
+            ..Outcome::default()
+        }
+    }
+
+    /// Also the end of the next grace.
+    fn choose(
+        &mut self,
+        network: &Network,
+        node: &[IpAddr],
+        attached: &BTreeMap<u32, Programs>,
+        now: Instant,
+    ) -> (Vec<Choice>, Option<Instant>) {
+        // An earlier agent chose what has programs now.
+        let chosen_at = self.chosen_at.get_or_insert_with(|| attached.keys().map(|index| (*index, now)).collect());
+        chosen_at.retain(|index, at| now.duration_since(*at) < GRACE && network.link(*index).is_some());
+        let lately = chosen_at.keys().copied().collect();
+        let Settings { devices, pods, .. } = &self.settings;
+        let choices = choose(network, &Wishes { devices, pods, node, lately: &lately });
+        let mut ends = Vec::new();
+        for choice in &choices {
+            match &choice.decision {
+                Ok((_, Why::Lately)) => ends.extend(chosen_at.get(&choice.index).map(|at| *at + GRACE)),
+                Ok(_) => drop(chosen_at.insert(choice.index, now)),
+                Err(_) => drop(chosen_at.remove(&choice.index)),
+            }
+        }
+        (choices, ends.into_iter().min())
+    }
+
+    fn apply(
+        &mut self,
+        network: &Network,
+        choices: &[Choice],
+        attached: &BTreeMap<u32, Programs>,
+        outcome: &mut Outcome,
+    ) {
+        let listed = self.store.devices().unwrap_or_else(|error| {
+            outcome.failures.push(text(&error));
+            BTreeMap::new()
+        });
+        let chosen: BTreeMap<u32, &Choice> =
+            choices.iter().filter(|choice| choice.decision.is_ok()).map(|choice| (choice.index, choice)).collect();
+        // The maps first: while a device is listed, flows rely on its programs.
+        for index in listed.keys().filter(|index| !chosen.contains_key(index)) {
+            note(self.store.delete_device(*index), &mut outcome.failures);
+        }
+        for index in attached.keys().filter(|index| !chosen.contains_key(index)) {
+            let name = network.link(*index).map_or("", |link| link.name.as_str());
+            note(self.store.detach(DeviceRef { index: *index, name }), &mut outcome.failures);
+        }
+        for choice in chosen.into_values() {
+            let Ok((role, why)) = &choice.decision else { continue };
+            let programs = attached.get(&choice.index).copied().unwrap_or_default();
+            match self.serve(network, choice, *role, why, programs, listed.get(&choice.index)) {
+                Ok(()) => outcome.served += 1,
+                Err(error) => outcome.failures.push(text(&error)),
+            }
+        }
+    }
+
+    /// Attaches what is not there, then lists the device.
+    fn serve(
+        &mut self,
+        network: &Network,
+        choice: &Choice,
+        role: Role,
+        why: &Why,
+        programs: Programs,
+        listed: Option<&lb_common::abi::Device>,
+    ) -> Result<(), S::Error> {
+        let Choice { index, name, .. } = choice;
+        if !self.store.are_current(programs, role) {
+            let attached = self.store.attach(DeviceRef { index: *index, name }, role);
+            if let Err(error) = attached {
+                // One of the two may be there, or an earlier agent's both: these go on.
+                if programs.ingress.is_none() || programs.egress.is_none() {
+                    self.store.delete_device(*index)?;
+                }
+                return Err(error);
+            }
+        }
+        let device = entries::device(network, *index, role);
+        if listed != Some(&device) {
+            self.store.put_device(*index, &device)?;
+        }
+        let known = self.said.choices.iter().find(|known| known.index == *index);
+        if known != Some(choice) {
+            self.store.put_name(*index, &format!("{name} {why}"))?;
+        }
+        Ok(())
+    }
+
+    fn put_node(&mut self, network: &Network, object: &[IpAddr], outcome: &mut Outcome) {
+        let put = self.store.node().and_then(|before| {
+            let node = entries::node(network, object, &before, self.settings.snat_ports);
+            if node == before { Ok(()) } else { self.store.put_node(&node) }
+        });
+        note(put, &mut outcome.failures);
+    }
+
+    fn find(&self, network: &Network, node: &[IpAddr], choices: &[Choice], failures: &mut Vec<String>) -> Vec<Finding> {
+        let chosen: Vec<_> = choices.iter().filter(|choice| choice.decision.is_ok()).collect();
+        let mut foreign = Vec::new();
+        for choice in &chosen {
+            match self.store.foreign(DeviceRef { index: choice.index, name: &choice.name }) {
+                Ok(others) => foreign.extend(others),
+                Err(error) => failures.push(text(&error)),
+            }
+        }
+        let names: Vec<&str> = chosen.iter().map(|choice| choice.name.as_str()).collect();
+        let sysctls = (self.read_sysctls)(&names);
+        let (settings, foreign) = (&self.settings, &foreign[..]);
+        findings(&Facts { settings, network, choices, sysctls: &sysctls, foreign, node })
+    }
+}
+
+fn text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn note<E: std::error::Error>(result: Result<(), E>, failures: &mut Vec<String>) {
+    failures.extend(result.err().map(|error| text(&error)));
+}
+
+/// Logs what is new, once.
+impl Said {
+    fn served(&self) -> usize {
+        self.choices.iter().filter(|choice| choice.decision.is_ok()).count()
+    }
+
+    fn failures(&mut self, now: &[String]) {
+        for failure in now.iter().filter(|failure| !self.failures.contains(*failure)) {
+            warn!("{failure}; tried again");
+        }
+        self.failures = now.iter().cloned().collect();
+    }
+
+    fn findings(&mut self, now: &[Finding]) {
+        for finding in now.iter().filter(|finding| !self.findings.contains(finding)) {
+            warn!("{finding}");
+        }
+        self.findings = now.iter().cloned().collect();
+    }
+
+    fn choices(&mut self, now: Vec<Choice>) {
+        let before = mem::take(&mut self.choices);
+        let was_served = |index: u32| before.iter().any(|old| old.index == index && old.decision.is_ok());
+        for choice in now.iter().filter(|choice| !before.contains(choice)) {
+            let Choice { index, name, decision } = choice;
+            match decision {
+                Ok((role, why)) => info!(device = name, index, "served as {role}: {why}"),
+                Err(why) if was_served(*index) => info!(device = name, index, "not served any more: {why}"),
+                Err(why) => debug!(device = name, index, "left alone: {why}"),
+            }
+        }
+        let is_gone = |old: &&Choice| was_served(old.index) && !now.iter().any(|choice| choice.index == old.index);
+        for Choice { index, name, .. } in before.iter().filter(is_gone) {
+            info!(device = name, index, "is gone");
+        }
+        self.choices = now;
+    }
+}
+
+#[cfg(test)]
+#[path = "keeper_tests.rs"]
+mod tests;

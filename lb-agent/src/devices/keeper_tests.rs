@@ -1,0 +1,234 @@
+//! Passes over a table in the place of the kernel: what is attached and listed, in which order, and what is told.
+
+use std::io;
+
+use lb_common::abi::{Device, NodeConfig, device_flags};
+
+use super::*;
+use crate::{
+    devices::{
+        findings::Foreign,
+        network::{Address, DefaultRoute, Link, Rank},
+    },
+    model::NodePortAddresses,
+};
+
+/// A kernel with some devices; programs have the ids 1 (ingress) and 2 (egress).
+#[derive(Default)]
+struct Table {
+    attached: BTreeMap<u32, Programs>,
+    roles: BTreeMap<u32, Role>,
+    listed: BTreeMap<u32, Device>,
+    names: BTreeMap<u32, String>,
+    node: NodeConfig,
+    /// What was done, in order.
+    done: Vec<String>,
+    /// Attaching fails.
+    refuses: bool,
+}
+
+const OURS: Programs = Programs { ingress: Some(1), egress: Some(2) };
+const EARLIER: Programs = Programs { ingress: Some(91), egress: Some(92) };
+
+impl DeviceStore for Table {
+    type Error = io::Error;
+
+    fn attach(&mut self, device: DeviceRef<'_>, role: Role) -> io::Result<()> {
+        if self.refuses {
+            return Err(io::Error::other(format!("no programs on {}", device.name)));
+        }
+        self.done.push(format!("attach {} {role}", device.name));
+        self.attached.insert(device.index, OURS);
+        self.roles.insert(device.index, role);
+        Ok(())
+    }
+
+    fn detach(&mut self, device: DeviceRef<'_>) -> io::Result<()> {
+        self.done.push(format!("detach {}", device.name));
+        self.attached.remove(&device.index);
+        Ok(())
+    }
+
+    fn attached(&mut self) -> io::Result<BTreeMap<u32, Programs>> {
+        Ok(self.attached.clone())
+    }
+
+    fn are_current(&self, programs: Programs, role: Role) -> bool {
+        programs == OURS && self.roles.values().all(|attached| *attached == role)
+    }
+
+    fn foreign(&self, _: DeviceRef<'_>) -> io::Result<Vec<Foreign>> {
+        Ok(Vec::new())
+    }
+
+    fn devices(&self) -> io::Result<BTreeMap<u32, Device>> {
+        Ok(self.listed.clone())
+    }
+
+    fn put_device(&mut self, index: u32, device: &Device) -> io::Result<()> {
+        self.done.push(format!("list {index}"));
+        self.listed.insert(index, *device);
+        Ok(())
+    }
+
+    fn delete_device(&mut self, index: u32) -> io::Result<()> {
+        self.done.push(format!("unlist {index}"));
+        self.listed.remove(&index);
+        self.names.remove(&index);
+        Ok(())
+    }
+
+    fn put_name(&mut self, index: u32, name: &str) -> io::Result<()> {
+        self.names.insert(index, name.to_owned());
+        Ok(())
+    }
+
+    fn node(&self) -> io::Result<NodeConfig> {
+        Ok(self.node)
+    }
+
+    fn put_node(&mut self, node: &NodeConfig) -> io::Result<()> {
+        self.node = *node;
+        Ok(())
+    }
+}
+
+fn settings(devices: &str) -> Settings {
+    Settings {
+        devices: devices.parse().unwrap(),
+        pods: "none".parse().unwrap(),
+        snat_ports: "61000-65535".parse().unwrap(),
+        nodeport_range: "30000-32767".parse().unwrap(),
+        nodeport_addresses: NodePortAddresses::Primary,
+    }
+}
+
+/// A keeper, its time, and what passes come to.
+struct Rig {
+    keeper: Keeper<Table>,
+    now: Instant,
+}
+
+impl Rig {
+    fn new(devices: &str, table: Table) -> Self {
+        Self { keeper: Keeper::new(table, settings(devices), |_| Sysctls::default()), now: Instant::now() }
+    }
+
+    /// What a pass does.
+    fn pass(&mut self, network: &Network) -> Vec<String> {
+        self.outcome(network);
+        mem::take(&mut self.keeper.store.done)
+    }
+
+    fn outcome(&mut self, network: &Network) -> Outcome {
+        self.keeper.pass(network, &[], self.now)
+    }
+}
+
+/// `lo` (1) and `eth0` (2) with an address.
+fn network() -> Network {
+    let link = |index, name: &str, layer| Link { index, name: name.into(), layer, is_up: true, ..Link::default() };
+    Network {
+        links: vec![Link { is_loopback: true, ..link(1, "lo", 772) }, link(2, "eth0", 1)],
+        addresses: vec![Address { link: 2, ip: "192.0.2.1".parse().unwrap(), rank: Rank::Primary }],
+        default_routes: Vec::new(),
+        unread: Vec::new(),
+    }
+}
+
+fn with_route() -> Network {
+    Network { default_routes: vec![DefaultRoute { link: 2, is_v4: true }], ..network() }
+}
+
+#[test]
+fn a_device_is_listed_after_its_programs_are_attached_and_only_once() {
+    let mut rig = Rig::new("auto", Table::default());
+    assert_eq!(rig.pass(&with_route()), ["attach eth0 uplink", "list 2"]);
+    let table = &rig.keeper.store;
+    assert_eq!((table.listed[&2].addr4, table.listed[&2].flags), ([192, 0, 2, 1], device_flags::UPLINK));
+    assert_eq!(table.names[&2], "eth0 has a default route");
+    assert_eq!((table.node.addr4, table.node.snat_first), ([192, 0, 2, 1], 61000));
+    assert_eq!(rig.pass(&with_route()), [""; 0]);
+    let mut renumbered = with_route();
+    renumbered.addresses[0].ip = "192.0.2.2".parse().unwrap();
+    assert_eq!(rig.pass(&renumbered), ["list 2"], "its address changed");
+}
+
+#[test]
+fn programs_that_others_took_away_are_put_back() {
+    let mut rig = Rig::new("auto", Table::default());
+    rig.pass(&with_route());
+    rig.keeper.store.attached.get_mut(&2).unwrap().egress = None;
+    assert_eq!(rig.pass(&with_route()), ["attach eth0 uplink"]);
+}
+
+#[test]
+fn a_device_keeps_its_programs_for_a_minute_after_the_reason_is_gone() {
+    let mut rig = Rig::new("auto", Table::default());
+    rig.pass(&with_route());
+    let outcome = rig.outcome(&network());
+    assert_eq!((outcome.served, outcome.again), (1, Some(rig.now + GRACE)));
+    assert_eq!(rig.pass(&network()), [""; 0]);
+    rig.now += GRACE;
+    assert_eq!(rig.pass(&network()), ["unlist 2", "detach eth0"]);
+    assert_eq!(rig.outcome(&network()).again, None);
+    assert_eq!(rig.pass(&with_route()), ["attach eth0 uplink", "list 2"]);
+}
+
+#[test]
+fn what_an_earlier_agent_chose_is_taken_over_and_stays_until_the_reason_is_known() {
+    let adopted = || Table {
+        attached: [(2, EARLIER)].into(),
+        listed: [(2, Device { addr4: [192, 0, 2, 1], flags: device_flags::UPLINK, ..Device::default() })].into(),
+        ..Table::default()
+    };
+    let mut rig = Rig::new("auto", adopted());
+    assert_eq!(rig.pass(&network()), ["attach eth0 uplink"], "and never unlisted");
+    rig.now += GRACE;
+    assert_eq!(rig.pass(&network()), ["unlist 2", "detach eth0"]);
+    assert_eq!(Rig::new("none", adopted()).pass(&network()), ["unlist 2", "detach eth0"], "the flags say so");
+}
+
+#[test]
+fn a_device_that_is_gone_is_unlisted_at_once_and_one_of_the_same_number_begins_anew() {
+    let mut rig = Rig::new("auto", Table::default());
+    rig.pass(&with_route());
+    let mut gone = network();
+    gone.links.pop();
+    rig.keeper.store.attached.clear();
+    assert_eq!(rig.pass(&gone), ["unlist 2"]);
+    assert_eq!(rig.pass(&network()), [""; 0], "it was never chosen itself");
+}
+
+#[test]
+fn a_device_without_both_programs_is_not_listed_and_is_tried_again() {
+    let mut rig = Rig::new("auto", Table { refuses: true, ..Table::default() });
+    let outcome = rig.outcome(&with_route());
+    assert_eq!((outcome.served, outcome.again), (0, Some(rig.now + RETRY)));
+    assert_eq!(outcome.failures, ["no programs on eth0"]);
+    assert!(rig.keeper.store.listed.is_empty());
+    rig.keeper.store.refuses = false;
+    assert_eq!(rig.pass(&with_route()), ["unlist 2", "attach eth0 uplink", "list 2"]);
+}
+
+#[test]
+fn an_earlier_agents_programs_stay_where_the_new_ones_are_refused() {
+    let table = Table {
+        attached: [(2, EARLIER)].into(),
+        listed: [(2, Device::default())].into(),
+        refuses: true,
+        ..Table::default()
+    };
+    let mut rig = Rig::new("auto", table);
+    assert_eq!(rig.outcome(&with_route()).served, 0);
+    assert_eq!(rig.keeper.store.done, [""; 0]);
+}
+
+#[test]
+fn findings_come_with_the_outcome() {
+    let mut rig = Rig::new("eth0,eth7", Table::default());
+    let outcome = rig.outcome(&network());
+    assert_eq!(outcome.served, 1);
+    assert_eq!(outcome.findings.len(), 1, "{:?}", outcome.findings);
+    assert_eq!(outcome.findings[0].about, "--devices eth7");
+}

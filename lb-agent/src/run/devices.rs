@@ -1,0 +1,72 @@
+//! The packet layer's devices: the first pass at the start, and the task that follows them. An agent that cannot have the
+//! programs goes on without: Services work for processes on this node all the same.
+
+use std::{io, net::IpAddr, time::SystemTime};
+
+use tokio::{sync::watch, task::JoinHandle};
+use tracing::{info, warn};
+
+use crate::{
+    cli::PacketArgs,
+    datapath::bpf::{Datapath, KernelDevices, Way},
+    devices::{
+        Keeper, Outcome,
+        keep::{keep, pass},
+        sysctl,
+    },
+    model::NodePortAddresses,
+    netlink::changes::{Changes, Of},
+    observe::{Observer, Problem},
+};
+
+/// Devices that have their programs, to be followed.
+pub(super) struct Devices {
+    keeper: Keeper<KernelDevices>,
+    changes: Changes,
+    first: Outcome,
+    observer: Observer,
+}
+
+/// Attaches the programs where they should be. `None` where that cannot be, which is said.
+pub(super) fn start(
+    datapath: &mut Datapath,
+    args: &PacketArgs,
+    nodeport_addresses: &NodePortAddresses,
+    observer: &Observer,
+) -> Option<Devices> {
+    let settings = args.settings(nodeport_addresses);
+    let changes = Changes::open(Of::Devices);
+    let store = changes.map_err(anyhow::Error::new).and_then(|changes| Ok((changes, datapath.devices(Way::probe()?)?)));
+    match store {
+        Ok((changes, Some(store))) => {
+            let mut keeper = Keeper::new(store, settings, |devices| sysctl::read(devices.iter().copied()));
+            let first = pass(&mut keeper, &[]);
+            take(observer, first.clone());
+            Some(Devices { keeper, changes, first, observer: observer.clone() })
+        }
+        Ok((_, None)) => {
+            if settings.has_packet_layer() {
+                info!("--devices has no effect: this build serves processes on this node only");
+            }
+            None
+        }
+        Err(error) => {
+            let text = format!("clients outside this node reach no Service: {error:#}");
+            warn!("{text}");
+            observer.update(|state| state.note(Problem { at: SystemTime::now(), text }));
+            None
+        }
+    }
+}
+
+impl Devices {
+    /// Follows them from now on; `node` tells the addresses of the Node object.
+    pub(super) fn follow(self, node: watch::Receiver<Vec<IpAddr>>) -> JoinHandle<io::Result<()>> {
+        let Self { keeper, changes, first, observer } = self;
+        tokio::spawn(keep(keeper, changes, node, first, move |outcome| take(&observer, outcome)))
+    }
+}
+
+fn take(observer: &Observer, outcome: Outcome) {
+    observer.update(|state| state.take_devices(outcome, SystemTime::now()));
+}
