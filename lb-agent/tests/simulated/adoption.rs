@@ -7,7 +7,7 @@ use lb_agent::{
     watch::manifests::memory::InMemory,
 };
 use lb_common::{
-    abi::{Backend, ClusterIps, Family, Frontend, FrontendKey, SourceKey},
+    abi::{Backend, ClusterIps, Family, Frontend, FrontendKey, SourceKey, name_kind},
     sim::{SimMaps, SimNode},
 };
 use proptest::{collection::vec, prelude::*};
@@ -104,6 +104,8 @@ fn damage() -> impl Strategy<Value = Damage> {
         Just("/"),
         Just(""),
     ];
+    // Not a device's: those are no business of the plan.
+    let kind = prop_oneof![0..name_kind::DEVICE, Just(name_kind::DEVICE + 1)];
     prop_oneof![
         (any::<usize>(), frontend()).prop_map(|(pick, value)| Damage::Frontend(pick, value)),
         (1..4_u8, frontend()).prop_map(|(port, value)| Damage::StrangeFrontend(port, value)),
@@ -114,7 +116,7 @@ fn damage() -> impl Strategy<Value = Damage> {
         (id(), 20..33_u32).prop_map(|(service, prefix_len)| Damage::Source(service, prefix_len)),
         any::<bool>().prop_map(Damage::Prefix),
         any::<usize>().prop_map(Damage::NoName),
-        (0..4_u32, id(), name).prop_map(|(kind, id, name)| Damage::Name(kind, id, name)),
+        (kind, id(), name).prop_map(|(kind, id, name)| Damage::Name(kind, id, name)),
     ]
 }
 
