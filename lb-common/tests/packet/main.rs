@@ -2,9 +2,13 @@
 //! packet that comes out has its checksums verified by code that knows nothing of ours.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod answers;
+mod errors;
 mod forward;
-
+mod fragments;
 mod lifetimes;
+mod limits;
+mod policies;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -46,6 +50,11 @@ impl World {
             Self::V4 => [a, b, c, last].into(),
             Self::V6 => [0xfd00, u16::from(a), u16::from(b), u16::from(c), 0, 0, 0, u16::from(last)].into(),
         }
+    }
+
+    /// Bytes of a network header.
+    fn header(self) -> usize {
+        if self == Self::V4 { 20 } else { 40 }
     }
 
     fn at(self, net: [u8; 3], last: u8, port: u16) -> SocketAddr {
@@ -150,6 +159,11 @@ impl Net {
         self.node.traffic.v4.conns.borrow().len() + self.node.traffic.v6.conns.borrow().len()
     }
 
+    fn set_capacity(&mut self, n_conns: u32) {
+        self.node.traffic.v4.n_conns = n_conns;
+        self.node.traffic.v6.n_conns = n_conns;
+    }
+
     /// A TCP connection of `client` through `service`, of which all three segments of the handshake were seen. Returns what
     /// the backend sees: the client's end, and its own.
     fn connect(&self, client: SocketAddr, service: SocketAddr, side: Side) -> (SocketAddr, SocketAddr) {
@@ -199,6 +213,18 @@ fn passed(outcome: Outcome) -> SimPacket {
         Outcome::Passed(packet) => packet,
         other => panic!("not left alone: {other:x?}"),
     }
+}
+
+fn answered(outcome: Outcome) -> SimPacket {
+    match outcome {
+        Outcome::Answered(packet) => packet,
+        other => panic!("not answered: {other:x?}"),
+    }
+}
+
+/// A number of this many bytes in a packet, in wire order.
+fn number(packet: &SimPacket, at: usize, len: usize) -> u32 {
+    packet.bytes.get(at..at + len).unwrap().iter().fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
 
 fn routes<F: Traffic>(node: &mut SimNode, world: World, more_bits: u32) {

@@ -1,0 +1,112 @@
+//! Datagrams in pieces.
+
+use super::*;
+
+/// The first and the second fragment of a datagram of 1,488 bytes.
+fn pieces(src: SocketAddr, dst: SocketAddr, id: u32) -> [Frame; 2] {
+    let first = Frame { data: vec![1; 1_472], fragment: Some(id), ..Frame::udp(src, dst) };
+    let later = Frame { body: Body::Later(185, 17), data: vec![2; 8], ..first.clone() };
+    [first, later]
+}
+
+/// Addresses of a rewritten fragment. (That a first fragment's checksum covers what is elsewhere, only the whole shows.)
+fn addrs(outcome: Outcome) -> (IpAddr, IpAddr) {
+    match outcome {
+        Outcome::Sent(_, packet) | Outcome::Rewritten(packet) => {
+            let (src, dst) = ends(&packet.bytes).unwrap();
+            (src.ip(), dst.ip())
+        }
+        other => panic!("not sent on: {other:x?}"),
+    }
+}
+
+fn arrives(net: &Net, frame: &Frame) -> Outcome {
+    net.node.arrives(frame.packet(false), Side::Uplink)
+}
+
+#[test]
+fn later_fragments_go_where_the_first_one_went_and_back() {
+    for world in [World::V4, World::V6] {
+        let mut net = Net::new((world, false));
+        let (client, service, pod) = (world.client(1), world.node_port(), world.remote_pod(6));
+        net.serve(service, &[pod, world.remote_pod(7), world.remote_pod(8)]);
+        for id in 1..20 {
+            let [first, later] = pieces(client, service, id);
+            let expected = addrs(arrives(&net, &first));
+            assert_eq!(addrs(arrives(&net, &later)), expected);
+        }
+        let (from, to) = sent(arrives(&net, &Frame::udp(client, service)));
+        let [first, later] = pieces(to, from, 99);
+        assert_eq!(addrs(arrives(&net, &first)), (service.ip(), client.ip()));
+        assert_eq!(addrs(net.node.leaves(later.packet(false))), (service.ip(), client.ip()));
+    }
+}
+
+/// Its checksum covers the whole datagram, so the first fragment's change must be right for all of it.
+#[test]
+fn the_pieces_are_a_whole_datagram_again() {
+    for world in [World::V4, World::V6] {
+        let mut net = Net::new((world, false));
+        let (client, service, pod) = (world.client(1), world.node_port(), world.remote_pod(6));
+        net.serve(service, &[pod]);
+        let whole = Frame { data: [vec![1; 1_472], vec![2; 8]].concat(), ..Frame::udp(client, service) };
+        let [mut first, later] = pieces(client, service, 5);
+        let at = world.header() + if world == World::V4 { 0 } else { 8 };
+        first.data = whole.data[..1_472].to_vec();
+        let mut packet = first.packet(false);
+        // The UDP header of the whole.
+        packet.bytes.splice(at..at + 8, whole.bytes()[world.header()..world.header() + 8].to_vec());
+        let Outcome::Sent(_, first) = net.node.arrives(packet, Side::Uplink) else { panic!("not sent") };
+        let Outcome::Sent(_, later) = net.node.arrives(later.packet(false), Side::Uplink) else { panic!("not sent") };
+        let (src, dst) = ends(&first.bytes).unwrap();
+        let expected = Frame { data: whole.data.clone(), ..Frame::udp(src, dst) };
+        let got = [&first.bytes[at..], &later.bytes[at..]].concat();
+        assert_eq!(got, expected.bytes()[world.header()..]);
+    }
+}
+
+#[test]
+fn a_fragment_before_its_first_one_or_of_another_datagram_passes_untouched() {
+    for world in [World::V4, World::V6] {
+        let mut net = Net::new((world, false));
+        let (client, service) = (world.client(1), world.node_port());
+        net.serve(service, &[world.remote_pod(6)]);
+        let [first, later] = pieces(client, service, 5);
+        assert_eq!(passed(arrives(&net, &later)), later.packet(false));
+        arrives(&net, &first);
+        let [_, other] = pieces(client, service, 6);
+        let [_, others] = pieces(world.client(2), service, 5);
+        for foreign in [other, others] {
+            assert_eq!(passed(arrives(&net, &foreign)), foreign.packet(false));
+        }
+        assert_eq!(net.counted(Counter::FragmentUnknown), 3);
+        net.node.environment.advance(31);
+        assert_eq!(passed(arrives(&net, &later)), later.packet(false), "the identification was used again");
+    }
+}
+
+#[test]
+fn fragments_of_foreign_datagrams_are_not_remembered() {
+    for world in [World::V4, World::V6] {
+        let net = Net::new((world, false));
+        let [first, _] = pieces(world.client(1), world.client(2), 5);
+        arrives(&net, &first);
+        assert!(net.node.traffic.v4.fragments.borrow().is_empty() && net.node.traffic.v6.fragments.borrow().is_empty());
+    }
+}
+
+#[test]
+fn a_later_fragment_is_never_answered() {
+    for world in [World::V4, World::V6] {
+        let mut net = Net::new((world, false));
+        let (client, service) = (world.client(1), world.node_port());
+        net.serve(service, &[]);
+        let [first, later] = pieces(client, service, 5);
+        answered(arrives(&net, &first));
+        assert_eq!(passed(arrives(&net, &later)), later.packet(false));
+        net.serve(service, &[world.remote_pod(6)]);
+        arrives(&net, &first);
+        let last_hop = Frame { hops: 1, ..later };
+        assert!(matches!(arrives(&net, &last_hop), Outcome::Rewritten(_)), "the stack drops it");
+    }
+}

@@ -1,0 +1,111 @@
+//! Where something runs out.
+
+use super::*;
+
+#[test]
+fn a_full_table_sheds_new_flows_and_keeps_the_established() {
+    for world in WORLDS {
+        for capacity in [20, 21] {
+            let mut net = Net::new(world);
+            let (world, service) = (net.world, net.world.node_port());
+            net.set_capacity(capacity);
+            net.serve(service, &[world.local_pod(5), world.remote_pod(6)]);
+            let client = |last| Frame::udp(world.client(last), service);
+            let first: Vec<_> = (1..=10).map(|last| sent(net.arrives(&client(last), Side::Uplink))).collect();
+            for last in 11..=20 {
+                assert_eq!(net.arrives(&client(last), Side::Uplink), Outcome::Dropped);
+                net.assert_no_half_is_alone();
+            }
+            assert_eq!(net.counted(Counter::ConnsFull), 10);
+            for (last, ends) in (1..=10).zip(first) {
+                assert_eq!(sent(net.arrives(&client(last), Side::Uplink)), ends);
+                net.answer(&Frame::udp(ends.1, ends.0), (service, world.client(last)));
+            }
+            net.node.environment.advance(200);
+            sent(net.arrives(&client(1), Side::Uplink));
+            assert_eq!(net.n_entries(), 20, "a flow that is over makes room for itself");
+        }
+    }
+}
+
+#[test]
+fn ports_that_run_out_are_counted_and_given_back() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.node_port());
+        net.serve(service, &[world.remote_pod(6)]);
+        (net.node.traffic.node.snat_first, net.node.traffic.node.snat_last) = (61_000, 61_003);
+        let mut ports: Vec<_> = (1..=40)
+            .filter_map(|last| match net.arrives(&Frame::udp(world.client(last), service), Side::Uplink) {
+                Outcome::Dropped => None,
+                outcome => Some(sent(outcome).0.port()),
+            })
+            .collect();
+        ports.sort_unstable();
+        assert_eq!(ports, [61_000, 61_001, 61_002, 61_003], "each once: 32 draws miss one of four hardly ever");
+        assert_eq!(net.counted(Counter::SnatExhausted), 36);
+        net.assert_no_half_is_alone();
+    }
+}
+
+#[test]
+fn a_port_serves_for_each_backend_anew() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.node_port());
+        (net.node.traffic.node.snat_first, net.node.traffic.node.snat_last) = (61_000, 61_000);
+        for last in 1..=20 {
+            net.serve(service, &[world.remote_pod(10 + last)]);
+            sent(net.arrives(&Frame::udp(world.client(last), service), Side::Uplink));
+        }
+        net.assert_no_half_is_alone();
+    }
+}
+
+#[test]
+fn a_node_without_configuration_sends_nothing_under_a_wrong_name() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.node_port());
+        net.serve(service, &[world.remote_pod(6)]);
+        for node in [
+            NodeConfig::default(),
+            NodeConfig { snat_first: 61_000, snat_last: 62_000, ..NodeConfig::default() },
+            NodeConfig { snat_first: 62_000, snat_last: 61_000, ..net.node.traffic.node },
+            NodeConfig { snat_first: 0, ..net.node.traffic.node },
+        ] {
+            net.node.traffic.node = node;
+            assert_eq!(net.arrives(&Frame::udp(world.client(1), service), Side::Uplink), Outcome::Dropped);
+            assert_eq!(net.n_entries(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_packet_that_cannot_be_changed_is_dropped_and_counted() {
+    for (world, offloaded) in WORLDS {
+        let mut net = Net::new((world, offloaded));
+        let (client, service, empty) = (world.client(1), world.node_port(), world.cluster_ip(9));
+        net.serve(service, &[world.local_pod(5)]);
+        net.serve(empty, &[]);
+        let frames = [
+            Frame::udp(client, service),
+            Frame::tcp(client, service, SYN),
+            Frame::udp(client, empty),
+            Frame::tcp(client, empty, SYN),
+        ];
+        for frame in frames {
+            let mut n_changes = 0;
+            loop {
+                let dropped = net.counted(Counter::Unwritable);
+                let packet = SimPacket { n_changes, ..frame.packet(offloaded) };
+                if net.node.arrives(packet, Side::Uplink) != Outcome::Dropped {
+                    break;
+                }
+                assert_eq!(net.counted(Counter::Unwritable), dropped + 1);
+                n_changes += 1;
+            }
+            assert!(n_changes > 2, "{frame:?} needs {n_changes} changes");
+        }
+    }
+}
