@@ -3,13 +3,16 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage, lpm_trie},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage, lpm_trie},
     macros::btf_map,
 };
 use lb_common::abi::{
-    Affinity, AffinityKey, AgentStatus, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendKey, N_COUNTERS,
-    Name, NameKey, Slot, SockDst, SourceKey, UdpPeers, V4, V6,
-    maps::{N_AFFINITIES, N_BACKENDS, N_CLIENTS, N_FRONTENDS, N_NAMES, N_SLOTS, N_SOURCES},
+    Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Family, Flow, FlowKey,
+    Fragment, FragmentKey, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, NodeConfig, Slot, SockDst, SourceKey,
+    UdpPeers, V4, V6,
+    maps::{
+        N_AFFINITIES, N_BACKENDS, N_CLIENTS, N_CONNS, N_DEVICES, N_FRAGS, N_FRONTENDS, N_NAMES, N_SLOTS, N_SOURCES,
+    },
 };
 
 /// Entries are allocated when they are used, so that a large capacity costs nothing while it is empty. An entry that is
@@ -28,6 +31,10 @@ pub type Backends<F> = HashMap<u32, Backend<F>, { N_BACKENDS as usize }, NO_PREA
 pub type Clients<F> = HashMap<u64, ClientAddr<F>, { N_CLIENTS as usize }, NO_PREALLOC>;
 /// `lb_sources4/6`.
 pub type Sources<F> = LpmTrie<SourceKey<F>, u32, { N_SOURCES as usize }, NO_PREALLOC>;
+/// `lb_conns4/6`. Not an LRU map: a flood of new flows must not push established ones out.
+pub type Conns<F> = HashMap<FlowKey<F>, Flow<F>, { N_CONNS as usize }, NO_PREALLOC>;
+/// `lb_frags4/6`. The kernel allocates LRU maps whole.
+pub type Frags<F> = LruHashMap<FragmentKey<F>, Fragment, { N_FRAGS as usize }>;
 
 #[btf_map(name = "lb_frontends4")]
 static FRONTENDS4: Frontends<V4> = Frontends::new();
@@ -61,10 +68,27 @@ static SOCK6: SkStorage<SockDst<V6>> = SkStorage::new();
 static SOCKUDP4: SkStorage<UdpPeers<V4>> = SkStorage::new();
 #[btf_map(name = "lb_sockudp6")]
 static SOCKUDP6: SkStorage<UdpPeers<V6>> = SkStorage::new();
+#[btf_map(name = "lb_conns4")]
+static CONNS4: Conns<V4> = Conns::new();
+#[btf_map(name = "lb_conns6")]
+static CONNS6: Conns<V6> = Conns::new();
+#[btf_map(name = "lb_frags4")]
+static FRAGS4: Frags<V4> = Frags::new();
+#[btf_map(name = "lb_frags6")]
+static FRAGS6: Frags<V6> = Frags::new();
 
 /// `lb_affinity`.
 #[btf_map(name = "lb_affinity")]
 pub static AFFINITY: HashMap<AffinityKey, Affinity, { N_AFFINITIES as usize }, NO_PREALLOC> = HashMap::new();
+/// `lb_devices`.
+#[btf_map(name = "lb_devices")]
+pub static DEVICES: HashMap<u32, Device, { N_DEVICES as usize }, NO_PREALLOC> = HashMap::new();
+/// `lb_node`.
+#[btf_map(name = "lb_node")]
+pub static NODE: Array<NodeConfig, 1> = Array::new();
+/// `lb_answers`.
+#[btf_map(name = "lb_answers")]
+pub static ANSWERS: PerCpuArray<Answers, 1> = PerCpuArray::new();
 /// `lb_stats`.
 #[btf_map(name = "lb_stats")]
 pub static STATS: PerCpuArray<u64, { N_COUNTERS as usize }> = PerCpuArray::new();
@@ -100,6 +124,10 @@ pub trait Pinned: Family {
     fn sock() -> &'static SkStorage<SockDst<Self>>;
     /// `lb_sockudp4/6`.
     fn sockudp() -> &'static SkStorage<UdpPeers<Self>>;
+    /// `lb_conns4/6`.
+    fn conns() -> &'static Conns<Self>;
+    /// `lb_frags4/6`.
+    fn frags() -> &'static Frags<Self>;
 }
 
 macro_rules! pinned {
@@ -107,7 +135,8 @@ macro_rules! pinned {
         $family:ty,
         $other:ty,
         [$frontends:ident, $slots:ident, $backends:ident, $cluster_ips:ident, $clients:ident, $sources:ident],
-        [$sock:ident, $sockudp:ident]
+        [$sock:ident, $sockudp:ident],
+        [$conns:ident, $frags:ident]
     ) => {
         impl Pinned for $family {
             type Other = $other;
@@ -151,12 +180,22 @@ macro_rules! pinned {
             fn sockudp() -> &'static SkStorage<UdpPeers<Self>> {
                 &$sockudp
             }
+
+            #[inline(always)]
+            fn conns() -> &'static Conns<Self> {
+                &$conns
+            }
+
+            #[inline(always)]
+            fn frags() -> &'static Frags<Self> {
+                &$frags
+            }
         }
     };
 }
 
-pinned!(V4, V6, [FRONTENDS4, SLOTS4, BACKENDS4, CLUSTERIPS4, CLIENTS4, SOURCES4], [SOCK4, SOCKUDP4]);
-pinned!(V6, V4, [FRONTENDS6, SLOTS6, BACKENDS6, CLUSTERIPS6, CLIENTS6, SOURCES6], [SOCK6, SOCKUDP6]);
+pinned!(V4, V6, [FRONTENDS4, SLOTS4, BACKENDS4, CLUSTERIPS4, CLIENTS4, SOURCES4], [SOCK4, SOCKUDP4], [CONNS4, FRAGS4]);
+pinned!(V6, V4, [FRONTENDS6, SLOTS6, BACKENDS6, CLUSTERIPS6, CLIENTS6, SOURCES6], [SOCK6, SOCKUDP6], [CONNS6, FRAGS6]);
 
 /// What `lb_sources4/6` is asked for: the longest range that holds the whole key.
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! Several nodes: the network between them, and a vxlan overlay over it with static entries, as flannel builds one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 
@@ -21,18 +21,23 @@ impl Underlay {
 
     /// Plugs a node in. Do that before it gets pods: its address moves from `lo` to `eth0`.
     pub fn join(&self, node: &Node) -> Result<()> {
+        node.netns()
+            .ip([format!("addr del {}/32 dev lo", node.v4()), format!("addr del {}/128 dev lo", node.v6())])?;
+        self.plug_in(node.netns(), node.v4(), node.v6())
+    }
+
+    /// Plugs any machine in, with an `eth0` that has these addresses.
+    pub(crate) fn plug_in(&self, machine: &NetNs, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<()> {
         let port = format!("port{}", run::current().number());
         let switch = self.switch.path().display();
-        node.netns().ip([
-            format!("addr del {}/32 dev lo", node.v4()),
-            format!("addr del {}/128 dev lo", node.v6()),
+        machine.ip([
             format!("link add eth0 {FAR_INDEX} type veth peer name {port} netns {switch}"),
             "link set eth0 up".to_owned(),
-            format!("addr add {}/24 dev eth0", node.v4()),
-            format!("addr add {}/64 dev eth0 nodad", node.v6()),
+            format!("addr add {v4}/24 dev eth0"),
+            format!("addr add {v6}/64 dev eth0 nodad"),
         ])?;
         self.switch.ip([format!("link set {port} up")])?;
-        node.netns().wait_up(&["eth0"])?;
+        machine.wait_up(&["eth0"])?;
         self.switch.wait_up(&[&port])?;
         // The switch comes up after its first port, as a pod's bridge does.
         self.switch.ip([format!("link set {port} master br0"), "link set br0 up".to_owned()])

@@ -238,6 +238,16 @@ pub struct RunArgs {
         value_parser = clap::value_parser!(u32).range(1..=MAX_ENTRIES)
     )]
     pub max_affinities: u32,
+
+    /// Capacity of the table of connections from outside and of clients without a socket hook, per address family
+    #[arg(
+        long,
+        value_name = "N",
+        env = "LB_MAX_CONNECTIONS",
+        default_value_t = maps::N_CONNS / 2,
+        value_parser = clap::value_parser!(u32).range(1..=MAX_ENTRIES)
+    )]
+    pub max_connections: u32,
 }
 
 /// Keeps the slot array (twice the backends, 24 bytes each for IPv6) below 1 GiB, far from where its byte size would

@@ -58,6 +58,7 @@ fn flag(map: &str) -> Option<&'static str> {
     match map {
         maps::BACKENDS4 | maps::BACKENDS6 | maps::SLOTS4 | maps::SLOTS6 => Some("--max-backends"),
         maps::AFFINITY => Some("--max-affinities"),
+        maps::CONNS4 | maps::CONNS6 => Some("--max-connections"),
         maps::CLIENTS4 | maps::CLIENTS6 => None,
         _ => Some("--max-frontends"),
     }

@@ -98,6 +98,8 @@ pub struct Capacity {
     pub slots: u32,
     /// `lb_affinity`, which both families share.
     pub affinities: u32,
+    /// `lb_conns`: two entries for each connection.
+    pub conns: u32,
 }
 
 /// Names that are not a frontend's.
@@ -134,6 +136,7 @@ impl Default for Capacity {
             backends: maps::N_BACKENDS,
             slots: maps::N_SLOTS,
             affinities: maps::N_AFFINITIES,
+            conns: maps::N_CONNS,
         }
     }
 }

@@ -106,6 +106,8 @@ fn open_datapath(args: &RunArgs) -> Result<Datapath, Failure> {
             // A Service's new range is written before its old one is given back.
             slots: args.max_backends.saturating_mul(2),
             affinities: args.max_affinities,
+            // Each connection has an entry for either direction.
+            conns: args.max_connections.saturating_mul(2),
         },
         bind_protection: args.nodeport_bind_protection,
     };

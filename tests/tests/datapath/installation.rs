@@ -1,7 +1,7 @@
 //! What an installation is made of, and how a next agent takes it over.
 
 use lb_agent::datapath::{
-    bpf::{BIND_PROGRAMS, Note, PROGRAMS, Reader, cleanup},
+    bpf::{BIND_PROGRAMS, N_MAPS, Note, PROGRAMS, Reader, cleanup},
     store::{FamilyStore, MapStore, StoreError},
 };
 use lb_common::abi::{Backend, Frontend, FrontendKey, NameKey, Slot, V4, V6, name_kind, scope};
@@ -112,7 +112,7 @@ fn maps_are_copied_into_others_of_another_size() {
     place.end(datapath);
 
     let mut options = place.options();
-    options.capacity = Capacity { frontends: 32, backends: 1024, slots: 2048, affinities: 40 };
+    options.capacity = Capacity { frontends: 32, backends: 1024, slots: 2048, affinities: 40, conns: 64 };
     let (mut datapath, notes) = Datapath::open(&options).unwrap();
     assert!(notes.contains(&Note::Resized { map: "lb_slots4", from: 256, to: 2048 }), "{notes:?}");
     assert!(notes.contains(&Note::Resized { map: "lb_frontends6", from: 64, to: 32 }), "{notes:?}");
@@ -213,7 +213,7 @@ fn cleanup_leaves_nothing_and_may_be_repeated() {
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
     place.end(datapath);
     let removed = cleanup(place.bpffs.path(), false).unwrap();
-    assert_eq!(removed.len(), PROGRAMS.len() + 21, "{removed:?}");
+    assert_eq!(removed.len(), PROGRAMS.len() + N_MAPS, "{removed:?}");
     assert!(!place.bpffs.path().join("lb").exists());
     assert!(cleanup(place.bpffs.path(), false).unwrap().is_empty());
     let Err(error) = Reader::open(place.bpffs.path()) else { panic!("there is nothing to read") };

@@ -35,7 +35,7 @@ impl Place {
             object: Some(object()),
             bpffs: self.bpffs.path().to_owned(),
             cgroup_root: Some(self.cgroup.path().to_owned()),
-            capacity: Capacity { frontends: 64, backends: 128, slots: 256, affinities: 64 },
+            capacity: Capacity { frontends: 64, backends: 128, slots: 256, affinities: 64, conns: 128 },
             bind_protection: true,
         }
     }

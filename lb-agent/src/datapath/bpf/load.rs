@@ -67,7 +67,7 @@ pub(super) fn load(
     load_programs(&mut ebpf, bind_protection)?;
 
     let entries: BTreeMap<_, _> = actions.iter().map(|(spec, _)| (spec.name, spec.size.entries(capacity))).collect();
-    let store = KernelStore::new(Access::Write, |name| {
+    let store = KernelStore::new(Access::Write, capacity.conns, |name| {
         let entries = entries.get(name).copied().unwrap_or_default();
         Ok((take(&mut ebpf, name)?, entries))
     })?;
@@ -218,6 +218,7 @@ fn check_object(ebpf: &Ebpf) -> Result<(), OpenError> {
                 | Map::Array(data)
                 | Map::LpmTrie(data)
                 | Map::PerCpuArray(data)
+                | Map::LruHashMap(data)
                 | Map::SkStorage(data),
             ) => data,
             _ => return Err(not_in_object(spec.name).into()),

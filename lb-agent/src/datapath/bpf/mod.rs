@@ -49,6 +49,7 @@ pub use self::{
     owner::{Owner, OwnerFamily, Owners},
     programs::{BIND_PROGRAMS, PROGRAMS},
     reader::{Counters, Reader},
+    spec::N_MAPS,
     store::KernelStore,
 };
 use self::{paths::Paths, preflight::Cgroup};
@@ -165,9 +166,9 @@ impl Datapath {
     /// not know. It may be sent to another thread.
     pub fn another_store(&self) -> Result<KernelStore, OpenError> {
         let pinned = load::pinned(&self.paths.maps)?;
-        let store = KernelStore::new(slots::Access::Read, |name| {
-            let entries = pinned.get(name).map_or(0, |found| found.entries);
-            Ok((load::open_pinned(&self.paths.maps, name)?, entries))
+        let entries = |name: &str| pinned.get(name).map_or(0, |found| found.entries);
+        let store = KernelStore::new(slots::Access::Read, entries(maps::CONNS4), |name| {
+            Ok((load::open_pinned(&self.paths.maps, name)?, entries(name)))
         })?;
         Ok(store)
     }

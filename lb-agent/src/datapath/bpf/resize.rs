@@ -1,6 +1,6 @@
 //! Copies a map into one of another size. Only the agent writes these maps, and it holds the lock, so nothing changes
-//! meanwhile; except for `lb_affinity`, which the programs write: a client that comes during the copy may be given another
-//! backend once.
+//! meanwhile; except for what the programs write. For `lb_affinity`: a client that comes during the copy may be given
+//! another backend once. For `lb_conns4/6`: a connection that begins during the copy is not known afterwards.
 
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
@@ -9,7 +9,8 @@ use aya::{
     maps::{HashMap, LpmTrie, Map, MapData},
 };
 use lb_common::abi::{
-    Affinity, AffinityKey, Backend, Family, Frontend, FrontendKey, Name, NameKey, SourceKey, V4, V6, maps,
+    Affinity, AffinityKey, Backend, Family, Flow, FlowKey, Frontend, FrontendKey, Name, NameKey, SourceKey, V4, V6,
+    maps,
 };
 
 use super::{
@@ -48,6 +49,8 @@ fn in_use(directory: &Path, map: &'static str) -> Result<u32, StoreError> {
         maps::BACKENDS4 => count::<u32, Backend<V4>>(directory, map),
         maps::BACKENDS6 => count::<u32, Backend<V6>>(directory, map),
         maps::AFFINITY => count::<AffinityKey, Affinity>(directory, map),
+        maps::CONNS4 => count::<FlowKey<V4>, Flow<V4>>(directory, map),
+        maps::CONNS6 => count::<FlowKey<V6>, Flow<V6>>(directory, map),
         maps::SOURCES4 => count_sources::<V4>(directory, map),
         maps::SOURCES6 => count_sources::<V6>(directory, map),
         _ => count::<NameKey, Name>(directory, map),
@@ -99,6 +102,8 @@ pub(super) fn copy(ebpf: &mut Ebpf, paths: &Paths, actions: &[(Spec, Action)]) -
             maps::BACKENDS4 => copy_hash::<u32, Backend<V4>>(&paths.maps, map, new)?,
             maps::BACKENDS6 => copy_hash::<u32, Backend<V6>>(&paths.maps, map, new)?,
             maps::AFFINITY => copy_hash::<AffinityKey, Affinity>(&paths.maps, map, new)?,
+            maps::CONNS4 => copy_hash::<FlowKey<V4>, Flow<V4>>(&paths.maps, map, new)?,
+            maps::CONNS6 => copy_hash::<FlowKey<V6>, Flow<V6>>(&paths.maps, map, new)?,
             maps::SOURCES4 => copy_sources::<V4>(&paths.maps, map, new)?,
             maps::SOURCES6 => copy_sources::<V6>(&paths.maps, map, new)?,
             _ => copy_hash::<NameKey, Name>(&paths.maps, map, new)?,

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use aya::maps::lpm_trie;
 use lb_common::abi::{
-    ABI_VERSION, Affinity, AffinityKey, AgentStatus, Backend, ClientAddr, ClusterIps, Frontend, FrontendKey,
-    N_COUNTERS, Name, NameKey, Slot, SockDst, SourceKey, UdpPeers, V4, V6, maps,
+    ABI_VERSION, Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Flow, FlowKey,
+    Fragment, FragmentKey, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, NodeConfig, Slot, SockDst, SourceKey,
+    UdpPeers, V4, V6, maps,
 };
 
 use crate::datapath::store::Capacity;
@@ -16,6 +17,7 @@ pub(super) mod kind {
     pub(in super::super) const HASH: u32 = 1;
     pub(in super::super) const ARRAY: u32 = 2;
     pub(in super::super) const PERCPU_ARRAY: u32 = 6;
+    pub(in super::super) const LRU_HASH: u32 = 9;
     pub(in super::super) const LPM_TRIE: u32 = 11;
     pub(in super::super) const SK_STORAGE: u32 = 24;
 }
@@ -36,6 +38,8 @@ pub(super) enum Size {
     Slots,
     /// `--max-affinities`.
     Affinities,
+    /// Twice `--max-connections`.
+    Conns,
     /// See [`Capacity::names`].
     Names,
     /// See [`Capacity::sources`].
@@ -49,6 +53,7 @@ impl Size {
             Self::Frontends | Self::Names | Self::Sources => "--max-frontends",
             Self::Backends | Self::Slots => "--max-backends",
             Self::Affinities => "--max-affinities",
+            Self::Conns => "--max-connections",
             Self::Fixed(_) => "(none)",
         }
     }
@@ -61,6 +66,7 @@ impl Size {
             Self::Backends => capacity.backends,
             Self::Slots => capacity.slots,
             Self::Affinities => capacity.affinities,
+            Self::Conns => capacity.conns,
             Self::Names => capacity.names(),
             Self::Sources => capacity.sources(),
         }
@@ -70,7 +76,7 @@ impl Size {
     pub(super) fn asked(self, entries: u32) -> u32 {
         match self {
             Self::Fixed(_) | Self::Frontends | Self::Backends | Self::Affinities => entries,
-            Self::Slots => entries.div_ceil(2),
+            Self::Slots | Self::Conns => entries.div_ceil(2),
             Self::Names => Capacity::frontends_for_names(entries),
             Self::Sources => Capacity::frontends_for_sources(entries),
         }
@@ -108,13 +114,21 @@ const fn trie<D, V>(name: &'static str, size: Size) -> Spec {
     spec::<lpm_trie::Key<D>, V>(name, kind::LPM_TRIE, NO_PREALLOC, size)
 }
 
+/// Allocated whole when it is made.
+const fn lru<K, V>(name: &'static str, entries: u32) -> Spec {
+    spec::<K, V>(name, kind::LRU_HASH, 0, Size::Fixed(entries))
+}
+
 const fn storage<V>(name: &'static str) -> Spec {
     spec::<i32, V>(name, kind::SK_STORAGE, NO_PREALLOC, Size::Fixed(0))
 }
 
+/// How many maps an installation has.
+pub const N_MAPS: usize = 28;
+
 /// Every pinned map. The object's own maps are these by construction (`lb-ebpf/src/maps.rs` uses the same types), which a
 /// test with a real kernel holds.
-pub(super) const SPECS: [Spec; 21] = [
+pub(super) const SPECS: [Spec; N_MAPS] = [
     spec::<u32, u32>(maps::ABI, kind::ARRAY, 0, Size::Fixed(1)),
     spec::<u32, AgentStatus>(maps::AGENT, kind::ARRAY, 0, Size::Fixed(1)),
     spec::<u32, u64>(maps::STATS, kind::PERCPU_ARRAY, 0, Size::Fixed(N_COUNTERS)),
@@ -132,6 +146,13 @@ pub(super) const SPECS: [Spec; 21] = [
     hash::<u64, ClientAddr<V6>>(maps::CLIENTS6, Size::Fixed(maps::N_CLIENTS)),
     trie::<SourceKey<V4>, u32>(maps::SOURCES4, Size::Sources),
     trie::<SourceKey<V6>, u32>(maps::SOURCES6, Size::Sources),
+    hash::<FlowKey<V4>, Flow<V4>>(maps::CONNS4, Size::Conns),
+    hash::<FlowKey<V6>, Flow<V6>>(maps::CONNS6, Size::Conns),
+    lru::<FragmentKey<V4>, Fragment>(maps::FRAGS4, maps::N_FRAGS),
+    lru::<FragmentKey<V6>, Fragment>(maps::FRAGS6, maps::N_FRAGS),
+    hash::<u32, Device>(maps::DEVICES, Size::Fixed(maps::N_DEVICES)),
+    spec::<u32, NodeConfig>(maps::NODE, kind::ARRAY, 0, Size::Fixed(1)),
+    spec::<u32, Answers>(maps::ANSWERS, kind::PERCPU_ARRAY, 0, Size::Fixed(1)),
     storage::<SockDst<V4>>(maps::SOCK4),
     storage::<SockDst<V6>>(maps::SOCK6),
     storage::<UdpPeers<V4>>(maps::SOCKUDP4),
@@ -234,7 +255,7 @@ fn difference(wanted: Shape, found: Shape) -> Option<String> {
 mod tests {
     use super::*;
 
-    const CAPACITY: Capacity = Capacity { frontends: 100, backends: 200, slots: 400, affinities: 50 };
+    const CAPACITY: Capacity = Capacity { frontends: 100, backends: 200, slots: 400, affinities: 50, conns: 600 };
 
     fn installed() -> BTreeMap<String, Pinned> {
         let pinned = |spec: &Spec| Pinned { shape: spec.shape, entries: spec.size.entries(CAPACITY) };

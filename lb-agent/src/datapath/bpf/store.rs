@@ -38,14 +38,16 @@ struct FamilyMaps<F: Family> {
 }
 
 impl KernelStore {
-    /// Takes the maps from `take`, which gives a map by its name, and its capacity.
+    /// Takes the maps from `take`, which gives a map by its name, and its capacity. `conns` is the capacity of those that
+    /// others work on.
     pub(super) fn new(
         access: Access,
+        conns: u32,
         mut take: impl FnMut(&'static str) -> Result<(MapData, u32), StoreError>,
     ) -> Result<Self, StoreError> {
         let (affinities, n_affinities) = take(maps::AFFINITY)?;
-        let v4 = FamilyMaps::new(access, n_affinities, &mut take)?;
-        let v6 = FamilyMaps::new(access, n_affinities, &mut take)?;
+        let v4 = FamilyMaps::new(access, (n_affinities, conns), &mut take)?;
+        let v6 = FamilyMaps::new(access, (n_affinities, conns), &mut take)?;
         let (names, n_names) = take(maps::NAMES)?;
         let names = Map::HashMap(names).try_into().map_err(failed(maps::NAMES, "open"))?;
         let affinities = Map::HashMap(affinities).try_into().map_err(failed(maps::AFFINITY, "open"))?;
@@ -76,7 +78,7 @@ impl KernelStore {
 impl<F: Family> FamilyMaps<F> {
     fn new(
         access: Access,
-        affinities: u32,
+        (affinities, conns): (u32, u32),
         take: &mut impl FnMut(&'static str) -> Result<(MapData, u32), StoreError>,
     ) -> Result<Self, StoreError> {
         let names = map_names::<F>();
@@ -90,7 +92,7 @@ impl<F: Family> FamilyMaps<F> {
             slots,
             backends: Map::HashMap(backends).try_into().map_err(failed(names.backends, "open"))?,
             addresses: Addresses::new(take)?,
-            capacity: Capacity { frontends: n_frontends, backends: n_backends, slots: n_slots, affinities },
+            capacity: Capacity { frontends: n_frontends, backends: n_backends, slots: n_slots, affinities, conns },
         })
     }
 }
