@@ -5,8 +5,8 @@ use super::*;
 /// The first and the second fragment of a datagram of 1,488 bytes.
 fn pieces(src: SocketAddr, dst: SocketAddr, id: u32) -> [Frame; 2] {
     let first = Frame { data: vec![1; 1_472], fragment: Some(id), ..Frame::udp(src, dst) };
-    let later = Frame { body: Body::Later(185, 17), data: vec![2; 8], ..first.clone() };
-    [first, later]
+    let later = Frame { body: Body::Later(185, 17), data: vec![2; 8], ..Frame::udp(src, dst) };
+    [first, Frame { fragment: Some(id), ..later }]
 }
 
 /// Addresses of a rewritten fragment. (That a first fragment's checksum covers what is elsewhere, only the whole shows.)

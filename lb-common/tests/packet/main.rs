@@ -6,11 +6,16 @@ mod answers;
 mod errors;
 mod forward;
 mod fragments;
+mod history;
 mod lifetimes;
 mod limits;
 mod policies;
+mod strange;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    env,
+    net::{IpAddr, SocketAddr},
+};
 
 use lb_common::{
     abi::{
@@ -124,8 +129,8 @@ impl Net {
         }
     }
 
-    /// Makes these pods answer at `address` for TCP and UDP. The Service's id is the last byte of its address, and its slots
-    /// begin at a hundred times that; a backend's id is the last byte of the pod's.
+    /// Makes these pods answer at `address` for TCP and UDP, and nobody else. The Service's id is the last byte of its address,
+    /// and its slots begin at a hundred times that; a backend's id is that of the Service and the last byte of the pod's.
     fn serve(&mut self, address: SocketAddr, pods: &[SocketAddr]) {
         self.serve_with(address, scope::INTERNAL, pods, |frontend| frontend);
     }
@@ -179,6 +184,11 @@ impl Net {
         let outcome = if local { self.leaves(frame) } else { self.arrives(frame, Side::Uplink) };
         assert_eq!(sent(outcome), expected);
     }
+}
+
+/// How many random cases a test tries: more where `LB_HISTORIES` says so, for a long run.
+fn histories(usual: u32) -> u32 {
+    env::var("LB_HISTORIES").map_or(usual, |text| text.parse().expect("LB_HISTORIES is a number"))
 }
 
 fn same_net(a: IpAddr, b: IpAddr) -> bool {
@@ -266,9 +276,12 @@ fn serve<F: Family>(
 ) {
     let service = id(address.ip());
     let first_slot = service * 100 + u32::from(scope) * 10;
+    if scope == scope::INTERNAL {
+        maps.backends.retain(|_, backend| backend.service != service);
+    }
     for (index, pod) in pods.iter().enumerate() {
         let Endpoint { addr, port } = endpoint::<F>(*pod);
-        let backend = id(pod.ip());
+        let backend = service << 8 | id(pod.ip());
         maps.slots.insert(first_slot + u32::try_from(index).unwrap(), Slot { addr, backend, port, reserved: 0 });
         let here = same_net(World::V4.local_pod(0).ip(), pod.ip()) || same_net(World::V6.local_pod(0).ip(), pod.ip());
         let sets = endpoint_sets::CLUSTER | if here { endpoint_sets::ON_NODE | endpoint_sets::LOCAL } else { 0 };
