@@ -21,8 +21,7 @@ impl Underlay {
 
     /// Plugs a node in. Do that before it gets pods: its address moves from `lo` to `eth0`.
     pub fn join(&self, node: &Node) -> Result<()> {
-        node.netns()
-            .ip([format!("addr del {}/32 dev lo", node.v4()), format!("addr del {}/128 dev lo", node.v6())])?;
+        node.netns().ip([format!("addr del {}/32 dev lo", node.v4()), format!("addr del {}/128 dev lo", node.v6())])?;
         self.plug_in(node.netns(), node.v4(), node.v6())
     }
 

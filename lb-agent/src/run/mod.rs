@@ -10,6 +10,7 @@ mod adopted;
 mod devices;
 mod followers;
 mod logging;
+mod memory;
 mod reconciling;
 mod selftest;
 mod source;
@@ -26,6 +27,7 @@ use tracing::{error, info, warn};
 use self::{
     devices::Devices,
     followers::Followers,
+    memory::Memory,
     reconciling::{Audience, Reconciling},
     source::Source,
 };
@@ -160,7 +162,7 @@ async fn operate(args: &RunArgs, parts: Parts) -> Result<(), Failure> {
             None => std::future::pending().await,
         }
     };
-    let audience = Audience { observer, followers, health_checks, node_addresses };
+    let audience = Audience { observer, followers, health_checks, node_addresses, memory: Memory::default() };
     let mut reconciling = Reconciling::start(datapath, model, messages, audience)?;
     let addresses = source::ended("watch on this node's addresses", tokio::spawn(addresses.run(sender.clone())));
     let source = source::ended("source of Services and endpoints", tokio::spawn(source.run(sender)));

@@ -4,7 +4,7 @@ use std::{net::IpAddr, thread::JoinHandle, time::SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{followers::Followers, runtime, selftest, unexpected};
+use super::{followers::Followers, memory::Memory, runtime, selftest, unexpected};
 use crate::{
     cli::Failure,
     datapath::bpf::Datapath,
@@ -59,6 +59,7 @@ pub(super) struct Audience {
     pub(super) followers: Followers,
     pub(super) health_checks: watch::Sender<Checks>,
     pub(super) node_addresses: watch::Sender<Vec<IpAddr>>,
+    pub(super) memory: Memory,
 }
 
 impl Audience {
@@ -67,6 +68,7 @@ impl Audience {
             Update::Source(status) => self.observer.update(|state| state.take_source(status, SystemTime::now())),
             Update::Maps(report) => {
                 self.followers.maps_reported(&report);
+                self.memory.hear(&report);
                 for latency in &report.latencies {
                     self.observer.latency().observe(*latency);
                 }

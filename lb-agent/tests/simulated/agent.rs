@@ -17,7 +17,8 @@ use lb_agent::{
 };
 
 /// Room for everything that a test does not want to be short of.
-pub(crate) const ROOMY: Capacity = Capacity { frontends: 1_000, backends: 4_000, slots: 8_000, affinities: 100, conns: 2_000 };
+pub(crate) const ROOMY: Capacity =
+    Capacity { frontends: 1_000, backends: 4_000, slots: 8_000, affinities: 100, conns: 2_000 };
 
 /// The node that the agent is on.
 pub(crate) const NODE: &str = "n1";

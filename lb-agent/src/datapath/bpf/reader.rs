@@ -39,8 +39,7 @@ impl Reader {
         spec::check(load::version(&paths.maps, &pinned)?, &pinned).map_err(incompatible)?;
         let open = |name| load::open_pinned(&paths.maps, name);
         let entries = |name: &str| pinned.get(name).map_or(0, |found| found.entries);
-        let store =
-            KernelStore::new(Access::Read, entries(maps::CONNS4), |name| Ok((open(name)?, entries(name))))?;
+        let store = KernelStore::new(Access::Read, entries(maps::CONNS4), |name| Ok((open(name)?, entries(name))))?;
         let agent = Map::Array(open(maps::AGENT)?).try_into().map_err(failed(maps::AGENT, "open"))?;
         let counters = Counters::open(&paths)?;
         Ok(Self { store, agent, counters, paths })
