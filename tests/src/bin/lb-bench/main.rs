@@ -36,7 +36,10 @@ use nix::{
 };
 use serde_json::json;
 
-use crate::{objects::ENDPOINT_PORTS, rig::Rig};
+use crate::{
+    objects::ENDPOINT_PORTS,
+    rig::{Kind, Rig},
+};
 
 /// Measures Service connections: direct, this agent, kube-proxy in nftables and iptables mode.
 #[derive(Parser)]
@@ -55,6 +58,9 @@ struct Args {
     /// Changes of an EndpointSlice that are measured for each proxy.
     #[arg(long, default_value_t = 10)]
     changes: usize,
+    /// What is left out.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    without: Vec<Kind>,
 }
 
 /// Another benchmark, and the processes that the benchmarks start themselves.

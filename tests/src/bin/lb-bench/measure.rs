@@ -49,7 +49,8 @@ pub(crate) struct TargetMeasured {
 /// A whole run at one number of Services, whose objects exist.
 pub(crate) fn run(rig: &Rig, services: usize, args: &Args) -> Result<Measured> {
     let mut targets = Vec::new();
-    for (index, kind) in (1..).zip(Kind::ALL) {
+    let kinds = Kind::ALL.into_iter().filter(|kind| !args.without.contains(kind));
+    for (index, kind) in (1..).zip(kinds) {
         targets.push(rig.target(kind, index, services).with_context(|| format!("cannot set up {kind}"))?);
     }
     let mut measured: BTreeMap<Kind, TargetMeasured> = BTreeMap::new();

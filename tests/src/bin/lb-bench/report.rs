@@ -13,14 +13,17 @@ use crate::{
 /// A table for one number of Services. Times of targets are given as ratios to the direct one of the same round.
 pub(crate) fn table(measured: &Measured) -> Table {
     let of_data_path = Figure::ALL.into_iter().map(|figure| {
-        let cells = Kind::ALL.map(|kind| data_path_cell(measured, kind, figure).unwrap_or_default());
-        (figure.to_string(), cells.to_vec())
+        let kinds = measured.targets.keys();
+        let cells = kinds.map(|&kind| data_path_cell(measured, kind, figure).unwrap_or_default());
+        (figure.to_string(), cells.collect())
     });
+    // Every proxy sees the changes that are measured for the others too.
+    let n_proxies = measured.targets.keys().filter(|kind| kind.has_proxy()).count();
     let of_proxies = ROWS.iter().map(|(name, cell)| {
-        let cells = Kind::ALL.map(|kind| measured.targets.get(&kind).and_then(cell).unwrap_or_default());
-        ((*name).to_owned(), cells.to_vec())
+        let cells = measured.targets.values().map(|target| cell(target, n_proxies).unwrap_or_default());
+        ((*name).to_owned(), cells.collect())
     });
-    let columns = Kind::ALL.map(|kind| kind.to_string());
+    let columns = measured.targets.keys().map(Kind::to_string);
     grid(format!("{} Services", measured.services), columns, of_data_path.chain(of_proxies))
 }
 
@@ -42,16 +45,17 @@ pub(crate) fn grid(
     table
 }
 
-type Row = (&'static str, fn(&TargetMeasured) -> Option<String>);
+/// Its name, and its cell by what was measured and the number of proxies.
+type Row = (&'static str, fn(&TargetMeasured, usize) -> Option<String>);
 
 const ROWS: &[Row] = &[
-    ("start to last Service reachable, s", |target| target.start_s.map(|s| format!("{s:.2}"))),
-    ("change to first connection, ms", |target| spread(target.change_ms.iter().copied(), 1)),
-    ("  of which the API server's write, ms", |target| spread(target.write_ms.iter().copied(), 1)),
-    ("memory at the end (peak), MiB", |target| {
+    ("start to last Service reachable, s", |target, _| target.start_s.map(|s| format!("{s:.2}"))),
+    ("change to first connection, ms", |target, _| spread(target.change_ms.iter().copied(), 1)),
+    ("  of which the API server's write, ms", |target, _| spread(target.write_ms.iter().copied(), 1)),
+    ("memory at the end (peak), MiB", |target, _| {
         target.ended.map(|usage| format!("{:.0} ({:.0})", usage.rss_mib, usage.peak_rss_mib))
     }),
-    ("CPU until all are reachable, s", |target| target.started.map(|usage| format!("{:.2}", usage.cpu_s))),
+    ("CPU until all are reachable, s", |target, _| target.started.map(|usage| format!("{:.2}", usage.cpu_s))),
     ("CPU per change of an EndpointSlice, ms", cpu_per_change),
 ];
 
@@ -65,9 +69,8 @@ fn data_path_cell(measured: &Measured, kind: Kind, figure: Figure) -> Option<Str
     spread(own.iter().zip(direct).map(|(&own, &direct)| as_f64(own) / as_f64(direct)), 3)
 }
 
-fn cpu_per_change(target: &TargetMeasured) -> Option<String> {
-    // Every proxy sees the changes that are measured for the others too.
-    let n_changes = target.change_ms.len() * Kind::ALL.iter().filter(|kind| kind.has_proxy()).count();
+fn cpu_per_change(target: &TargetMeasured, n_proxies: usize) -> Option<String> {
+    let n_changes = target.change_ms.len() * n_proxies;
     let used = target.ended?.cpu_s - target.before_changes?.cpu_s;
     (n_changes > 0).then(|| format!("{:.1}", used * 1000.0 / as_f64(n_changes as u64)))
 }

@@ -29,7 +29,7 @@ const HUB: u8 = 100;
 const FIRST_ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 250, 0, 2);
 
 /// What stands between client and endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
     /// Nothing: the client asks the endpoints by their own addresses.

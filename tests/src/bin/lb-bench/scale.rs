@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// For so long, 200 changes are made a second.
     #[arg(long, default_value_t = 20)]
     busy_seconds: u32,
+    /// What is left out.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    without: Vec<Kind>,
 }
 
 /// The size of a cluster.
@@ -111,6 +114,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         objects::create(rig.control_plane.admin(), 0, shape.services, rig.endpoints())?;
         let measured: Vec<Measured> = KINDS
             .into_iter()
+            .filter(|kind| !args.without.contains(kind))
             .zip(1..)
             .map(|(kind, index)| Course { rig: &rig, shape, args }.run(kind, index).with_context(|| kind.to_string()))
             .collect::<Result<_>>()?;
