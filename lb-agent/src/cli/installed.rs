@@ -1,17 +1,20 @@
 //! Opens what is pinned, for the tools: needs no agent, no lock, and never writes.
 
-use lb_common::abi::{AgentStatus, maps};
+use std::net::IpAddr;
+
+use lb_common::abi::{AgentStatus, Device, maps};
 
 use super::{
     Exit, Failure, PlaceArgs,
-    status::{AgentFacts, CounterFacts, Facts, MapFacts, ProgramFacts},
+    status::{AgentFacts, CounterFacts, DeviceFacts, Facts, MapFacts, ProgramFacts},
 };
 use crate::{
     clock,
     datapath::{
-        bpf::{self, Attached, BIND_PROGRAMS, MapUse, OpenError, PROGRAMS, Reader},
+        bpf::{self, Attached, BIND_PROGRAMS, MapUse, OpenError, PROGRAMS, Reader, ServedDevice},
         store::StoreError,
     },
+    devices::Role,
 };
 
 /// Opens the installation below `--bpffs`.
@@ -34,6 +37,7 @@ pub(super) fn facts(place: &PlaceArgs) -> Result<Facts, Failure> {
         ),
         maps: reader.map_use()?.iter().map(map_facts).collect(),
         programs: programs(&attached),
+        devices: reader.devices()?.iter().map(device_facts).collect(),
         counters: reader
             .counters()?
             .into_iter()
@@ -72,6 +76,22 @@ fn program_facts(name: &'static str, attached: &[Attached]) -> ProgramFacts {
         (None, id) => format!("cgroup id {id}"),
     });
     ProgramFacts { name, id: found.map(|found| found.program_id), cgroup }
+}
+
+fn device_facts(device: &ServedDevice) -> DeviceFacts {
+    let of_entry = |entry: Device| {
+        let [v4, v6] = [IpAddr::from(entry.addr4), IpAddr::from(entry.addr6)];
+        [v4, v6].into_iter().filter(|ip| !ip.is_unspecified()).collect()
+    };
+    DeviceFacts {
+        index: device.index,
+        name: device.name.clone(),
+        role: device.entry.and_then(|entry| Role::of(entry.flags)).map(|role| role.to_string()),
+        why: device.why.clone(),
+        ingress: device.programs.ingress,
+        egress: device.programs.egress,
+        addresses: device.entry.map(of_entry).unwrap_or_default(),
+    }
 }
 
 /// Says on stderr that the rows on stdout are the last state of an agent that has ended.

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
+use lb_common::abi::device_flags;
+
 use super::{
     network::{Link, Network},
     wanted::{DeviceNames, DevicePatterns},
@@ -29,6 +31,22 @@ pub enum Role {
     UplinkL3,
     /// Pods or virtual machines are behind it; Ethernet.
     Pod,
+}
+
+impl Role {
+    /// As `lb_devices` says it.
+    pub fn flags(self) -> u32 {
+        match self {
+            Self::Uplink => device_flags::UPLINK,
+            Self::UplinkL3 => device_flags::UPLINK | device_flags::L3,
+            Self::Pod => device_flags::POD,
+        }
+    }
+
+    /// What those flags say, if it is one of these.
+    pub fn of(flags: u32) -> Option<Self> {
+        [Self::Uplink, Self::UplinkL3, Self::Pod].into_iter().find(|role| role.flags() == flags)
+    }
 }
 
 impl fmt::Display for Role {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lb_common::abi::{ANSWERS_PER_S, Device, NodeConfig, device_flags};
+use lb_common::abi::{ANSWERS_PER_S, Device, NodeConfig};
 
 use super::{
     choose::Role,
@@ -12,13 +12,8 @@ use super::{
 
 /// The entry of a device that has its programs.
 pub(super) fn device(network: &Network, index: u32, role: Role) -> Device {
-    let flags = match role {
-        Role::Uplink => device_flags::UPLINK,
-        Role::UplinkL3 => device_flags::UPLINK | device_flags::L3,
-        Role::Pod => device_flags::POD,
-    };
     let source = |is_v4| network.source(index, is_v4);
-    Device { addr4: bytes4(source(true)), addr6: bytes6(source(false)), flags }
+    Device { addr4: bytes4(source(true)), addr6: bytes6(source(false)), flags: role.flags() }
 }
 
 /// The node's own entry. `before` is what it said: an agent that does not know the Node object (yet) leaves an address
@@ -71,6 +66,8 @@ fn bytes6(ip: Option<IpAddr>) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
+    use lb_common::abi::device_flags;
+
     use super::*;
     use crate::devices::network::{Address, DefaultRoute};
 

@@ -17,8 +17,11 @@ use crate::netlink::changes::Changes;
 
 /// Changes come in bursts: a new pod is a dozen of them.
 const BURST: Duration = Duration::from_millis(50);
+/// Nobody tells of other changes: of programs that somebody takes away, and of settings of the node.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(30);
 
-/// Makes a pass after each change of the network or of the Node object's addresses, and when the last one asked for it.
+/// Makes a pass after each change of the network or of the Node object's addresses, when the last one asked for it, and
+/// now and then.
 /// `first` is what the pass at the start came to; `tell` hears of each.
 ///
 /// # Errors
@@ -35,19 +38,14 @@ pub async fn keep<S: DeviceStore + Send + 'static>(
     // The Node object is not waited for any more when its source has ended, which ends the agent too.
     let mut is_told = true;
     loop {
-        let timer = async {
-            match again {
-                Some(at) => sleep(at.saturating_duration_since(Instant::now())).await,
-                None => std::future::pending().await,
-            }
-        };
+        let pause = again.map_or(AT_LEAST_EVERY, |at| at.saturating_duration_since(Instant::now()));
         tokio::select! {
             changed = changes.changed() => {
                 changed?;
                 sleep(BURST).await;
             }
             changed = node.changed(), if is_told => is_told = changed.is_ok(),
-            () = timer => {}
+            () = sleep(pause.min(AT_LEAST_EVERY)) => {}
         }
         let addresses = node.borrow_and_update().clone();
         let pass = spawn_blocking(move || {

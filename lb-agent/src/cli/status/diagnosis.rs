@@ -2,7 +2,7 @@
 
 use lb_common::abi::{Counter, maps};
 
-use super::facts::{AgentFacts, Facts, MapFacts, Several};
+use super::facts::{AgentFacts, DeviceFacts, Facts, MapFacts, Several};
 use crate::clock::{ago, utc};
 
 /// From this share of its capacity on a map is a problem: there is still room to raise it in time.
@@ -15,6 +15,7 @@ const RECENT_MS: u64 = 10 * 60 * 1000;
 pub(super) fn problems(facts: &Facts) -> Vec<String> {
     let mut found = Vec::new();
     found.extend(detached(facts));
+    found.extend(facts.devices.iter().filter_map(half_attached));
     found.extend(agent(facts));
     found.extend(standing(&facts.agent));
     found.extend(facts.maps.iter().filter_map(filling));
@@ -32,6 +33,16 @@ fn detached(facts: &Facts) -> Option<String> {
             "not attached: {}. Service addresses do not work for the calls these programs serve; starting the agent \
              attaches them",
             missing.join(", ")
+        )
+    })
+}
+
+fn half_attached(device: &DeviceFacts) -> Option<String> {
+    let DeviceFacts { name, index, ingress, egress, .. } = device;
+    (ingress.is_none() || egress.is_none()).then(|| {
+        format!(
+            "device {name} (number {index}) lacks a program: connections by it break; a running agent attaches them anew \
+             within half a minute"
         )
     })
 }
@@ -159,6 +170,7 @@ mod tests {
             },
             maps: vec![MapFacts { name: "lb_frontends4", entries: 89, capacity: 100, flag: Some("--max-frontends") }],
             programs: vec![ProgramFacts { name: "lb_connect4", id: Some(3), cgroup: Some("/".to_owned()) }],
+            devices: vec![DeviceFacts { ingress: Some(8), egress: Some(9), ..DeviceFacts::default() }],
             counters: vec![],
         }
     }
@@ -249,6 +261,15 @@ mod tests {
         });
         assert!(found[0].starts_with("not attached: lb_connect4."), "{found:?}");
         assert_eq!(found.len(), 2);
+    }
+
+    #[test]
+    fn a_device_that_lacks_a_program_is_named() {
+        let found = after(|facts| {
+            facts.devices[0] = DeviceFacts { name: "eth0".to_owned(), ingress: None, ..facts.devices[0].clone() };
+        });
+        assert!(found[0].starts_with("device eth0 (number 0) lacks a program"), "{found:?}");
+        assert_eq!(found.len(), 1);
     }
 
     #[test]

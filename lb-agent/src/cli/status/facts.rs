@@ -1,5 +1,7 @@
 //! What `status` reads, decoded.
 
+use std::net::IpAddr;
+
 use lb_common::abi::{AgentStatus, self_test, source_kind};
 use serde::Serialize;
 
@@ -16,6 +18,8 @@ pub(in crate::cli) struct Facts {
     pub maps: Vec<MapFacts>,
     /// The programs there should be, in a fixed order.
     pub programs: Vec<ProgramFacts>,
+    /// The packet layer's devices, by number.
+    pub devices: Vec<DeviceFacts>,
     /// The kernel's counters, summed over CPUs.
     pub counters: Vec<CounterFacts>,
 }
@@ -128,6 +132,25 @@ pub(in crate::cli) struct ProgramFacts {
     pub id: Option<u32>,
     /// The cgroup it is attached to: its path, or its id where no path is found.
     pub cgroup: Option<String>,
+}
+
+/// A device of the packet layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(in crate::cli) struct DeviceFacts {
+    /// Its number.
+    pub index: u32,
+    /// Its name when it was chosen.
+    pub name: String,
+    /// What it is served as; none where the programs do not count on it.
+    pub role: Option<String>,
+    /// Why it was chosen.
+    pub why: String,
+    /// The id of our program at ingress, if there is one.
+    pub ingress: Option<u32>,
+    /// The same at egress.
+    pub egress: Option<u32>,
+    /// The sources of packets that leave by it under the node's name; where it has none of a family, the node's.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A kernel counter.

@@ -27,4 +27,4 @@ struct Document<'a> {
     facts: &'a facts::Facts,
 }
 
-pub(super) use facts::{AgentFacts, CounterFacts, Facts, MapFacts, ProgramFacts};
+pub(super) use facts::{AgentFacts, CounterFacts, DeviceFacts, Facts, MapFacts, ProgramFacts};

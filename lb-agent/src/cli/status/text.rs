@@ -15,7 +15,7 @@ pub(super) fn render(facts: &Facts, problems: &[String]) -> String {
     for problem in problems {
         page.push_str(&format!("PROBLEM: {problem}\n"));
     }
-    for section in [agent(facts), maps(facts), programs(facts), counters(facts)] {
+    for section in [agent(facts), maps(facts), programs(facts), devices(facts), counters(facts)] {
         page.push('\n');
         page.push_str(&section);
     }
@@ -78,6 +78,26 @@ fn programs(facts: &Facts) -> String {
     )
 }
 
+fn devices(facts: &Facts) -> String {
+    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    table::render(
+        ["DEVICE", "INDEX", "SERVED AS", "INGRESS", "EGRESS", "ADDRESSES", "WHY"],
+        facts.devices.iter().map(|device| {
+            let id = |id: Option<u32>| id.map_or_else(|| "not attached".to_owned(), |id| id.to_string());
+            let addresses: Vec<_> = device.addresses.iter().map(ToString::to_string).collect();
+            [
+                or_dash(device.name.clone()),
+                device.index.to_string(),
+                device.role.clone().unwrap_or_else(|| "-".to_owned()),
+                id(device.ingress),
+                id(device.egress),
+                or_dash(addresses.join(",")),
+                or_dash(device.why.clone()),
+            ]
+        }),
+    )
+}
+
 fn counters(facts: &Facts) -> String {
     table::render(
         ["COUNTER", "VALUE"],
@@ -88,7 +108,7 @@ fn counters(facts: &Facts) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::facts::{CounterFacts, MapFacts, ProgramFacts},
+        super::facts::{CounterFacts, DeviceFacts, MapFacts, ProgramFacts},
         *,
     };
 
@@ -112,6 +132,15 @@ mod tests {
                 ProgramFacts { name: "lb_connect4", id: Some(17), cgroup: Some("/sys/fs/cgroup".to_owned()) },
                 ProgramFacts { name: "lb_connect6", id: None, cgroup: None },
             ],
+            devices: vec![DeviceFacts {
+                index: 2,
+                name: "eth0".to_owned(),
+                role: Some("uplink".to_owned()),
+                why: "has a default route".to_owned(),
+                ingress: Some(21),
+                egress: None,
+                addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+            }],
             counters: vec![CounterFacts { name: "tcp_connect", value: 12 }],
         }
     }
@@ -146,6 +175,9 @@ lb_frontends4  3        65536     0 %
 PROGRAM      ID            CGROUP
 lb_connect4  17            /sys/fs/cgroup
 lb_connect6  not attached  -
+
+DEVICE  INDEX  SERVED AS  INGRESS  EGRESS        ADDRESSES              WHY
+eth0    2      uplink     21       not attached  192.0.2.1,2001:db8::1  has a default route
 
 COUNTER      VALUE
 tcp_connect  12

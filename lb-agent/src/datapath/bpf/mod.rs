@@ -43,7 +43,7 @@ use lb_common::abi::{AgentStatus, Counter, Family, V4, V6, maps};
 pub use self::{
     addresses::KernelClients,
     cleanup::cleanup,
-    devices::{DEVICE_PROGRAMS, KernelDevices, Way},
+    devices::{DEVICE_PROGRAMS, KernelDevices, ServedDevice, Way},
     error::{EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, Note, OpenError},
     load::chain,
     owner::{Owner, OwnerFamily, Owners},

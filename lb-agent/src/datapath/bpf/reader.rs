@@ -7,6 +7,7 @@ use lb_common::abi::{AgentStatus, Counter, Family, V4, V6, maps};
 
 use super::{
     Attached, KernelClients, MapUse,
+    devices::{self, ServedDevice},
     error::OpenError,
     links, load, lock,
     paths::Paths,
@@ -78,6 +79,12 @@ impl Reader {
     /// Where the programs are attached. A program that is missing here is not attached.
     pub fn attached(&self) -> Result<Vec<Attached>, OpenError> {
         links::attached(&self.paths)
+    }
+
+    /// The devices of the packet layer, by number; also those on which there are programs and which are not listed, or the
+    /// other way round. Filters of clsact are those of the calling thread's network namespace.
+    pub fn devices(&self) -> Result<Vec<ServedDevice>, OpenError> {
+        devices::served(&self.paths)
     }
 
     /// Whether an agent holds the lock now.

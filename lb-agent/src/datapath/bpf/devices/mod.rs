@@ -22,7 +22,8 @@ use aya::{
 };
 
 pub(super) use self::clsact::remove_all as remove_filters;
-pub use self::store::KernelDevices;
+pub(super) use self::store::served;
+pub use self::store::{KernelDevices, ServedDevice};
 use super::{
     error::{OpenError, system},
     load::chain,
@@ -219,6 +220,13 @@ impl DeviceHooks {
     pub(super) fn foreign(&self, device: DeviceRef<'_>) -> Result<Vec<Foreign>, OpenError> {
         foreign(device, self.way, &self.links)
     }
+}
+
+/// Programs of ours on all devices, whichever way they are attached.
+fn all_attached(links: &Path) -> Result<BTreeMap<u32, Programs>, OpenError> {
+    let mut all = clsact::attached()?;
+    all.extend(tcx::attached(links)?);
+    Ok(all)
 }
 
 fn classifier(ebpf: &mut Ebpf, name: &'static str) -> Result<Classifier, OpenError> {

@@ -1,8 +1,8 @@
 //! The kernel as [`DeviceStore`]: programs by [`DeviceHooks`], and the maps that speak of devices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use lb_common::abi::{Device, Name, NameKey, NodeConfig, maps, name_kind};
 
 use super::{
@@ -10,9 +10,9 @@ use super::{
         error::OpenError,
         load::open_pinned,
         paths::Paths,
-        store::{deleted, failed, padded, update_failed},
+        store::{deleted, failed, padded, text, update_failed},
     },
-    DeviceHooks, Way,
+    DeviceHooks, Way, all_attached,
 };
 use crate::{
     datapath::store::StoreError,
@@ -30,14 +30,14 @@ pub struct KernelDevices {
 }
 
 /// The maps.
-pub(in super::super) struct DeviceMaps {
+struct DeviceMaps {
     devices: HashMap<MapData, u32, Device>,
     node: Array<MapData, NodeConfig>,
     names: HashMap<MapData, NameKey, Name>,
 }
 
 impl DeviceMaps {
-    pub(in super::super) fn open(paths: &Paths) -> Result<Self, StoreError> {
+    fn open(paths: &Paths) -> Result<Self, StoreError> {
         let open = |name| open_pinned(&paths.maps, name);
         let (devices, node) = (Map::HashMap(open(maps::DEVICES)?), Map::Array(open(maps::NODE)?));
         let names = Map::HashMap(open(maps::NAMES)?);
@@ -48,9 +48,54 @@ impl DeviceMaps {
         })
     }
 
-    /// `lb_devices`.
-    pub(in super::super) fn devices(&self) -> Result<BTreeMap<u32, Device>, StoreError> {
+    fn devices(&self) -> Result<BTreeMap<u32, Device>, StoreError> {
         self.devices.iter().collect::<Result<_, _>>().map_err(failed(maps::DEVICES, "read"))
+    }
+}
+
+/// A device as an installation has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServedDevice {
+    /// Its number.
+    pub index: u32,
+    /// Its name when it was chosen, and why it was; empty where nobody said.
+    pub name: String,
+    /// Why it was chosen.
+    pub why: String,
+    /// Its entry in `lb_devices`: the programs translate what comes back by it.
+    pub entry: Option<Device>,
+    /// Our programs on it.
+    pub programs: Programs,
+}
+
+/// See [`Reader::devices`](super::super::Reader::devices).
+pub(in super::super) fn served(paths: &Paths) -> Result<Vec<ServedDevice>, OpenError> {
+    let maps = DeviceMaps::open(paths)?;
+    let (entries, programs) = (maps.devices()?, all_attached(&paths.links)?);
+    let indices: BTreeSet<u32> = entries.keys().chain(programs.keys()).copied().collect();
+    indices.into_iter().map(|index| maps.served(index, &entries, &programs)).collect()
+}
+
+impl DeviceMaps {
+    fn served(
+        &self,
+        index: u32,
+        entries: &BTreeMap<u32, Device>,
+        programs: &BTreeMap<u32, Programs>,
+    ) -> Result<ServedDevice, OpenError> {
+        let said = match self.names.get(&name_key(index), 0) {
+            Ok(name) => text(&name.text),
+            Err(MapError::KeyNotFound) => String::new(),
+            Err(error) => return Err(failed(maps::NAMES, "read")(error).into()),
+        };
+        let (name, why) = said.split_once(' ').unwrap_or((&said, ""));
+        Ok(ServedDevice {
+            index,
+            name: name.to_owned(),
+            why: why.to_owned(),
+            entry: entries.get(&index).copied(),
+            programs: programs.get(&index).copied().unwrap_or_default(),
+        })
     }
 }
 
