@@ -43,12 +43,19 @@ pub struct AgentSpec {
     pub env: Vec<(OsString, OsString)>,
     /// Another path of the node's cgroup.
     pub cgroup_root: Option<PathBuf>,
+    /// `--devices`: most tests look at one layer by itself.
+    pub devices: String,
 }
 
 impl AgentSpec {
-    /// The usual way.
+    /// The usual way, without the packet layer.
     pub fn new(source: Source) -> Self {
-        Self { source, args: Vec::new(), env: Vec::new(), cgroup_root: None }
+        Self { source, args: Vec::new(), env: Vec::new(), cgroup_root: None, devices: "none".to_owned() }
+    }
+
+    /// With the packet layer on these devices.
+    pub fn on_devices(self, devices: &str) -> Self {
+        Self { devices: devices.to_owned(), ..self }
     }
 }
 
@@ -104,7 +111,7 @@ impl Place {
             Source::Manifests(directory) => command.arg("--manifests").arg(directory),
             Source::Kubeconfig(file) => command.arg("--kubeconfig").arg(file),
         };
-        command.args(["--devices", "none"]);
+        command.args(["--devices", &spec.devices]);
         command.args(["--healthz-address", &HEALTHZ.to_string(), "--metrics-address", &METRICS.to_string()]);
         command.args(&spec.args).envs(spec.env.iter().cloned());
         Process::spawn(&self.name(), command)

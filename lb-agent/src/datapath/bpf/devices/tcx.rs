@@ -9,7 +9,7 @@ use std::{
 };
 
 use aya::programs::{
-    LinkOrder, ProgramError, SchedClassifier,
+    LinkOrder, ProgramError, ProgramInfo, SchedClassifier,
     links::{FdLink, LinkError},
     tc::TcAttachOptions,
 };
@@ -21,7 +21,7 @@ use super::{
         paths::replacement,
         sys::{self, DeviceLinkInfo},
     },
-    Classifier, DeviceRef, Hook, Programs, at, on_device, refused,
+    Classifier, DeviceRef, Hook, Programs, at, on_device, os_error, refused,
 };
 
 const PREFIX: &str = "dev-";
@@ -147,9 +147,20 @@ fn open_if_ours(pin: &Path) -> Result<Option<(OwnedFd, DeviceLinkInfo)>, OpenErr
 
 /// Programs at a hook, with id and name.
 fn running(device: DeviceRef<'_>, hook: Hook) -> Result<Vec<(u32, String)>, OpenError> {
-    let asked = SchedClassifier::query_tcx(device.name, hook.attach_type());
-    let (_, programs) = asked.map_err(|error| refused("(query of tcx)", &error))?;
-    Ok(programs.iter().map(|program| (program.id(), program.name_as_str().unwrap_or("?").to_owned())).collect())
+    // A program that is replaced between the list of ids and the question about its id is an error; then the list has
+    // changed, and is asked for again.
+    let mut attempts = 5;
+    loop {
+        attempts -= 1;
+        match SchedClassifier::query_tcx(device.name, hook.attach_type()) {
+            Ok((_, programs)) => {
+                let name = |program: &ProgramInfo| program.name_as_str().unwrap_or("?").to_owned();
+                return Ok(programs.iter().map(|program| (program.id(), name(program))).collect());
+            }
+            Err(error) if attempts > 0 && os_error(&error) == Some(libc::ENOENT) => {}
+            Err(error) => return Err(refused("(query of tcx)", &error)),
+        }
+    }
 }
 
 /// Programs at a hook that are not ours.
