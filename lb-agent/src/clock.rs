@@ -1,11 +1,17 @@
 //! Wall-clock times as people read them, and as the map `lb_agent` holds them: milliseconds since the Unix epoch, with
-//! 0 for "never".
+//! 0 for "never". And the clock that the programs read.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Now.
 pub fn now_ms() -> u64 {
     ms(SystemTime::now())
+}
+
+/// Seconds of the monotonic clock (`bpf_ktime_get_ns`), their lower 32 bits, as the programs keep them.
+pub fn monotonic_s() -> u32 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u32::try_from(now.tv_sec & i64::from(u32::MAX)).unwrap_or(u32::MAX)
 }
 
 /// A time as milliseconds since the epoch; before the epoch counts as "never".

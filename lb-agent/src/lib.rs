@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clients;
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod datapath;
 pub mod devices;
 pub mod event;

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{Aged, age};
-use crate::datapath::store::{MapStore, StoreError};
+use crate::{
+    clock,
+    datapath::store::{MapStore, StoreError},
+};
 
 /// Entries outlive their time by this at most; that costs room only, since the programs look at the time themselves.
 const EVERY: Duration = Duration::from_secs(60);
@@ -35,17 +38,10 @@ impl AffinityAging {
         let (end, ended) = channel::<()>();
         let body = move || {
             while ended.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
-                report(age(&mut store, now_s()));
+                report(age(&mut store, clock::monotonic_s()));
             }
         };
         thread::Builder::new().name("affinity".to_owned()).spawn(body)?;
         Ok(Self { _end: end })
     }
-}
-
-/// Seconds of the clock that the programs read (`bpf_ktime_get_ns`).
-fn now_s() -> u32 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    // The programs keep the lower 32 bits too.
-    u32::try_from(now.tv_sec & i64::from(u32::MAX)).unwrap_or(u32::MAX)
 }

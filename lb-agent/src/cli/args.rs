@@ -54,6 +54,11 @@ pub enum Command {
     ///
     /// Read from the pinned maps, so it works also when no agent runs.
     Backends(ListArgs),
+    /// Show the connections of the packet layer: of clients outside, and of those without a socket hook
+    ///
+    /// Read from the pinned maps, so it works also when no agent runs. Connections of processes on this node are ordinary
+    /// ones to the backend: `ss` shows them.
+    Connections(ListArgs),
     /// Show whether an agent runs, how old its state is, how full the maps are and what is wrong
     ///
     /// Read from the pinned maps, so it works also when no agent runs.
@@ -273,7 +278,7 @@ pub struct ToolArgs {
     pub output: Output,
 }
 
-/// Flags of `services` and `backends`.
+/// Flags of `services`, `backends` and `connections`.
 #[derive(Args, Clone, Debug)]
 pub struct ListArgs {
     #[command(flatten)]

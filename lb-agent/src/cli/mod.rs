@@ -4,6 +4,7 @@ mod args;
 mod backends;
 mod check;
 mod cleanup;
+mod connections;
 mod failure;
 mod installed;
 mod list;
@@ -23,6 +24,7 @@ pub fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Run(args) => crate::run::run(*args),
         Command::Services(args) => list::run(&args, services::text, services::json),
         Command::Backends(args) => list::run(&args, backends::text, backends::json),
+        Command::Connections(args) => connections::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Cleanup(args) => cleanup::run(&args),

@@ -104,7 +104,7 @@ impl Filter {
     }
 
     /// Whether `service` (`namespace/name[:port]`) is wanted. `NAME` may carry the port's name too.
-    fn wants(&self, service: &str) -> bool {
+    pub(super) fn wants(&self, service: &str) -> bool {
         let (namespace, name) = service.split_once('/').unwrap_or(("", service));
         let bare = name.split_once(':').map_or(name, |(bare, _)| bare);
         self.namespace.as_deref().is_none_or(|wanted| wanted == namespace)
@@ -190,12 +190,12 @@ fn backend_row<F: Family>(names: &HashMap<NameKey, String>, backend: &Backend<F>
 }
 
 /// The name of a Service port, or its number where the name is missing (`lb_names` was full, say).
-fn service_name(names: &HashMap<NameKey, String>, id: u32) -> String {
+pub(super) fn service_name(names: &HashMap<NameKey, String>, id: u32) -> String {
     let key = NameKey { kind: name_kind::SERVICE, id };
     names.get(&key).cloned().unwrap_or_else(|| format!("?/service-port-{id}"))
 }
 
-fn protocol(number: u8) -> &'static str {
+pub(super) fn protocol(number: u8) -> &'static str {
     match Proto::from_number(number) {
         Some(Proto::Tcp) => "TCP",
         Some(Proto::Udp) => "UDP",

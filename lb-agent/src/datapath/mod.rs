@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod dump;
 #[cfg(feature = "sim")]
 pub mod faulty;
+pub mod flows;
 pub mod op;
 #[cfg(feature = "sim")]
 pub mod sim;

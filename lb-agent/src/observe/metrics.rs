@@ -123,6 +123,7 @@ impl Collector for StateMetrics {
         let help = "Sockets and namespaces where ending sockets of backends that are gone failed";
         counter(&mut encoder, "lb_socket_termination_failures", help, state.end_failures)?;
         sockets_ended(&mut encoder, &state)?;
+        connections_ended(&mut encoder, &state)?;
         let maps = state.maps();
         per_map(&mut encoder, "lb_map_entries", "Entries in use", &maps, |map| map.entries)?;
         per_map(&mut encoder, "lb_map_capacity", "Entries the map can hold", &maps, |map| map.capacity)
@@ -148,6 +149,17 @@ fn sockets_ended(encoder: &mut DescriptorEncoder, state: &State) -> fmt::Result 
     let mut family = encoder.encode_descriptor("lb_sockets_terminated", help, None, kind)?;
     for (protocol, value) in [("UDP", state.ended_udp), ("TCP", state.ended_tcp)] {
         ConstCounter::new(value).encode(family.encode_family(&[("protocol", protocol)])?)?;
+    }
+    Ok(())
+}
+
+fn connections_ended(encoder: &mut DescriptorEncoder, state: &State) -> fmt::Result {
+    let kind = ConstCounter::new(0_u64).metric_type();
+    let help = "Connections of the packet layer that were ended";
+    let mut family = encoder.encode_descriptor("lb_connections_ended", help, None, kind)?;
+    let ended = state.connections_ended;
+    for (reason, value) in [("idle", ended.idle), ("backend_gone", ended.backend_gone), ("broken", ended.broken)] {
+        ConstCounter::new(value).encode(family.encode_family(&[("reason", reason)])?)?;
     }
     Ok(())
 }
@@ -212,6 +224,7 @@ mod tests {
             state.report.usage.v6.sources = 6;
             state.report.usage.names = 7;
             state.affinities = Some(MapUse { map: "lb_affinity", entries: 5, capacity: 100 });
+            state.connections_ended.backend_gone = 9;
             let clients = |map| MapUse { map, entries: 8, capacity: 4_096 };
             state.clients = Some([clients("lb_clients4"), clients("lb_clients6")]);
             state.report.write_errors = 4;
@@ -231,6 +244,7 @@ mod tests {
             r#"lb_map_entries{map="lb_sources6"} 6"#,
             r#"lb_map_capacity{map="lb_sources6"} 16384"#,
             r#"lb_map_entries{map="lb_names"} 7"#,
+            r#"lb_connections_ended_total{reason="backend_gone"} 9"#,
             r#"lb_map_capacity{map="lb_clients6"} 4096"#,
             r#"lb_kernel_events_total{event="tcp_connect"} 12"#,
             "lb_programming_duration_seconds_count 1",

@@ -13,4 +13,4 @@ pub mod service_health;
 mod state;
 
 pub use record::{Identity, agent_status};
-pub use state::{MapUse, Observer, Problem, SelfTest, State};
+pub use state::{ConnectionsEnded, MapUse, Observer, Problem, SelfTest, State};

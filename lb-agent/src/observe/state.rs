@@ -41,6 +41,17 @@ pub struct MapUse {
     pub capacity: u64,
 }
 
+/// Connections of the packet layer that the agent ended, by the reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionsEnded {
+    /// They were idle for too long.
+    pub idle: u64,
+    /// Their backend was gone.
+    pub backend_gone: u64,
+    /// Half of it was missing or damaged.
+    pub broken: u64,
+}
+
 /// The agent's own state.
 #[derive(Clone, Debug, Default)]
 pub struct State {
@@ -62,6 +73,10 @@ pub struct State {
     pub affinities: Option<MapUse>,
     /// Entries of `lb_clients4/6` when they were last looked at, and what fits.
     pub clients: Option<[MapUse; 2]>,
+    /// Entries of `lb_conns4/6` when they were last counted, and what fits.
+    pub connections: Option<[MapUse; 2]>,
+    /// Connections of the packet layer that were ended.
+    pub connections_ended: ConnectionsEnded,
     /// Sockets of backends that were gone, which were ended: UDP.
     pub ended_udp: u64,
     /// As above, TCP.
@@ -97,7 +112,8 @@ impl State {
             entries: usage.names.try_into().unwrap_or(u64::MAX),
             capacity: usage.v4.capacity.names().into(),
         };
-        let followed = self.affinities.into_iter().chain(self.clients.into_iter().flatten());
+        let counted = self.clients.into_iter().chain(self.connections).flatten();
+        let followed = self.affinities.into_iter().chain(counted);
         v4.into_iter().chain(v6).chain([names]).chain(followed).collect()
     }
 

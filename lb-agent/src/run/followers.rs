@@ -1,17 +1,19 @@
 //! What follows the maps, each on a thread of its own: the sockets of backends that are gone ([`crate::terminate`]), the
-//! addresses of clients ([`crate::clients`]), and what is remembered of clients ([`crate::affinity`]). An agent that may
-//! not do one of these goes on without: Services work all the same.
+//! connections of the packet layer ([`crate::connections`]), the addresses of clients ([`crate::clients`]), and what is
+//! remembered of clients ([`crate::affinity`]). An agent that may not do one of these goes on without: Services work all
+//! the same.
 
 use std::{mem, time::SystemTime};
 
-use lb_common::abi::{V4, maps};
+use lb_common::abi::{V4, V6, maps};
 use tracing::warn;
 
 use crate::{
     affinity::{AffinityAging, Pass},
     clients::{ClientAddresses, LiveNode, Look},
-    datapath::{bpf::Datapath, store::FamilyStore},
-    observe::{MapUse, Observer, Problem},
+    connections::{Ended, FlowAging, Progress},
+    datapath::{bpf::Datapath, flows::FlowStore, store::FamilyStore},
+    observe::{ConnectionsEnded, MapUse, Observer, Problem},
     reconcile::{GoneBackend, Report},
     terminate::{NodeKernel, Outcome, TcpPolicy, Terminator, describe},
 };
@@ -19,6 +21,7 @@ use crate::{
 /// The threads as the reconcile loop sees them; `None` for what cannot be done.
 pub(super) struct Followers {
     terminator: Option<Terminator>,
+    connections: Option<FlowAging>,
     heard: Heard,
     clients: Option<ClientAddresses>,
     /// Works by itself.
@@ -29,10 +32,12 @@ impl Followers {
     /// Starts them. What cannot be done is said.
     pub(super) fn start(datapath: &mut Datapath, tcp: TcpPolicy, observer: &Observer) -> Self {
         let terminator = terminator(datapath, tcp, observer.clone());
+        let connections = connections(datapath, tcp, observer.clone());
         let clients = clients(datapath, observer.clone());
         let affinity = affinity(datapath, observer.clone());
         Self {
             terminator: or_warn(terminator, "sockets of dead backends will not be ended", observer),
+            connections: or_warn(connections, "connections that are over fill their table and stay in it", observer),
             heard: Heard::default(),
             clients: or_warn(
                 clients,
@@ -45,6 +50,9 @@ impl Followers {
 
     /// Passes on which backends are gone.
     pub(super) fn gone(&self, backends: Vec<GoneBackend>) {
+        if let Some(connections) = &self.connections {
+            connections.gone(backends.clone());
+        }
         if let Some(terminator) = &self.terminator {
             terminator.gone(backends);
         }
@@ -53,8 +61,13 @@ impl Followers {
     /// Passes on what a report says about the maps.
     pub(super) fn maps_reported(&mut self, report: &Report) {
         let News { in_sync, written } = self.heard.news(report);
+        // Before the first full lists the maps say nothing about what is gone.
+        if let Some(connections) = &self.connections
+            && in_sync
+        {
+            connections.sweep();
+        }
         if let Some(terminator) = &self.terminator {
-            // Before the first full lists the maps say nothing about what is gone.
             if in_sync {
                 terminator.sweep();
             }
@@ -120,6 +133,31 @@ fn terminator(datapath: &mut Datapath, tcp: TcpPolicy, observer: Observer) -> an
         });
     };
     Ok(Terminator::start(kernel, tcp, report)?)
+}
+
+fn connections(datapath: &Datapath, tcp: TcpPolicy, observer: Observer) -> anyhow::Result<FlowAging> {
+    let flows = datapath.flows()?;
+    let capacity = [FlowStore::<V4>::flow_capacity(&flows), FlowStore::<V6>::flow_capacity(&flows)];
+    let report = move |progress: Progress| match progress {
+        Progress::Aged(ended) => observer.update(|state| {
+            let row = |map, i: usize| MapUse { map, entries: 2 * ended[i].kept, capacity: capacity[i].into() };
+            state.connections = Some([row(maps::CONNS4, 0), row(maps::CONNS6, 1)]);
+            count(&mut state.connections_ended, ended);
+        }),
+        Progress::Ended(ended) => observer.update(|state| count(&mut state.connections_ended, ended)),
+        Progress::Failed(error) => {
+            note(&observer, format!("connections that are over: {}; trying again", error.one_line()));
+        }
+    };
+    Ok(FlowAging::start(flows, tcp, report)?)
+}
+
+fn count(all: &mut ConnectionsEnded, ended: [Ended; 2]) {
+    for of_family in ended {
+        all.idle += of_family.expired;
+        all.backend_gone += of_family.gone;
+        all.broken += of_family.stray;
+    }
 }
 
 fn clients(datapath: &Datapath, observer: Observer) -> anyhow::Result<ClientAddresses> {

@@ -29,6 +29,8 @@ pub use self::{
     worker::{Terminator, describe},
 };
 
+use lb_common::abi::Proto;
+
 /// `--terminate-tcp`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum TcpPolicy {
@@ -37,4 +39,18 @@ pub enum TcpPolicy {
     Never,
     /// Those of backends that are deleted are reset. One that is only not ready keeps them.
     Gone,
+}
+
+impl TcpPolicy {
+    /// Whether clients of this protocol are told when their backend is gone.
+    pub fn covers(self, proto: Proto) -> bool {
+        self.protos().contains(&proto)
+    }
+
+    fn protos(self) -> &'static [Proto] {
+        match self {
+            Self::Never => &[Proto::Udp],
+            Self::Gone => &[Proto::Udp, Proto::Tcp],
+        }
+    }
 }

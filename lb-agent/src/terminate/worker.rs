@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::abi::Proto;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -197,19 +196,6 @@ pub fn describe(error: &io::Error) -> String {
         }
         Some(libc::EPERM) => format!("{error}: the agent needs CAP_SYS_ADMIN and CAP_NET_ADMIN"),
         _ => error.to_string(),
-    }
-}
-
-impl TcpPolicy {
-    fn covers(self, proto: Proto) -> bool {
-        self.protos().contains(&proto)
-    }
-
-    fn protos(self) -> &'static [Proto] {
-        match self {
-            Self::Never => &[Proto::Udp],
-            Self::Gone => &[Proto::Udp, Proto::Tcp],
-        }
     }
 }
 

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, mpsc},
 };
 
+use lb_common::abi::Proto;
+
 use super::*;
 use crate::{
     reconcile::GoneBackend,

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod addresses;
+mod flows;
 mod installation;
 mod slots;
 mod verifier;

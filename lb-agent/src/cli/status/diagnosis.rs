@@ -105,6 +105,7 @@ fn filling(map: &MapFacts) -> Option<String> {
     let MapFacts { name, entries, capacity, flag } = map;
     let lost = match *name {
         maps::AFFINITY => "new clients of Services with sessionAffinity go without",
+        maps::CONNS4 | maps::CONNS6 => "new connections of clients outside are dropped, and those that are there go on",
         maps::CLIENTS4 | maps::CLIENTS6 => "further pods are refused by Services with loadBalancerSourceRanges",
         _ => "what does not fit is not served",
     };
@@ -134,6 +135,20 @@ fn counters(facts: &Facts) -> Vec<String> {
         found.push(format!(
             "the maps were damaged: {damaged} connections met a frontend with a wrong checksum or slot, and \
              were refused; restart the agent, and report this"
+        ));
+    }
+    let dropped = value(Counter::ConnsFull);
+    if dropped > 0 {
+        found.push(format!(
+            "the table of connections was full: {dropped} packets of new connections were dropped; raise \
+             --max-connections"
+        ));
+    }
+    let no_port = value(Counter::SnatExhausted);
+    if no_port > 0 {
+        found.push(format!(
+            "no port of the node's address was free for {no_port} packets of new connections, which were dropped; widen \
+             --snat-ports"
         ));
     }
     let no_storage = value(Counter::NoStorage);
@@ -290,10 +305,14 @@ mod tests {
             facts.counters = vec![
                 CounterFacts { name: "damaged_maps", value: 2 },
                 CounterFacts { name: "no_storage", value: 3 },
+                CounterFacts { name: "conns_full", value: 5 },
+                CounterFacts { name: "snat_exhausted", value: 6 },
                 CounterFacts { name: "no_backend", value: 4 },
             ];
         });
-        assert_eq!(found.len(), 2);
-        assert!(found[0].contains("2 connections") && found[1].contains("3 sockets"), "{found:?}");
+        assert_eq!(found.len(), 4);
+        assert!(found[0].contains("2 connections") && found[3].contains("3 sockets"), "{found:?}");
+        assert!(found[1].contains("5 packets") && found[1].contains("--max-connections"), "{found:?}");
+        assert!(found[2].contains("6 packets") && found[2].contains("--snat-ports"), "{found:?}");
     }
 }

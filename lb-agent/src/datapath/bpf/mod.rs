@@ -13,6 +13,7 @@ mod canary;
 mod cleanup;
 mod devices;
 mod error;
+mod flows;
 mod links;
 mod load;
 mod lock;
@@ -45,6 +46,7 @@ pub use self::{
     cleanup::cleanup,
     devices::{DEVICE_PROGRAMS, KernelDevices, ServedDevice, Way},
     error::{EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, Note, OpenError},
+    flows::KernelFlows,
     load::chain,
     owner::{Owner, OwnerFamily, Owners},
     programs::{BIND_PROGRAMS, PROGRAMS},
@@ -200,6 +202,11 @@ impl Datapath {
     /// What writes `lb_clients4/6`; as separate as [`Self::status_writer`].
     pub fn clients(&self) -> Result<KernelClients, OpenError> {
         Ok(KernelClients::open(&self.paths)?)
+    }
+
+    /// What ages `lb_conns4/6`; as separate as [`Self::status_writer`].
+    pub fn flows(&self) -> Result<KernelFlows, OpenError> {
+        Ok(KernelFlows::open(&self.paths)?)
     }
 
     /// Where the programs are attached; for metrics and `status`.

@@ -6,7 +6,7 @@ use aya::maps::{Array, Map, MapData, PerCpuArray};
 use lb_common::abi::{AgentStatus, Counter, Family, V4, V6, maps};
 
 use super::{
-    Attached, KernelClients, MapUse,
+    Attached, KernelClients, KernelFlows, MapUse,
     devices::{self, ServedDevice},
     error::OpenError,
     links, load, lock,
@@ -16,7 +16,10 @@ use super::{
     spec,
     store::{KernelStore, failed},
 };
-use crate::datapath::store::{ClientStore, FamilyStore, MapStore, StoreError, map_names};
+use crate::datapath::{
+    flows::FlowStore,
+    store::{ClientStore, FamilyStore, MapStore, StoreError, map_names},
+};
 
 /// Reads an installation. Never writes.
 pub struct Reader {
@@ -51,6 +54,11 @@ impl Reader {
         &self.store
     }
 
+    /// The connections of the packet layer.
+    pub fn flows(&self) -> Result<KernelFlows, OpenError> {
+        Ok(KernelFlows::open(&self.paths)?)
+    }
+
     /// What the agent last said about itself; `None` if it never did.
     pub fn status(&self) -> Result<Option<AgentStatus>, OpenError> {
         let status = self.agent.get(&0, 0).map_err(failed(maps::AGENT, "read"))?;
@@ -73,6 +81,9 @@ impl Reader {
         let clients = KernelClients::open(&self.paths)?;
         all.push(map_use(maps::CLIENTS4, ClientStore::<V4>::clients(&clients)?.len(), maps::N_CLIENTS));
         all.push(map_use(maps::CLIENTS6, ClientStore::<V6>::clients(&clients)?.len(), maps::N_CLIENTS));
+        let mut flows = self.flows()?;
+        all.push(map_use(maps::CONNS4, count::<V4>(&mut flows)?, FlowStore::<V4>::flow_capacity(&flows)));
+        all.push(map_use(maps::CONNS6, count::<V6>(&mut flows)?, FlowStore::<V6>::flow_capacity(&flows)));
         Ok(all)
     }
 
@@ -126,6 +137,17 @@ fn family_use<F: Family>(store: &impl FamilyStore<F>) -> Result<[MapUse; 4], Sto
         map_use(names.slots, slots, capacity.slots),
         map_use(names.sources, store.sources()?.len(), capacity.sources()),
     ])
+}
+
+fn count<F: Family>(flows: &mut impl FlowStore<F>) -> Result<usize, StoreError> {
+    let (mut cursor, mut slice, mut n) = (None, Vec::new(), 0);
+    loop {
+        cursor = flows.read_flows(cursor, &mut slice)?;
+        n += slice.len();
+        if cursor.is_none() {
+            return Ok(n);
+        }
+    }
 }
 
 fn map_use(map: &'static str, used: usize, capacity: u32) -> MapUse {

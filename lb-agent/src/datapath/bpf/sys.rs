@@ -1,5 +1,6 @@
 //! The few bpf(2) commands that aya has no interface for: replacing a link's program, detaching it, a cgroup link's
-//! cgroup, and waiting for running programs where membarrier(2) cannot. Nothing is decided here.
+//! cgroup, reading many entries of a map at a time, and waiting for running programs where membarrier(2) cannot. Nothing
+//! is decided here.
 //!
 //! The structures are the parts of `union bpf_attr` and `struct bpf_link_info` that are used (include/uapi/linux/bpf.h);
 //! the kernel takes and gives as many bytes as it is told.
@@ -15,10 +16,13 @@ use std::{
     path::Path,
 };
 
+use bytemuck::AnyBitPattern;
+
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
@@ -153,6 +157,58 @@ pub(super) fn device_link_info(link: BorrowedFd<'_>) -> io::Result<DeviceLinkInf
     const TCX: u32 = 11;
     let RawLinkInfo { kind, program_id, target: [device, ..], .. } = raw_link_info(link)?;
     if kind == TCX { Ok(DeviceLinkInfo { program_id, device }) } else { Err(io::Error::other("it is not a tcx link")) }
+}
+
+#[repr(C)]
+struct MapBatch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+impl Attributes for MapBatch {}
+
+/// What was read of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// How many entries.
+    pub(super) read: usize,
+    /// Where to go on; `None` at the end.
+    pub(super) next: Option<u32>,
+}
+
+/// Reads entries of a hash map that is not per CPU, as many as there is room for, bucket by bucket; `from` is where an
+/// earlier call stopped (Linux 5.6, `__htab_map_lookup_and_delete_batch` in kernel/bpf/hashtab.c). ENOSPC: the next bucket
+/// has more entries than there is room for. `K` and `V` are the types of the map, which the kernel copies whole.
+pub(super) fn lookup_batch<K: AnyBitPattern, V: AnyBitPattern>(
+    map: BorrowedFd<'_>,
+    from: Option<u32>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<Batch> {
+    let mut next = 0_u32;
+    let mut attributes = MapBatch {
+        in_batch: from.as_ref().map_or(0, |from| address(from)),
+        out_batch: address(&raw mut next),
+        keys: address(keys.as_mut_ptr()),
+        values: address(values.as_mut_ptr()),
+        count: u32::try_from(keys.len().min(values.len())).unwrap_or(u32::MAX),
+        map: number(map),
+        elem_flags: 0,
+        flags: 0,
+    };
+    let result = bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes);
+    let read = usize::try_from(attributes.count).map_err(io::Error::other)?;
+    match result {
+        Ok(_) => Ok(Batch { read, next: Some(next) }),
+        // The last bucket was read.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Batch { read, next: None }),
+        Err(error) => Err(error),
+    }
 }
 
 #[repr(C)]

@@ -1,0 +1,296 @@
+use std::{cell::Cell, collections::BTreeMap};
+
+use lb_common::abi::{V4, V6, backend_state, flow_flags, flow_seen};
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use super::*;
+
+const NOW: u32 = 100_000;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// Reads in seven slices.
+struct Table<F: Family> {
+    halves: BTreeMap<FlowKey<F>, Flow<F>>,
+    backends: BTreeMap<u32, Backend<F>>,
+    lookups: Cell<u64>,
+    /// A packet of this half comes between the reading of a slice and the next lookup of it.
+    busy: Option<FlowKey<F>>,
+}
+
+impl<F: Family> Default for Table<F> {
+    fn default() -> Self {
+        Self { halves: BTreeMap::new(), backends: BTreeMap::new(), lookups: Cell::new(0), busy: None }
+    }
+}
+
+impl<F: Family> FlowStore<F> for Table<F> {
+    fn read_flows(&mut self, cursor: Cursor, into: &mut Vec<Half<F>>) -> Result<Cursor, StoreError> {
+        // Removals behind the cursor do not matter to the kernel's either: it counts buckets.
+        let from = cursor.unwrap_or(0);
+        // Of some flows both halves are in one slice.
+        let slot = |(key, half): &(&FlowKey<F>, &Flow<F>)| match half.is_reply() {
+            false => u32::from(key.src_port) % 7,
+            true => u32::from(key.dst_port % 2 + key.dst_port) % 7,
+        };
+        into.clear();
+        into.extend(self.halves.iter().filter(|half| slot(half) == from).map(|(key, half)| (*key, *half)));
+        if let Some(half) = self.busy.and_then(|key| self.halves.get_mut(&key)) {
+            half.last_seen_s = NOW;
+        }
+        Ok((from < 6).then_some(from + 1))
+    }
+
+    fn flow(&self, key: &FlowKey<F>) -> Result<Option<Flow<F>>, StoreError> {
+        self.lookups.set(self.lookups.get() + 1);
+        Ok(self.halves.get(key).copied())
+    }
+
+    fn delete_flow(&mut self, key: &FlowKey<F>) -> Result<(), StoreError> {
+        self.halves.remove(key);
+        Ok(())
+    }
+
+    fn backend(&self, id: u32) -> Result<Option<Backend<F>>, StoreError> {
+        Ok(self.backends.get(&id).copied())
+    }
+
+    fn flow_capacity(&self) -> u32 {
+        1_000
+    }
+}
+
+/// A flow as it is made for a test: of which client, to which backend, how long ago its halves had a packet, and what they
+/// have seen.
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    proto: u8,
+    client: u16,
+    backend: u32,
+    idle_s: [u32; 2],
+    seen: [u16; 2],
+}
+
+const ESTABLISHED: [u16; 2] = [flow_seen::PACKET | flow_seen::SYN | flow_seen::ACK, flow_seen::PACKET | flow_seen::ACK];
+const ANSWERED: [u16; 2] = [flow_seen::PACKET; 2];
+
+fn made(proto: u8, client: u16, idle_s: [u32; 2]) -> Made {
+    Made { proto, client, backend: 7, idle_s, seen: if proto == TCP { ESTABLISHED } else { ANSWERED } }
+}
+
+impl<F: Family> Table<F> {
+    fn with(flows: &[Made]) -> Self {
+        let mut table = Self::default();
+        for flow in flows {
+            table.add(flow);
+        }
+        table
+    }
+
+    /// Its halves: the client's and the backend's.
+    fn add(&mut self, flow: &Made) -> [FlowKey<F>; 2] {
+        let addr = |last: u8| F::of([10, 0, 0, last], [last; 16]);
+        let backend = u8::try_from(flow.backend).unwrap();
+        let key = FlowKey {
+            src_addr: addr(1),
+            dst_addr: addr(2),
+            src_port: flow.client,
+            dst_port: 80,
+            proto: flow.proto,
+            reserved: [0; 3],
+        };
+        let half = Flow {
+            src_addr: addr(1),
+            dst_addr: addr(100 + backend),
+            src_port: flow.client,
+            dst_port: 8080,
+            service: 1,
+            backend: flow.backend,
+            created_s: NOW - 90_000,
+            last_seen_s: NOW.wrapping_sub(flow.idle_s[0]),
+            seen: flow.seen[0],
+            ..Flow::default()
+        };
+        let reply_key = half.partner(&key);
+        let reply = Flow {
+            src_addr: key.dst_addr,
+            dst_addr: key.src_addr,
+            src_port: key.dst_port,
+            dst_port: key.src_port,
+            last_seen_s: NOW.wrapping_sub(flow.idle_s[1]),
+            seen: flow.seen[1],
+            flags: flow_flags::REPLY,
+            ..half
+        };
+        self.halves.insert(key, half.sealed(&key));
+        self.halves.insert(reply_key, reply.sealed(&reply_key));
+        [key, reply_key]
+    }
+
+    fn serving(mut self, id: u32, proto: u8, state: u8) -> Self {
+        let last = 100 + u8::try_from(id).unwrap();
+        let addr = F::of([10, 0, 0, last], [last; 16]);
+        let backend = Backend { addr, port: 8080, proto, state, service: 1, ..Backend::default() };
+        self.backends.insert(id, backend);
+        self
+    }
+
+    fn walk(&mut self, ending: &Ending, tcp: TcpPolicy) -> Ended {
+        let mut walk = Walk::new(ending.clone(), tcp);
+        loop {
+            if let Some(ended) = walk.step(self, NOW).unwrap() {
+                return ended;
+            }
+        }
+    }
+
+    fn age(&mut self) -> Ended {
+        self.walk(&Ending::Nobodys, TcpPolicy::Never)
+    }
+
+    /// The client's ports of the flows that are there.
+    fn clients(&self) -> Vec<u16> {
+        self.halves.iter().filter(|(_, half)| !half.is_reply()).map(|(key, _)| key.src_port).collect()
+    }
+}
+
+#[test]
+fn a_flow_ends_when_both_halves_have_been_idle_for_too_long_and_both_go() {
+    let mut table = Table::<V4>::with(&[
+        made(UDP, 1, [121, 121]),
+        made(UDP, 2, [120, 500]),
+        made(UDP, 3, [500, 120]),
+        made(TCP, 4, [86_401, 90_000]),
+        made(TCP, 5, [3_700, 3_700]),
+        Made { seen: [flow_seen::SYN | flow_seen::PACKET, 0], ..made(TCP, 6, [121, 121]) },
+        Made { seen: [flow_seen::RST | flow_seen::PACKET, ESTABLISHED[1]], ..made(TCP, 7, [11, 11]) },
+        Made { seen: [flow_seen::PACKET, 0], ..made(UDP, 8, [31, 31]) },
+    ]);
+    assert_eq!(table.age(), Ended { kept: 3, expired: 5, gone: 0, stray: 0 });
+    assert_eq!(table.clients(), [2, 3, 5]);
+    assert_eq!(table.halves.len(), 6);
+    assert_eq!(table.age(), Ended { kept: 3, ..Ended::default() });
+}
+
+#[test]
+fn a_busy_flow_costs_no_lookup() {
+    let busy: Vec<Made> = (1..50).map(|client| made(TCP, client, [10, 10])).collect();
+    let mut table = Table::<V6>::with(&busy);
+    assert_eq!(table.age().kept, 49);
+    assert_eq!(table.lookups.get(), 0);
+}
+
+#[test]
+fn a_packet_that_comes_while_a_slice_is_looked_at_saves_its_flow() {
+    let mut table = Table::<V4>::with(&[made(UDP, 1, [121, 121])]);
+    for half in 0..2 {
+        table.busy = Some(table.add(&made(UDP, 1, [121, 121]))[half]);
+        assert_eq!(table.age().expired, 0);
+        assert_eq!(table.halves.len(), 2);
+    }
+}
+
+#[test]
+fn a_half_that_was_left_alone_goes_and_one_that_waits_for_its_other_does_not() {
+    let mut table = Table::<V4>::default();
+    for (client, idle_s) in [(1, 500), (2, 500), (3, 5)] {
+        let [forward, reply] = table.add(&made(UDP, client, [idle_s, idle_s]));
+        table.halves.remove(if client == 1 { &forward } else { &reply });
+    }
+    assert_eq!(table.age(), Ended { kept: 1, stray: 2, ..Ended::default() });
+    assert_eq!(table.clients(), [3]);
+}
+
+#[test]
+fn a_damaged_half_goes() {
+    let mut table = Table::<V4>::default();
+    let [forward, _] = table.add(&made(TCP, 1, [1, 1]));
+    table.halves.get_mut(&forward).unwrap().dst_port = 1;
+    assert_eq!(table.age(), Ended { stray: 1, ..Ended::default() });
+}
+
+#[test]
+fn flows_of_a_gone_backend_end_at_once_of_tcp_only_if_that_is_asked_for() {
+    let gone = |proto, backend| {
+        let proto = if proto == TCP { Proto::Tcp } else { Proto::Udp };
+        GoneBackend { addr: ([10, 0, 0, 107], 8080).into(), proto, service: 1, backend }
+    };
+    let flows = [
+        made(UDP, 1, [0, 0]),
+        Made { backend: 8, ..made(UDP, 2, [0, 0]) },
+        Made { backend: 9, ..made(TCP, 3, [0, 0]) },
+    ];
+    let backends = [gone(UDP, 7), gone(TCP, 9)];
+    for (tcp, left) in [(TcpPolicy::Never, &[2, 3][..]), (TcpPolicy::Gone, &[2][..])] {
+        let mut table = Table::<V4>::with(&flows);
+        let ended = table.walk(&Ending::of(&backends, tcp).unwrap(), tcp);
+        assert_eq!((table.clients(), table.halves.len()), (left.to_vec(), 2 * left.len()));
+        assert_eq!(ended.gone, 3 - left.len() as u64);
+    }
+    assert!(Ending::of(&[gone(TCP, 9)], TcpPolicy::Never).is_none());
+    let other_service = [GoneBackend { service: 2, ..gone(UDP, 7) }];
+    let mut table = Table::<V4>::with(&flows);
+    assert_eq!(table.walk(&Ending::of(&other_service, TcpPolicy::Gone).unwrap(), TcpPolicy::Gone).gone, 0);
+}
+
+#[test]
+fn what_went_while_no_agent_ran_is_known_by_the_maps() {
+    let flows = |proto| {
+        let flow = |client, backend| Made { backend, ..made(proto, client, [0, 0]) };
+        [flow(1, 1), flow(2, 2), flow(3, 3), flow(4, 4), flow(5, 5)]
+    };
+    let table = |proto| {
+        let table = Table::<V4>::with(&flows(proto)).serving(1, proto, backend_state::READY);
+        let table = table.serving(2, proto, backend_state::TERMINATING).serving(3, proto, backend_state::NOT_READY);
+        let mut table = table.serving(4, proto, backend_state::READY);
+        // Another Service's now; and nothing is known of the fifth.
+        table.backends.get_mut(&4).unwrap().service = 2;
+        table
+    };
+    let mut udp = table(UDP);
+    assert_eq!(udp.walk(&Ending::OfStrangers, TcpPolicy::Never).gone, 3);
+    assert_eq!(udp.clients(), [1, 2]);
+    let mut tcp = table(TCP);
+    assert_eq!(tcp.walk(&Ending::OfStrangers, TcpPolicy::Never).gone, 0);
+    assert_eq!(tcp.walk(&Ending::OfStrangers, TcpPolicy::Gone).gone, 2);
+    assert_eq!(tcp.clients(), [1, 2, 3], "a TCP connection stays with a backend that is not ready for a while");
+}
+
+fn any_flow() -> impl Strategy<Value = Made> {
+    let idle = || select(vec![0_u32, 9, 11, 29, 31, 61, 119, 121, 3_599, 3_601, 86_399, 86_401]);
+    let bits = [flow_seen::SYN, flow_seen::ACK, flow_seen::FIN, flow_seen::RST, flow_seen::PACKET];
+    let seen = || {
+        vec(any::<bool>(), bits.len())
+            .prop_map(move |on| bits.iter().zip(on).filter(|(_, on)| *on).fold(0, |all, (bit, _)| all | bit))
+    };
+    (select(vec![TCP, UDP]), 1..200_u16, 1..4_u32, [idle(), idle()], [seen(), seen()])
+        .prop_map(|(proto, client, backend, idle_s, seen)| Made { proto, client, backend, idle_s, seen })
+}
+
+proptest! {
+    /// Against the rule as it is said: both halves stay or both go, and they go if the flow is over or its backend gone.
+    #[test]
+    fn what_is_over_goes_whole_and_the_rest_stays_whole(flows in vec(any_flow(), 0..40), gone in 0..4_u32) {
+        let mut table = Table::<V6>::default();
+        let mut made: BTreeMap<[FlowKey<V6>; 2], Made> = BTreeMap::new();
+        for flow in flows {
+            let halves = table.add(&flow);
+            // Another backend of the same client leaves the first one's reply half alone.
+            made.retain(|known, _| known[0] != halves[0]);
+            made.insert(halves, flow);
+        }
+        table.halves.retain(|key, _| made.keys().flatten().any(|known| known == key));
+        let ending = Ending::Of([(1, gone)].into());
+        let ended = table.walk(&ending, TcpPolicy::Gone);
+        let mut left = 0;
+        for (halves, flow) in &made {
+            let idle_s = flow.idle_s[0].min(flow.idle_s[1]);
+            let over = idle_s > timeout_s(flow.proto, flow.seen[0], flow.seen[1]) || flow.backend == gone;
+            left += u64::from(!over);
+            for half in halves {
+                prop_assert_eq!(table.halves.contains_key(half), !over, "{:?}", flow);
+            }
+        }
+        prop_assert_eq!(ended.expired + ended.gone + left, made.len() as u64);
+    }
+}
