@@ -7,6 +7,7 @@ mod bad_input;
 mod change;
 mod clients;
 mod cluster;
+mod connections;
 mod ended;
 mod gone;
 mod health_check;
