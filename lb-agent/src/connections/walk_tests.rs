@@ -14,7 +14,7 @@ struct Table<F: Family> {
     halves: BTreeMap<FlowKey<F>, Flow<F>>,
     backends: BTreeMap<u32, Backend<F>>,
     lookups: Cell<u64>,
-    /// A packet of this half comes between the reading of a slice and the next lookup of it.
+    /// A packet of this half comes when something was read, before the next lookup.
     busy: Option<FlowKey<F>>,
 }
 
@@ -35,7 +35,8 @@ impl<F: Family> FlowStore<F> for Table<F> {
         };
         into.clear();
         into.extend(self.halves.iter().filter(|half| slot(half) == from).map(|(key, half)| (*key, *half)));
-        if let Some(half) = self.busy.and_then(|key| self.halves.get_mut(&key)) {
+        let busy = self.busy.filter(|_| !into.is_empty());
+        if let Some(half) = busy.and_then(|key| self.halves.get_mut(&key)) {
             half.last_seen_s = NOW;
         }
         Ok((from < 6).then_some(from + 1))
