@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -15,8 +15,12 @@ use lb_agent::{
     watch::manifests::memory::InMemory,
 };
 use lb_common::{
-    abi::Proto,
-    sim::{Refused, SimSocket},
+    abi::{Device, NodeConfig, Proto, SNAT_FIRST, SNAT_LAST, device_flags},
+    logic::{forward::Side, seam::Route},
+    sim::{
+        Outcome, Refused, SimSocket, SimTraffic,
+        frames::{self, Frame},
+    },
 };
 
 use crate::{
@@ -28,6 +32,29 @@ use crate::{
 const SEEDS: u64 = 25;
 /// So many connections are made to see where they go: among four backends, one is missed once in 10^7 times.
 const CONNECTIONS: usize = 64;
+
+/// Clients outside (RFC 5737, RFC 3849), and the first port that they come from.
+const CLIENT4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
+const FIRST_PORT: u16 = 40_000;
+/// The TCP flag.
+const SYN: u8 = 2;
+
+/// Everything is reached by one device, with our programs.
+fn lay_uplink(traffic: &mut SimTraffic) {
+    const UPLINK: u32 = 1;
+    traffic.devices = [(UPLINK, Device { flags: device_flags::UPLINK, ..Device::default() })].into();
+    traffic.v4.routes = vec![([0; 4], 0, Route::Device(UPLINK))];
+    traffic.v6.routes = vec![([0; 16], 0, Route::Device(UPLINK))];
+    traffic.node = NodeConfig {
+        addr4: [192, 0, 2, 254],
+        addr6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 254).octets(),
+        snat_first: SNAT_FIRST,
+        snat_last: SNAT_LAST,
+        answers_per_s: u32::MAX,
+        flags: 0,
+    };
+}
 
 struct Scenario {
     manifests: InMemory,
@@ -43,6 +70,7 @@ impl Scenario {
         let agent = Agent::start(capacity, faults);
         let manifests = InMemory::on(NODE);
         let mut scenario = Self { manifests, agent, connected: true, percent: faults.percent, operations: 0 };
+        scenario.agent.reconciler().store_mut().inner_mut().edit(|node, _| lay_uplink(&mut node.traffic));
         scenario.list("slices");
         scenario.list("services");
         scenario
@@ -72,7 +100,8 @@ impl Scenario {
             "writes" => self.writes(&step.arguments[0]),
             "maps" => self.check_maps(step, |line| !is_of_guards(line)),
             "guards" => self.check_maps(step, is_of_guards),
-            "connect" => self.check_connections(step),
+            "connect" => self.check_connections(step, Self::outcomes),
+            "outside" => self.check_connections(step, Self::outcomes_outside),
             "full" => self.check_full(step),
             "nothing-written" => self.check_nothing_written(step),
             other => panic!("{step}: no such command as {other}"),
@@ -155,7 +184,7 @@ impl Scenario {
         self.operations = self.agent.maps().operations();
     }
 
-    fn check_connections(&mut self, step: &Step) {
+    fn check_connections(&self, step: &Step, outcomes: fn(&Self, SocketAddr, Proto) -> BTreeSet<String>) {
         for line in step.expected() {
             let (to, expected) = line.split_once(' ').unwrap_or_else(|| panic!("{step}: {line}"));
             let (to, proto) = to.split_once('/').unwrap_or_else(|| panic!("{step}: {line}"));
@@ -165,7 +194,7 @@ impl Scenario {
                 None => [expected.to_owned()].into(),
             };
             let proto = if proto == "UDP" { Proto::Udp } else { Proto::Tcp };
-            assert_eq!(self.outcomes(to, proto), expected, "{step}: {line}");
+            assert_eq!(outcomes(self, to, proto), expected, "{step}: {line}");
         }
     }
 
@@ -182,6 +211,27 @@ impl Scenario {
         if proto == Proto::Udp {
             outcomes.extend((0..CONNECTIONS).map(|_| told(socket().send_to(node, to))));
         }
+        outcomes
+    }
+
+    /// Where packets of clients outside end up, which come in by an uplink.
+    fn outcomes_outside(&self, to: SocketAddr, proto: Proto) -> BTreeSet<String> {
+        let node = self.agent.maps().node();
+        let client: IpAddr = if to.is_ipv4() { CLIENT4.into() } else { CLIENT6.into() };
+        let told = |from: SocketAddr| {
+            let frame = if proto == Proto::Tcp { Frame::tcp(from, to, SYN) } else { Frame::udp(from, to) };
+            match node.arrives(frame.packet(false), Side::Uplink) {
+                Outcome::Passed(_) => "passes".to_owned(),
+                Outcome::Answered(_) => "refused".to_owned(),
+                Outcome::Dropped => "dropped".to_owned(),
+                Outcome::Rewritten(packet) | Outcome::Sent(_, packet) => {
+                    frames::ends(&packet.bytes).expect("a packet with addresses").1.to_string()
+                }
+            }
+        };
+        let outcomes = (FIRST_PORT..).take(CONNECTIONS).map(|port| told(SocketAddr::new(client, port))).collect();
+        node.traffic.v4.conns.borrow_mut().clear();
+        node.traffic.v6.conns.borrow_mut().clear();
         outcomes
     }
 
