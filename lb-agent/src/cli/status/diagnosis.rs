@@ -238,6 +238,7 @@ mod tests {
             facts.agent.not_fitting = several(2, "Service default/a: map is full");
             facts.agent.conflicts = several(1, "Service default/b: held by Service default/a");
             facts.agent.source_problems = several(1, "web.yaml: no");
+            facts.agent.findings = several(2, "net.ipv4.ip_forward: it is 0; set it to 1");
             facts.agent.error_ms = NOW - 1_000;
             facts.agent.last_error = "web.yaml: no".to_owned();
         });
@@ -249,6 +250,8 @@ mod tests {
                 "Services that do not fit: 2; the first: Service default/a: map is full",
                 "addresses that Services do not get: 1; the first: Service default/b: held by Service default/a",
                 "problems in the source: 1; the first: web.yaml: no",
+                "problems of the node (`lb-agent check` lists them): 2; the first: net.ipv4.ip_forward: it is 0; set it \
+                 to 1",
             ]
         );
     }

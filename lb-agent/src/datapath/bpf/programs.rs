@@ -97,7 +97,7 @@ impl<'a> Hook<'a> {
 }
 
 /// The verifier's log ends with what it did not like, and a few lines of numbers.
-fn last_lines(text: &str) -> String {
+pub(super) fn last_lines(text: &str) -> String {
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let first = lines.first().copied().unwrap_or_default();
     let tail = lines.get(lines.len().saturating_sub(4).max(1)..).unwrap_or_default();

@@ -28,6 +28,7 @@ use super::{
     error::{OpenError, system},
     load::chain,
     paths::Paths,
+    programs::last_lines,
 };
 use crate::devices::{
     Role,
@@ -235,7 +236,10 @@ fn classifier(ebpf: &mut Ebpf, name: &'static str) -> Result<Classifier, OpenErr
         ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|error: ProgramError| refused(name, &error))?;
     match found.load() {
         Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-        Err(error) => return Err(refused(name, &error)),
+        Err(error) => {
+            let reason = last_lines(&chain(&error));
+            return Err(OpenError::Program { program: name.to_owned(), reason });
+        }
     }
     // A handle of its own: the object stays with the thread that opened it.
     let info = found.info().map_err(|error| refused(name, &error))?;
