@@ -60,6 +60,12 @@ impl<C: Context> Kernel<C> {
         Self { context, damage: Cell::new(false) }
     }
 
+    /// What it was made for.
+    #[inline(always)]
+    pub fn context(&self) -> C {
+        self.context
+    }
+
     /// Whether the maps were found to be damaged.
     #[inline(always)]
     pub fn saw_damage(&self) -> bool {

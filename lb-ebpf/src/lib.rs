@@ -9,9 +9,13 @@
 )]
 
 pub mod bind;
+mod flows;
 pub mod hook;
 pub mod kernel;
 pub mod maps;
 pub mod owner;
 mod proto;
+pub mod route;
+pub mod skb;
 pub mod sock_addr;
+pub mod tc;

@@ -1,5 +1,6 @@
-//! The kernel programs, one for each hook and family: `connect4` and its siblings of `man 7 bpf-cgroup`. Entry points
-//! only; see [`lb_ebpf::sock_addr`] and [`lb_ebpf::bind`].
+//! The kernel programs: of the socket layer one for each hook and family, `connect4` and its siblings of `man 7 bpf-cgroup`;
+//! of the packet layer one for each kind of device and direction, for both families. Entry points only; see
+//! [`lb_ebpf::sock_addr`], [`lb_ebpf::bind`] and [`lb_ebpf::tc`].
 //!
 //! A program's name here is its name everywhere: in `bpftool prog`, below `BPFFS/lb/links`, and in the agent.
 #![no_std]
@@ -14,10 +15,17 @@ use aya_ebpf::{
     macros::{cgroup_sock, cgroup_sock_addr, classifier},
     programs::{SockAddrContext, SockContext, TcContext},
 };
-use lb_common::abi::{V4, V6};
+use lb_common::{
+    abi::{V4, V6},
+    logic::forward::Side,
+};
 use lb_ebpf::{
-    bind, owner,
+    bind,
+    hook::Call,
+    owner,
+    skb::{ETHERNET, NO_HEADER},
     sock_addr::{v4, v6},
+    tc,
 };
 
 /// connect(2) of an IPv4 socket.
@@ -78,6 +86,36 @@ pub fn lb_bind4(ctx: SockContext) -> i32 {
 #[cgroup_sock(post_bind6)]
 pub fn lb_bind6(ctx: SockContext) -> i32 {
     bind::v6(&ctx)
+}
+
+/// Ingress of a device that leads out of the node.
+#[classifier]
+pub fn lb_uplink(ctx: TcContext) -> i32 {
+    tc::ingress::<_, ETHERNET>(Call(&ctx), Side::Uplink)
+}
+
+/// Ingress of a device that leads out of the node and has no link-layer header.
+#[classifier]
+pub fn lb_uplink_l3(ctx: TcContext) -> i32 {
+    tc::ingress::<_, NO_HEADER>(Call(&ctx), Side::Uplink)
+}
+
+/// Ingress of a device that leads to pods of this node.
+#[classifier]
+pub fn lb_pod(ctx: TcContext) -> i32 {
+    tc::ingress::<_, ETHERNET>(Call(&ctx), Side::Pod)
+}
+
+/// Egress of either kind of device.
+#[classifier]
+pub fn lb_egress(ctx: TcContext) -> i32 {
+    tc::egress::<_, ETHERNET>(Call(&ctx))
+}
+
+/// Egress of a device that has no link-layer header.
+#[classifier]
+pub fn lb_egress_l3(ctx: TcContext) -> i32 {
+    tc::egress::<_, NO_HEADER>(Call(&ctx))
 }
 
 /// Asked by the agent; on no hook.

@@ -95,16 +95,16 @@ impl Family for V6 {
     const LOOPBACK: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "takes the number apart")]
     fn words(addr: [u8; 16]) -> [u32; 4] {
-        let all = u128::from_ne_bytes(addr);
-        [all as u32, (all >> 32) as u32, (all >> 64) as u32, (all >> 96) as u32]
+        // Not by way of u128, to which LLVM would align copies on the stack, of which its BPF backend has no notion.
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = addr;
+        [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes)
     }
 
     #[inline(always)]
     fn from_words(words: [u32; 4]) -> [u8; 16] {
-        let [a, b, c, d] = words.map(u128::from);
-        (a | b << 32 | c << 64 | d << 96).to_ne_bytes()
+        let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = words.map(u32::to_ne_bytes);
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
     #[inline(always)]

@@ -214,7 +214,7 @@ enum Client {
 
 /// `None` (and counted) for a martian: a source that nobody outside can have, one of this node's, or a ClusterIP. Its answers
 /// would go to the wrong one.
-#[inline(never)]
+#[inline(always)]
 fn client_of<F, K>(kernel: &K, headers: &Headers<F>, side: Side) -> Option<Client>
 where
     F: Ip,

@@ -1,0 +1,57 @@
+//! The packet layer's maps as the logic sees them (`lb_common::logic::seam::Flows`). Thin: each function is a helper call
+//! and a copy.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use lb_common::{
+    abi::{Flow, FlowKey, Fragment, FragmentKey},
+    logic::seam::{Flows, NotAdded},
+};
+
+use crate::{kernel::Kernel, maps::Pinned};
+
+const EEXIST: i32 = 17;
+
+impl<F: Pinned, C> Flows<F> for Kernel<C> {
+    /// In place: it is too large for several copies on the stack. Other processors do the same meanwhile.
+    #[inline(always)]
+    fn with_flow<R>(&self, key: &FlowKey<F>, f: impl FnOnce(&mut Flow<F>) -> R) -> Option<R> {
+        // SAFETY: an element of the map, which the verifier knows to be there. Its memory may be another half's by now: what
+        // is read is found out by its checksum, and what is noted is one packet too many.
+        Some(f(unsafe { &mut *F::conns().get_ptr_mut(key)? }))
+    }
+
+    #[inline(always)]
+    fn add_flow(&self, key: &FlowKey<F>, half: &Flow<F>) -> Result<(), NotAdded> {
+        F::conns().insert(key, half, BPF_NOEXIST.into()).map_err(|error| match -error {
+            EEXIST => NotAdded::Exists,
+            _ => NotAdded::Full,
+        })
+    }
+
+    #[inline(always)]
+    fn put_flow(&self, key: &FlowKey<F>, half: &Flow<F>) -> bool {
+        F::conns().insert(key, half, BPF_ANY.into()).is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_flow(&self, key: &FlowKey<F>) {
+        // The only error is ENOENT: there was none.
+        match F::conns().remove(key) {
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey<F>) -> Option<Fragment> {
+        // SAFETY: plain data that is copied at once. A mixture of two datagrams leads one fragment astray.
+        unsafe { F::frags().get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_fragment(&self, key: &FragmentKey<F>, fragment: &Fragment) {
+        // An LRU map makes room. Where the kernel cannot, the datagram's later fragments are not found.
+        match F::frags().insert(key, fragment, BPF_ANY.into()) {
+            Ok(()) | Err(_) => {}
+        }
+    }
+}

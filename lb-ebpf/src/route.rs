@@ -1,0 +1,182 @@
+//! The kernel's routing tables, as `bpf_fib_lookup` shows them to a program at a TC hook, and delivery by them without the
+//! rest of the stack.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{
+        __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED,
+        BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
+    },
+    helpers,
+};
+use lb_common::{
+    abi::{Answers, Device, Family, FlowKey, NodeConfig, V4, V6},
+    logic::{
+        deliver::Fib,
+        seam::{Network, Route},
+    },
+};
+
+use crate::{
+    kernel::{Context, Kernel},
+    maps::{ANSWERS, DEVICES, NODE, Pinned},
+    skb::field,
+};
+
+/// How a family's addresses stand in the kernel's questions and answers.
+pub trait Routed: Family {
+    /// `AF_INET` or `AF_INET6`.
+    const AF: u8;
+    /// Fills in where from and where to.
+    fn set_ends(params: &mut bpf_fib_lookup, src: Self::Addr, dst: Self::Addr);
+}
+
+impl Routed for V4 {
+    const AF: u8 = 2;
+
+    #[inline(always)]
+    fn set_ends(params: &mut bpf_fib_lookup, src: [u8; 4], dst: [u8; 4]) {
+        params.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(src);
+        params.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(dst);
+    }
+}
+
+impl Routed for V6 {
+    const AF: u8 = 10;
+
+    #[inline(always)]
+    fn set_ends(params: &mut bpf_fib_lookup, src: [u8; 16], dst: [u8; 16]) {
+        params.__bindgen_anon_3.ipv6_src = Self::words(src);
+        params.__bindgen_anon_4.ipv6_dst = Self::words(dst);
+    }
+}
+
+/// What the kernel said about a packet.
+pub struct Answer {
+    code: i64,
+    length: u16,
+    params: bpf_fib_lookup,
+}
+
+/// Asks where packets of this tuple go that come in where this one did. `length` is that of the longest, from the network
+/// header on; 0 asks without regard to that.
+#[inline(always)]
+#[expect(clippy::cast_possible_wrap, reason = "64 bytes")]
+pub fn ask<F: Routed>(skb: *mut __sk_buff, tuple: &FlowKey<F>, length: u16) -> Answer {
+    // SAFETY: integers and unions of them, for which zero is a value.
+    let mut params = unsafe { core::mem::zeroed::<bpf_fib_lookup>() };
+    params.family = F::AF;
+    params.l4_protocol = tuple.proto;
+    params.sport = tuple.src_port.to_be();
+    params.dport = tuple.dst_port.to_be();
+    params.__bindgen_anon_1.tot_len = length;
+    params.ifindex = field!(skb, ifindex);
+    F::set_ends(&mut params, tuple.src_addr, tuple.dst_addr);
+    let size = size_of::<bpf_fib_lookup>() as i32;
+    // SAFETY: the context is the program's, `params` has `size` bytes.
+    let code = unsafe { helpers::bpf_fib_lookup(skb.cast(), &raw mut params, size, 0) };
+    Answer { code, length, params }
+}
+
+impl Answer {
+    /// In the logic's words.
+    #[inline(always)]
+    pub fn route(&self) -> Route {
+        // Positive codes are the enumeration, negative ones errors in the question.
+        match u32::try_from(self.code) {
+            // Those come after the device was found.
+            Ok(BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED) => {
+                Route::Device(self.params.ifindex)
+            }
+            Ok(BPF_FIB_LKUP_RET_NOT_FWDED) => Route::NotForwarded,
+            _ => Route::Unknown,
+        }
+    }
+
+    /// In the words of who delivers.
+    #[inline(always)]
+    pub fn fib(&self) -> Fib {
+        match u32::try_from(self.code) {
+            Ok(BPF_FIB_LKUP_RET_SUCCESS) => Fib::Forward(self.params.ifindex),
+            Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => Fib::NoNeighbour(self.params.ifindex),
+            Ok(BPF_FIB_LKUP_RET_FRAG_NEEDED) => self.too_big(),
+            _ => Fib::Stack,
+        }
+    }
+
+    /// The kernel puts the size that fits in the place of the one that was asked for, since Linux 5.12 (kernel commit
+    /// e1850ea9bd9e). Older ones only know that the device's MTU is too small; the stack finds out the rest.
+    #[inline(always)]
+    fn too_big(&self) -> Fib {
+        // SAFETY: an integer in either case.
+        let mtu = unsafe { self.params.__bindgen_anon_1.mtu_result };
+        if mtu < self.length { Fib::TooBig(mtu.into()) } else { Fib::Stack }
+    }
+
+    /// Destination and source of the frame that brings the packet to the next hop.
+    #[inline(always)]
+    pub fn macs(&self) -> [[u8; 6]; 2] {
+        [self.params.dmac, self.params.smac]
+    }
+}
+
+/// Not inlined: the question has its own room on the stack.
+#[inline(never)]
+fn find<F: Routed>(skb: *mut __sk_buff, src: &F::Addr, dst: &F::Addr) -> Route {
+    let tuple = FlowKey { src_addr: *src, dst_addr: *dst, ..FlowKey::<F>::default() };
+    ask(skb, &tuple, 0).route()
+}
+
+/// Sends the packet out of a device as it is.
+#[inline(always)]
+pub fn redirect(device: u32) -> i32 {
+    // SAFETY: takes numbers.
+    verdict(unsafe { helpers::bpf_redirect(device, 0) })
+}
+
+/// Sends the packet out of a device, to a neighbour whose address the kernel has to find out. The packet's own destination
+/// leads there.
+#[inline(always)]
+pub fn redirect_to_neighbour(device: u32) -> i32 {
+    // SAFETY: takes numbers; of no parameters nothing is read.
+    verdict(unsafe { helpers::bpf_redirect_neigh(device, ptr::null_mut(), 0, 0) })
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "TC_ACT_REDIRECT or TC_ACT_SHOT")]
+fn verdict(result: i64) -> i32 {
+    result as i32
+}
+
+/// A program at a hook where packets pass.
+pub trait Hooked: Context {
+    /// The packet that it runs for.
+    fn skb(self) -> *mut __sk_buff;
+}
+
+impl<F: Pinned + Routed, C: Hooked> Network<F> for Kernel<C> {
+    #[inline(always)]
+    fn route(&self, src: F::Addr, dst: F::Addr) -> Route {
+        find::<F>(self.context().skb(), &src, &dst)
+    }
+
+    #[inline(always)]
+    fn device(&self, index: u32) -> Option<Device> {
+        // SAFETY: plain data that is copied at once.
+        unsafe { DEVICES.get(index) }.copied()
+    }
+
+    #[inline(always)]
+    fn node(&self) -> Option<NodeConfig> {
+        NODE.get(0).copied()
+    }
+
+    /// Programs do not interrupt one another at the same hook; at another hook one may lose a count.
+    #[inline(always)]
+    fn with_answers<R>(&self, f: impl FnOnce(&mut Answers) -> R) -> Option<R> {
+        let answers = ANSWERS.get_ptr_mut(0)?;
+        // SAFETY: an element of the map, which the verifier knows to be there, and nobody else's on this processor.
+        Some(f(unsafe { &mut *answers }))
+    }
+}

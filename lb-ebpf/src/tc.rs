@@ -1,0 +1,133 @@
+//! The programs at TC hooks: reads what the skb says beside its bytes, asks the logic, and sends the packet where that says.
+//!
+//! What is not ours goes to the next program on the hook (`TC_ACT_UNSPEC`), and so does what the stack is to deliver:
+//! another program there must see it.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    programs::TcContext,
+};
+use lb_common::{
+    abi::{V4, V6},
+    logic::{
+        deliver::{self, Delivery},
+        forward::{self, Side, Verdict},
+    },
+    packet::headers::{Headers, Ip},
+};
+
+use crate::{
+    hook::Call,
+    kernel::Kernel,
+    maps::Pinned,
+    route::{self, Hooked, Routed},
+    skb::{Skb, field},
+};
+
+/// `ETH_P_IP` and `ETH_P_IPV6`, as they stand in the context.
+const IPV4: u32 = 0x0800_u16.to_be() as u32;
+const IPV6: u32 = 0x86dd_u16.to_be() as u32;
+/// `PACKET_HOST` (include/uapi/linux/if_packet.h): for this machine, by its link-layer address. A device in promiscuous mode
+/// shows others' packets, too, which others deliver.
+const FOR_THIS_MACHINE: u32 = 0;
+
+/// A family with all that the programs need.
+pub trait Served: Ip + Pinned + Routed {}
+
+impl<F: Ip + Pinned + Routed> Served for F {}
+
+impl Hooked for Call<'_, TcContext> {
+    #[inline(always)]
+    fn skb(self) -> *mut __sk_buff {
+        self.0.skb.skb
+    }
+}
+
+/// A packet that came in by a device.
+#[inline(always)]
+pub fn ingress<C: Hooked, const L2: u32>(context: C, side: Side) -> i32 {
+    let skb = context.skb();
+    if field!(skb, pkt_type) != FOR_THIS_MACHINE || has_vlan_tag(skb) {
+        return TC_ACT_UNSPEC;
+    }
+    match field!(skb, protocol) {
+        IPV4 => ingress_of::<V4, C, L2>(context, side),
+        IPV6 => ingress_of::<V6, C, L2>(context, side),
+        _ => TC_ACT_UNSPEC,
+    }
+}
+
+/// A packet that is about to leave by a device.
+#[inline(always)]
+pub fn egress<C: Hooked, const L2: u32>(context: C) -> i32 {
+    let skb = context.skb();
+    if has_vlan_tag(skb) {
+        return TC_ACT_UNSPEC;
+    }
+    match field!(skb, protocol) {
+        IPV4 => egress_of::<V4, C, L2>(context),
+        IPV6 => egress_of::<V6, C, L2>(context),
+        _ => TC_ACT_UNSPEC,
+    }
+}
+
+/// The VLAN's own device has its own programs.
+#[inline(always)]
+fn has_vlan_tag(skb: *mut __sk_buff) -> bool {
+    field!(skb, vlan_present) != 0
+}
+
+/// Not inlined: each family has its own room on the stack.
+#[inline(never)]
+fn ingress_of<F: Served, C: Hooked, const L2: u32>(context: C, side: Side) -> i32 {
+    let kernel = Kernel::new(context);
+    let mut packet = Skb::<F, L2>::new(context.skb());
+    let mut headers = Headers::<F>::default();
+    match forward::ingress(&kernel, &mut packet, side, &mut headers) {
+        Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Drop => TC_ACT_SHOT,
+        Verdict::Rewritten => go_on(&kernel, &mut packet, &mut headers),
+        Verdict::Answer => send_back(&mut packet),
+    }
+}
+
+#[inline(never)]
+fn egress_of<F: Served, C: Hooked, const L2: u32>(context: C) -> i32 {
+    let kernel = Kernel::new(context);
+    let mut packet = Skb::<F, L2>::new(context.skb());
+    let mut headers = Headers::<F>::default();
+    match forward::egress(&kernel, &mut packet, &mut headers) {
+        Verdict::Pass | Verdict::Rewritten => TC_ACT_UNSPEC,
+        Verdict::Drop | Verdict::Answer => TC_ACT_SHOT,
+    }
+}
+
+/// Takes a translated packet on. Without a link-layer header there is no room for that of another device, so the stack
+/// does it.
+#[inline(always)]
+fn go_on<F: Served, C: Hooked, const L2: u32>(
+    kernel: &Kernel<C>,
+    packet: &mut Skb<F, L2>,
+    headers: &mut Headers<F>,
+) -> i32 {
+    if L2 == 0 {
+        return TC_ACT_UNSPEC;
+    }
+    let answer = route::ask(packet.context(), &headers.tuple, packet.longest(headers));
+    match deliver::deliver(kernel, packet, headers, answer.fib()) {
+        Delivery::Redirect(device) if packet.set_macs(answer.macs()).is_ok() => route::redirect(device),
+        Delivery::RedirectNeighbour(device) => route::redirect_to_neighbour(device),
+        Delivery::Stack => TC_ACT_UNSPEC,
+        Delivery::Answer => send_back(packet),
+        Delivery::Drop | Delivery::Redirect(_) => TC_ACT_SHOT,
+    }
+}
+
+/// Sends an answer out of the device that the packet came in by, to the neighbour that sent it.
+#[inline(always)]
+fn send_back<F: Served, const L2: u32>(packet: &mut Skb<F, L2>) -> i32 {
+    if L2 != 0 && packet.exchange_macs().is_err() {
+        return TC_ACT_SHOT;
+    }
+    route::redirect(field!(packet.context(), ifindex))
+}
