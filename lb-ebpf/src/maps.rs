@@ -6,13 +6,16 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage, lpm_trie},
     macros::btf_map,
 };
-use lb_common::abi::{
-    Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Family, Flow, FlowKey,
-    Fragment, FragmentKey, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, NodeConfig, Slot, SockDst, SourceKey,
-    UdpPeers, V4, V6,
-    maps::{
-        N_AFFINITIES, N_BACKENDS, N_CLIENTS, N_CONNS, N_DEVICES, N_FRAGS, N_FRONTENDS, N_NAMES, N_SLOTS, N_SOURCES,
+use lb_common::{
+    abi::{
+        Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Family, Flow, FlowKey,
+        Fragment, FragmentKey, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, NodeConfig, Slot, SockDst, SourceKey,
+        UdpPeers, V4, V6,
+        maps::{
+            N_AFFINITIES, N_BACKENDS, N_CLIENTS, N_CONNS, N_DEVICES, N_FRAGS, N_FRONTENDS, N_NAMES, N_SLOTS, N_SOURCES,
+        },
     },
+    logic::work::Work,
 };
 
 /// Entries are allocated when they are used, so that a large capacity costs nothing while it is empty. An entry that is
@@ -33,6 +36,9 @@ pub type Clients<F> = HashMap<u64, ClientAddr<F>, { N_CLIENTS as usize }, NO_PRE
 pub type Sources<F> = LpmTrie<SourceKey<F>, u32, { N_SOURCES as usize }, NO_PREALLOC>;
 /// `lb_conns4/6`. Not an LRU map: a flood of new flows must not push established ones out.
 pub type Conns<F> = HashMap<FlowKey<F>, Flow<F>, { N_CONNS as usize }, NO_PREALLOC>;
+/// `lb_work4/6`: the memory of a run. Runs on one processor are one after the other: at TC hooks the kernel has
+/// interrupts of its own turned off (`local_bh_disable`), and these programs are at no others.
+pub type Works<F> = PerCpuArray<Work<F>, 1>;
 /// `lb_frags4/6`. The kernel allocates LRU maps whole.
 pub type Frags<F> = LruHashMap<FragmentKey<F>, Fragment, { N_FRAGS as usize }>;
 
@@ -76,6 +82,10 @@ static CONNS6: Conns<V6> = Conns::new();
 static FRAGS4: Frags<V4> = Frags::new();
 #[btf_map(name = "lb_frags6")]
 static FRAGS6: Frags<V6> = Frags::new();
+#[btf_map(name = "lb_work4")]
+static WORK4: Works<V4> = Works::new();
+#[btf_map(name = "lb_work6")]
+static WORK6: Works<V6> = Works::new();
 
 /// `lb_affinity`.
 #[btf_map(name = "lb_affinity")]
@@ -128,6 +138,8 @@ pub trait Pinned: Family {
     fn conns() -> &'static Conns<Self>;
     /// `lb_frags4/6`.
     fn frags() -> &'static Frags<Self>;
+    /// `lb_work4/6`.
+    fn works() -> &'static Works<Self>;
 }
 
 macro_rules! pinned {
@@ -136,7 +148,7 @@ macro_rules! pinned {
         $other:ty,
         [$frontends:ident, $slots:ident, $backends:ident, $cluster_ips:ident, $clients:ident, $sources:ident],
         [$sock:ident, $sockudp:ident],
-        [$conns:ident, $frags:ident]
+        [$conns:ident, $frags:ident, $works:ident]
     ) => {
         impl Pinned for $family {
             type Other = $other;
@@ -190,12 +202,17 @@ macro_rules! pinned {
             fn frags() -> &'static Frags<Self> {
                 &$frags
             }
+
+            #[inline(always)]
+            fn works() -> &'static Works<Self> {
+                &$works
+            }
         }
     };
 }
 
-pinned!(V4, V6, [FRONTENDS4, SLOTS4, BACKENDS4, CLUSTERIPS4, CLIENTS4, SOURCES4], [SOCK4, SOCKUDP4], [CONNS4, FRAGS4]);
-pinned!(V6, V4, [FRONTENDS6, SLOTS6, BACKENDS6, CLUSTERIPS6, CLIENTS6, SOURCES6], [SOCK6, SOCKUDP6], [CONNS6, FRAGS6]);
+pinned!(V4, V6, [FRONTENDS4, SLOTS4, BACKENDS4, CLUSTERIPS4, CLIENTS4, SOURCES4], [SOCK4, SOCKUDP4], [CONNS4, FRAGS4, WORK4]);
+pinned!(V6, V4, [FRONTENDS6, SLOTS6, BACKENDS6, CLUSTERIPS6, CLIENTS6, SOURCES6], [SOCK6, SOCKUDP6], [CONNS6, FRAGS6, WORK6]);
 
 /// What `lb_sources4/6` is asked for: the longest range that holds the whole key.
 #[inline(always)]

@@ -52,40 +52,47 @@ impl Routed for V6 {
     }
 }
 
-/// What the kernel said about a packet.
-pub struct Answer {
-    code: i64,
-    length: u16,
+/// What the kernel is asked about a packet, into which it writes its answer.
+pub struct Question {
     params: bpf_fib_lookup,
+    length: u16,
+    code: i64,
 }
 
-/// Asks where packets of this tuple go that come in where this one did. `length` is that of the longest, from the network
-/// header on; 0 asks without regard to that.
-#[inline(always)]
-#[expect(clippy::cast_possible_wrap, reason = "64 bytes")]
-pub fn ask<F: Routed>(skb: *mut __sk_buff, tuple: &FlowKey<F>, length: u16) -> Answer {
-    // SAFETY: integers and unions of them, for which zero is a value.
-    let mut params = unsafe { core::mem::zeroed::<bpf_fib_lookup>() };
-    params.family = F::AF;
-    params.l4_protocol = tuple.proto;
-    params.sport = tuple.src_port.to_be();
-    params.dport = tuple.dst_port.to_be();
-    params.__bindgen_anon_1.tot_len = length;
-    params.ifindex = field!(skb, ifindex);
-    F::set_ends(&mut params, tuple.src_addr, tuple.dst_addr);
-    let size = size_of::<bpf_fib_lookup>() as i32;
-    // SAFETY: the context is the program's, `params` has `size` bytes.
-    let code = unsafe { helpers::bpf_fib_lookup(skb.cast(), &raw mut params, size, 0) };
-    Answer { code, length, params }
-}
+impl Question {
+    /// Where do packets of this tuple go that come in where this one did? `length` is that of the longest, from the network
+    /// header on; 0 asks without regard to that.
+    #[inline(always)]
+    pub fn new<F: Routed>(skb: *mut __sk_buff, tuple: &FlowKey<F>, length: u16) -> Self {
+        // SAFETY: integers and unions of them, for which zero is a value.
+        let params = unsafe { core::mem::zeroed::<bpf_fib_lookup>() };
+        let mut question = Self { params, length, code: 0 };
+        question.params.family = F::AF;
+        question.params.l4_protocol = tuple.proto;
+        question.params.sport = tuple.src_port.to_be();
+        question.params.dport = tuple.dst_port.to_be();
+        question.params.__bindgen_anon_1.tot_len = length;
+        question.params.ifindex = field!(skb, ifindex);
+        F::set_ends(&mut question.params, tuple.src_addr, tuple.dst_addr);
+        question
+    }
 
-impl Answer {
-    /// In the logic's words.
+    /// Asks.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, clippy::cast_possible_truncation, reason = "64 bytes")]
+    pub fn ask(&mut self, skb: *mut __sk_buff) -> &Self {
+        let size = size_of::<bpf_fib_lookup>() as i32;
+        // SAFETY: the context is the program's, `params` has `size` bytes.
+        self.code = unsafe { helpers::bpf_fib_lookup(skb.cast(), &raw mut self.params, size, 0) };
+        self
+    }
+
+    /// In the words of who chooses.
     #[inline(always)]
     pub fn route(&self) -> Route {
         // Positive codes are the enumeration, negative ones errors in the question.
         match u32::try_from(self.code) {
-            // Those come after the device was found.
+            // The latter two come after the device was found.
             Ok(BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED) => {
                 Route::Device(self.params.ifindex)
             }
@@ -123,9 +130,8 @@ impl Answer {
 
 /// Not inlined: the question has its own room on the stack.
 #[inline(never)]
-fn find<F: Routed>(skb: *mut __sk_buff, src: &F::Addr, dst: &F::Addr) -> Route {
-    let tuple = FlowKey { src_addr: *src, dst_addr: *dst, ..FlowKey::<F>::default() };
-    ask(skb, &tuple, 0).route()
+fn find<F: Routed>(skb: *mut __sk_buff, tuple: &FlowKey<F>) -> Route {
+    Question::new(skb, tuple, 0).ask(skb).route()
 }
 
 /// Sends the packet out of a device as it is.
@@ -157,8 +163,8 @@ pub trait Hooked: Context {
 
 impl<F: Pinned + Routed, C: Hooked> Network<F> for Kernel<C> {
     #[inline(always)]
-    fn route(&self, src: F::Addr, dst: F::Addr) -> Route {
-        find::<F>(self.context().skb(), &src, &dst)
+    fn route(&self, tuple: &FlowKey<F>) -> Route {
+        find(self.context().skb(), tuple)
     }
 
     #[inline(always)]

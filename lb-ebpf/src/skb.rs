@@ -196,6 +196,19 @@ impl<F: Family, const L2: u32> Packet for Skb<F, L2> {
         self.update_checksum(offset, difference, Summed::Segment, false)
     }
 
+    /// By trying: a change of the segment changes the field only where it is not left to the hardware.
+    #[inline(always)]
+    fn is_summed_later(&mut self, offset: u32) -> Result<bool, Broken> {
+        let before = self.load_u16(offset)?;
+        let probe = |packet: &mut Self| packet.update_checksum(offset, 1_u16.to_be().into(), Summed::Segment, false);
+        probe(self)?;
+        let changed = self.load_u16(offset)? != before;
+        if changed {
+            self.store_u16(offset, before)?;
+        }
+        Ok(!changed)
+    }
+
     #[inline(always)]
     fn truncate(&mut self, len: u32) -> Result<(), Broken> {
         // SAFETY: takes numbers.

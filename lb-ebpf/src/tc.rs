@@ -12,8 +12,9 @@ use lb_common::{
     logic::{
         deliver::{self, Delivery},
         forward::{self, Side, Verdict},
+        work::Work,
     },
-    packet::headers::{Headers, Ip},
+    packet::headers::Ip,
 };
 
 use crate::{
@@ -80,42 +81,51 @@ fn has_vlan_tag(skb: *mut __sk_buff) -> bool {
 /// Not inlined: each family has its own room on the stack.
 #[inline(never)]
 fn ingress_of<F: Served, C: Hooked, const L2: u32>(context: C, side: Side) -> i32 {
+    let Some(work) = work::<F>() else { return TC_ACT_UNSPEC };
     let kernel = Kernel::new(context);
     let mut packet = Skb::<F, L2>::new(context.skb());
-    let mut headers = Headers::<F>::default();
-    match forward::ingress(&kernel, &mut packet, side, &mut headers) {
+    match forward::ingress(&kernel, &mut packet, side, work) {
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => TC_ACT_SHOT,
-        Verdict::Rewritten => go_on(&kernel, &mut packet, &mut headers),
+        Verdict::Rewritten => go_on(&kernel, &mut packet, work),
         Verdict::Answer => send_back(&mut packet),
     }
 }
 
 #[inline(never)]
 fn egress_of<F: Served, C: Hooked, const L2: u32>(context: C) -> i32 {
+    let Some(work) = work::<F>() else { return TC_ACT_UNSPEC };
     let kernel = Kernel::new(context);
     let mut packet = Skb::<F, L2>::new(context.skb());
-    let mut headers = Headers::<F>::default();
-    match forward::egress(&kernel, &mut packet, &mut headers) {
+    match forward::egress(&kernel, &mut packet, work) {
         Verdict::Pass | Verdict::Rewritten => TC_ACT_UNSPEC,
         Verdict::Drop | Verdict::Answer => TC_ACT_SHOT,
     }
 }
 
+/// The memory of this run. It is always there, which only the verifier does not know.
+#[inline(always)]
+fn work<F: Served>() -> Option<&'static mut Work<F>> {
+    let work = F::works().get_ptr_mut(0)?;
+    // SAFETY: an element of the map, and nobody else's on this processor; zeroed it is a value, and so is what an earlier run
+    // left.
+    Some(unsafe { &mut *work })
+}
+
 /// Takes a translated packet on. Without a link-layer header there is no room for that of another device, so the stack
 /// does it.
-#[inline(always)]
+#[inline(never)]
 fn go_on<F: Served, C: Hooked, const L2: u32>(
     kernel: &Kernel<C>,
     packet: &mut Skb<F, L2>,
-    headers: &mut Headers<F>,
+    work: &mut Work<F>,
 ) -> i32 {
     if L2 == 0 {
         return TC_ACT_UNSPEC;
     }
-    let answer = route::ask(packet.context(), &headers.tuple, packet.longest(headers));
-    match deliver::deliver(kernel, packet, headers, answer.fib()) {
-        Delivery::Redirect(device) if packet.set_macs(answer.macs()).is_ok() => route::redirect(device),
+    let mut question = route::Question::new(packet.context(), &work.headers.tuple, packet.longest(&work.headers));
+    match deliver::deliver(kernel, packet, work, question.ask(packet.context()).fib()) {
+        Delivery::Redirect(device) if packet.set_macs(question.macs()).is_ok() => route::redirect(device),
         Delivery::RedirectNeighbour(device) => route::redirect_to_neighbour(device),
         Delivery::Stack => TC_ACT_UNSPEC,
         Delivery::Answer => send_back(packet),

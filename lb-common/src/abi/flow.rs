@@ -131,6 +131,12 @@ impl<F: Family> Flow<F> {
         Self { check: self.checksum(key), ..self }
     }
 
+    /// As [`Self::sealed`], in place.
+    #[inline(always)]
+    pub fn seal(&mut self, key: &FlowKey<F>) {
+        self.check = self.checksum(key);
+    }
+
     /// Whether this value, as it was read, is what was once written for `key`.
     #[inline(always)]
     pub fn is_of(&self, key: &FlowKey<F>) -> bool {

@@ -6,12 +6,13 @@ use super::{
     nat,
     refuse::{self, Error},
     seam::{Environment, Flows, Network},
+    work::Work,
 };
 use crate::{
     abi::Counter,
     packet::{
         Packet,
-        headers::{Headers, Ip, Kind},
+        headers::{Ip, Kind},
     },
 };
 
@@ -46,7 +47,7 @@ pub enum Delivery {
 /// Takes a translated packet on. Only out of devices with our programs: on others the stack must see both directions, or its
 /// connection tracking takes the answers for connections of the backend's, and masquerades them.
 #[inline(always)]
-pub fn deliver<F, K, P>(kernel: &K, packet: &mut P, headers: &mut Headers<F>, fib: Fib) -> Delivery
+pub fn deliver<F, K, P>(kernel: &K, packet: &mut P, work: &mut Work<F>, fib: Fib) -> Delivery
 where
     F: Ip,
     K: Flows<F> + Network<F> + Environment,
@@ -56,17 +57,17 @@ where
         Fib::Forward(index) => (index, Delivery::Redirect(index)),
         Fib::NoNeighbour(index) => (index, Delivery::RedirectNeighbour(index)),
         // The stack fragments it.
-        Fib::TooBig(_) if !headers.dont_fragment => return Delivery::Stack,
-        Fib::TooBig(mtu) => return complain(kernel, packet, headers, Error::TooBig(mtu)),
+        Fib::TooBig(_) if !work.headers.dont_fragment => return Delivery::Stack,
+        Fib::TooBig(mtu) => return complain(kernel, packet, work, Error::TooBig(mtu)),
         Fib::Stack => return Delivery::Stack,
     };
-    if headers.hops <= 1 {
-        return complain(kernel, packet, headers, Error::TimeExceeded);
+    if work.headers.hops <= 1 {
+        return complain(kernel, packet, work, Error::TimeExceeded);
     }
     if Network::<F>::device(kernel, index).is_none() {
         return Delivery::Stack;
     }
-    if nat::take_hop(packet, headers).is_err() {
+    if nat::take_hop(packet, &mut work.headers).is_err() {
         kernel.count(Counter::Unwritable);
         return Delivery::Drop;
     }
@@ -76,23 +77,24 @@ where
 /// Tells the sender of a translated packet why it cannot go on, about the packet as it sent it. The stack cannot: it would
 /// tell the address that the packet seems to come from, which may be the node's own.
 #[inline(never)]
-fn complain<F, K, P>(kernel: &K, packet: &mut P, headers: &mut Headers<F>, error: Error) -> Delivery
+fn complain<F, K, P>(kernel: &K, packet: &mut P, work: &mut Work<F>, error: Error) -> Delivery
 where
     F: Ip,
     K: Flows<F> + Network<F> + Environment,
     P: Packet,
 {
+    let Work { headers, half, other_key: key, to, .. } = work;
     // Never about an error or a later fragment (RFC 1122 section 3.2.2). The stack drops them.
     if !matches!(headers.kind, Kind::Whole | Kind::FirstFragment) {
         return Delivery::Stack;
     }
     // What the answers to this packet are turned into, the other way round, is what it was.
-    let key = headers.tuple.reversed();
-    let before = kernel.with_flow(&key, |half| half.is_of(&key).then(|| half.partner(&key))).flatten();
-    let Some(before) = before else {
+    *key = headers.tuple.reversed();
+    if kernel.with_flow(key, |found| *half = *found).is_none() || !half.is_of(key) {
         return Delivery::Drop;
-    };
-    if nat::rewrite(packet, headers, &before).is_err() {
+    }
+    *to = half.partner(key);
+    if nat::rewrite(packet, headers, to).is_err() {
         kernel.count(Counter::Unwritable);
         return Delivery::Drop;
     }

@@ -3,9 +3,12 @@
 //! No half is ever left alone on purpose: the reply half is claimed first, and given back where the forward half cannot
 //! be had. What a crash between the two leaves is found out by whoever meets it next, and by the agent ([`expired`]).
 
-use super::seam::{Environment, Flows, Maps, NotAdded};
+use super::{
+    seam::{Environment, Flows, Maps, NotAdded},
+    work::Work,
+};
 use crate::{
-    abi::{Counter, Family, Flow, FlowKey, Proto, flow_flags, flow_seen},
+    abi::{Counter, Family, Flow, Proto, flow_flags, flow_seen},
     packet::headers::{Headers, tcp_flags},
 };
 
@@ -118,67 +121,77 @@ pub(super) enum Halves {
     Reply,
 }
 
-/// The half that this packet belongs to, which has noted it. `None` where there is no such flow, or not any more.
+/// Puts the half that this packet belongs to into `work`; it has noted the packet. `false` where there is no such flow, or
+/// not any more.
 #[inline(always)]
-pub(super) fn find<F, K>(kernel: &K, headers: &Headers<F>, halves: Halves) -> Option<Flow<F>>
+pub(super) fn find<F, K>(kernel: &K, work: &mut Work<F>, halves: Halves) -> bool
 where
     F: Family,
     K: Flows<F> + Maps<F> + Environment,
 {
+    let Work { headers, half: found, .. } = work;
     let key = &headers.tuple;
     let now_s = kernel.now_s();
-    let mut doubtful = false;
-    let half = kernel
-        .with_flow(key, |half| {
-            if !half.is_of(key) || (halves == Halves::Reply && !half.is_reply()) {
-                return None;
-            }
-            doubtful = age_s(now_s, half.last_seen_s) >= timeout::SHORTEST_S || headers.is_syn();
-            if !doubtful {
-                note(half, headers, now_s);
-            }
-            Some(*half)
-        })
-        .flatten()?;
-    if doubtful && is_over(kernel, headers, &half, now_s) {
-        return None;
+    let state = kernel.with_flow(key, |half| {
+        *found = *half;
+        if !found.is_of(key) || (halves == Halves::Reply && !found.is_reply()) {
+            return State::Absent;
+        }
+        if age_s(now_s, found.last_seen_s) >= timeout::SHORTEST_S || headers.is_syn() {
+            return State::Doubtful;
+        }
+        note(half, headers, now_s);
+        State::Alive
+    });
+    match state {
+        Some(State::Alive) => true,
+        Some(State::Doubtful) => !is_over(kernel, work, now_s),
+        Some(State::Absent) | None => false,
     }
-    Some(half)
+}
+
+/// What a half seems to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Not there, or not one that is wanted.
+    Absent,
+    /// Of a living flow.
+    Alive,
+    /// To be looked at more closely.
+    Doubtful,
 }
 
 /// Looks more closely at a half that was idle for a while, or that gets a SYN. Where the flow is over its halves are removed,
 /// otherwise the packet is noted.
 #[inline(never)]
-fn is_over<F, K>(kernel: &K, headers: &Headers<F>, half: &Flow<F>, now_s: u32) -> bool
+fn is_over<F, K>(kernel: &K, work: &mut Work<F>, now_s: u32) -> bool
 where
     F: Family,
     K: Flows<F> + Maps<F> + Environment,
 {
+    let Work { headers, half, other_key: partner, other, .. } = work;
     let key = &headers.tuple;
-    let partner = half.partner(key);
+    *partner = half.partner(key);
     // The other half may by now be of a later flow, if a crash left this one alone.
-    let other = kernel
-        .with_flow(&partner, |other| *other)
-        .filter(|other| other.is_of(&partner) && other.partner(&partner) == *key);
-    let over = match &other {
-        None => true,
-        Some(other) => {
-            let (forward, reply) = if half.is_reply() { (other, half) } else { (half, other) };
-            expired(key.proto, forward, reply, now_s)
-                || headers.is_syn() && !half.is_reply() && (is_finished(half.seen, other.seen) || is_gone(kernel, half))
-        }
+    let has_other = kernel.with_flow(partner, |found| *other = *found).is_some()
+        && other.is_of(partner)
+        && other.partner(partner) == *key;
+    let over = !has_other || {
+        let (forward, reply) = if half.is_reply() { (&*other, &*half) } else { (&*half, &*other) };
+        expired(key.proto, forward, reply, now_s)
+            || headers.is_syn() && !half.is_reply() && (is_finished(half.seen, other.seen) || is_gone(kernel, half))
     };
     if !over {
         kernel.with_flow(key, |half| note(half, headers, now_s));
         return false;
     }
     // The forward half first: a reply half alone is overwritten by the next flow of its client, see `claim_reply`.
-    if half.is_reply() && other.is_some() {
-        kernel.remove_flow(&partner);
+    if half.is_reply() && has_other {
+        kernel.remove_flow(partner);
     }
     kernel.remove_flow(key);
-    if !half.is_reply() && other.is_some() {
-        kernel.remove_flow(&partner);
+    if !half.is_reply() && has_other {
+        kernel.remove_flow(partner);
     }
     true
 }
@@ -222,61 +235,61 @@ pub(super) struct Source<F: Family> {
 /// cases, in a half-full one always.
 const N_PROBES: usize = 32;
 
-/// Claims both entries for a new flow of the client's packets with `key`. `forward` says where they go; its source is filled
-/// in here, and it is sealed.
+/// Claims both entries for a new flow of the client's packets. `work.half` says where they go; its source is filled in
+/// here, and it is sealed.
 #[inline(always)]
-pub(super) fn claim<F, K>(kernel: &K, key: &FlowKey<F>, forward: &mut Flow<F>, source: &Source<F>) -> Claim
+pub(super) fn claim<F, K>(kernel: &K, work: &mut Work<F>) -> Claim
 where
     F: Family,
     K: Flows<F> + Environment,
 {
-    forward.src_addr = key.src_addr;
-    forward.src_port = key.src_port;
-    let mut claim = if source.replace { Claim::Exists } else { claim_reply(kernel, key, forward) };
+    work.half.src_addr = work.headers.tuple.src_addr;
+    work.half.src_port = work.headers.tuple.src_port;
+    let mut claim = if work.source.replace { Claim::Exists } else { claim_reply(kernel, work) };
     if claim == Claim::Exists {
-        if !source.replace {
+        if !work.source.replace {
             kernel.count(Counter::SnatCollision);
         }
-        claim = claim_port(kernel, key, forward, source);
+        claim = claim_port(kernel, work);
     }
-    if claim == Claim::Claimed { claim_forward(kernel, key, forward) } else { claim }
+    if claim == Claim::Claimed { claim_forward(kernel, work) } else { claim }
 }
 
-/// The reply half of a flow.
+/// Puts the reply half of the flow of `work.half` into `work`.
 #[inline(always)]
-fn reply<F: Family>(key: &FlowKey<F>, forward: &Flow<F>) -> (FlowKey<F>, Flow<F>) {
-    let reply_key = forward.partner(key);
-    let half = Flow {
-        src_addr: key.dst_addr,
-        dst_addr: key.src_addr,
-        src_port: key.dst_port,
-        dst_port: key.src_port,
-        seen: 0,
-        flags: forward.flags | flow_flags::REPLY,
-        ..*forward
-    };
-    (reply_key, half.sealed(&reply_key))
+fn make_reply<F: Family>(work: &mut Work<F>) {
+    let Work { headers, half: forward, other_key, other, .. } = work;
+    let key = &headers.tuple;
+    *other_key = forward.partner(key);
+    *other = *forward;
+    (other.src_addr, other.src_port) = (key.dst_addr, key.dst_port);
+    (other.dst_addr, other.dst_port) = (key.src_addr, key.src_port);
+    other.seen = 0;
+    other.flags |= flow_flags::REPLY;
+    other.seal(other_key);
 }
 
-/// Claims the reply tuple that `forward` leads to. [`Claim::Exists`] where another flow has it.
+/// Claims the reply tuple that `work.half` leads to. [`Claim::Exists`] where another flow has it.
 #[inline(never)]
-fn claim_reply<F, K>(kernel: &K, key: &FlowKey<F>, forward: &Flow<F>) -> Claim
+fn claim_reply<F, K>(kernel: &K, work: &mut Work<F>) -> Claim
 where
     F: Family,
     K: Flows<F> + Environment,
 {
-    let (reply_key, half) = reply(key, forward);
-    match kernel.add_flow(&reply_key, &half) {
+    make_reply(work);
+    let Work { headers, other_key: reply_key, other: half, .. } = work;
+    match kernel.add_flow(reply_key, half) {
         Ok(()) => return Claim::Claimed,
         Err(NotAdded::Full) => {}
         Err(NotAdded::Exists) => {
-            let found = kernel.with_flow(&reply_key, |found| (found.partner(&reply_key), found.flags));
-            if found.is_some_and(|(partner, flags)| partner != *key || flags & flow_flags::REPLY == 0) {
+            let is_anothers =
+                |found: &mut Flow<F>| found.partner(reply_key) != headers.tuple || !found.is_reply();
+            if kernel.with_flow(reply_key, is_anothers) == Some(true) {
                 return Claim::Exists;
             }
             // Left over from an earlier flow of this client, or of a packet that is as new and on another processor, which
             // says the same.
-            if kernel.put_flow(&reply_key, &half) {
+            if kernel.put_flow(reply_key, half) {
                 return Claim::Claimed;
             }
         }
@@ -288,19 +301,20 @@ where
 /// Claims a reply tuple with a port of the range. The ports are drawn, not counted up: processors do not get in each
 /// other's way, and nobody outside can guess the next one (RFC 6056).
 #[inline(never)]
-fn claim_port<F, K>(kernel: &K, key: &FlowKey<F>, forward: &mut Flow<F>, source: &Source<F>) -> Claim
+fn claim_port<F, K>(kernel: &K, work: &mut Work<F>) -> Claim
 where
     F: Family,
     K: Flows<F> + Environment,
 {
-    let n_ports = u32::from(source.last).wrapping_sub(u32::from(source.first)).wrapping_add(1);
-    let usable = source.addr != F::Addr::default() && source.first != 0 && source.first <= source.last;
-    forward.src_addr = source.addr;
-    forward.flags |= flow_flags::SNAT;
+    let Source { addr, first, last, .. } = work.source;
+    let n_ports = u32::from(last).wrapping_sub(u32::from(first)).wrapping_add(1);
+    let usable = addr != F::Addr::default() && first != 0 && first <= last;
+    work.half.src_addr = addr;
+    work.half.flags |= flow_flags::SNAT;
     for _ in 0..if usable { N_PROBES } else { 0 } {
-        forward.src_port = source.first.wrapping_add(pick(kernel.random(), n_ports));
-        let (reply_key, half) = reply(key, forward);
-        match kernel.add_flow(&reply_key, &half) {
+        work.half.src_port = first.wrapping_add(pick(kernel.random(), n_ports));
+        make_reply(work);
+        match kernel.add_flow(&work.other_key, &work.other) {
             Ok(()) => return Claim::Claimed,
             Err(NotAdded::Exists) => {}
             Err(NotAdded::Full) => {
@@ -321,24 +335,25 @@ fn pick(random: u32, n_ports: u32) -> u16 {
 
 /// Claims the forward tuple, for a flow whose reply tuple is claimed; gives that back where it is of no use.
 #[inline(never)]
-fn claim_forward<F, K>(kernel: &K, key: &FlowKey<F>, forward: &mut Flow<F>) -> Claim
+fn claim_forward<F, K>(kernel: &K, work: &mut Work<F>) -> Claim
 where
     F: Family,
     K: Flows<F> + Environment,
 {
-    *forward = forward.sealed(key);
-    let reply_key = forward.partner(key);
+    let Work { headers, half: forward, other_key: reply_key, .. } = work;
+    let key = &headers.tuple;
+    forward.seal(key);
     match kernel.add_flow(key, forward) {
         Ok(()) => Claim::Claimed,
         Err(NotAdded::Full) => {
-            kernel.remove_flow(&reply_key);
+            kernel.remove_flow(reply_key);
             kernel.count(Counter::ConnsFull);
             Claim::Full
         }
         Err(NotAdded::Exists) => {
             // Should both lead to one reply half, it is the other one's, too.
-            if kernel.with_flow(key, |found| found.partner(key)) != Some(reply_key) {
-                kernel.remove_flow(&reply_key);
+            if kernel.with_flow(key, |found| found.partner(key) == *reply_key) != Some(true) {
+                kernel.remove_flow(reply_key);
             }
             Claim::Exists
         }

@@ -6,18 +6,19 @@
 
 use super::{
     client::Address,
-    flow::{self, Claim, Halves, Source},
+    flow::{self, Claim, Halves},
     fragment, icmp,
     lookup::{self, Found, lookup_packet},
     nat, refuse,
     seam::{Network, Route, Router},
     select::{Refusal, select},
+    work::Work,
 };
 use crate::{
-    abi::{Counter, Endpoint, Flow, Frontend, Slot, device_flags, endpoint_sets, flow_flags, frontend_flags},
+    abi::{Counter, Device, Endpoint, device_flags, endpoint_sets, flow_flags, frontend_flags},
     packet::{
         Packet,
-        headers::{self, Headers, Ip, Kind, tcp_flags},
+        headers::{self, Ip, Kind, tcp_flags},
     },
 };
 
@@ -28,7 +29,7 @@ pub enum Verdict {
     Pass,
     /// Gone (counted).
     Drop,
-    /// It has another tuple now, see [`Headers::tuple`], and goes on: at ingress to its new destination
+    /// It has another tuple now, see [`Work::headers`], and goes on: at ingress to its new destination
     /// ([`super::deliver`]), at egress out of the device.
     Rewritten,
     /// An answer stands in its place, which goes back out of the device that it came in by, with the link-layer addresses
@@ -45,69 +46,85 @@ pub enum Side {
     Pod,
 }
 
-/// A packet that came in by a device. `headers` are filled in.
+/// A packet that came in by a device. Its headers are put into `work`.
 #[inline(always)]
-pub fn ingress<F, K, P>(kernel: &K, packet: &mut P, side: Side, headers: &mut Headers<F>) -> Verdict
+pub fn ingress<F, K, P>(kernel: &K, packet: &mut P, side: Side, work: &mut Work<F>) -> Verdict
 where
     F: Ip,
     K: Router<F>,
     P: Packet,
 {
-    let Some(read) = headers::read(packet) else {
-        return Verdict::Pass;
-    };
-    *headers = read;
-    if headers.kind == Kind::IcmpError {
-        return icmp::translate(kernel, packet, headers);
-    }
-    if headers.kind == Kind::LaterFragment && !fragment::recall(kernel, headers) {
-        return Verdict::Pass;
-    }
-    match flow::find(kernel, headers, Halves::Both) {
-        Some(half) => go_on(kernel, packet, headers, &half),
+    match recognise(kernel, packet, work, Halves::Both) {
+        Recognised::Foreign => Verdict::Pass,
+        Recognised::Error => icmp::translate(kernel, packet, work),
+        Recognised::Flow => go_on(kernel, packet, work),
         // Its first fragment was of a flow that is over.
-        None if headers.kind == Kind::LaterFragment => Verdict::Pass,
-        None => begin(kernel, packet, side, headers),
+        Recognised::Stranger if work.headers.kind == Kind::LaterFragment => Verdict::Pass,
+        Recognised::Stranger => begin(kernel, packet, side, work),
     }
 }
 
-/// A packet that is about to leave by a device. `headers` are filled in.
+/// A packet that is about to leave by a device. Its headers are put into `work`.
 #[inline(always)]
-pub fn egress<F, K, P>(kernel: &K, packet: &mut P, headers: &mut Headers<F>) -> Verdict
+pub fn egress<F, K, P>(kernel: &K, packet: &mut P, work: &mut Work<F>) -> Verdict
 where
     F: Ip,
     K: Router<F>,
     P: Packet,
 {
-    let Some(read) = headers::read(packet) else {
-        return Verdict::Pass;
-    };
-    *headers = read;
-    if headers.kind == Kind::IcmpError {
-        return icmp::translate(kernel, packet, headers);
+    match recognise(kernel, packet, work, Halves::Reply) {
+        Recognised::Foreign | Recognised::Stranger => Verdict::Pass,
+        Recognised::Error => icmp::translate(kernel, packet, work),
+        Recognised::Flow => go_on(kernel, packet, work),
     }
-    if headers.kind == Kind::LaterFragment && !fragment::recall(kernel, headers) {
-        return Verdict::Pass;
+}
+
+/// What a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recognised {
+    /// Nothing that the packet layer looks at.
+    Foreign,
+    /// An ICMP error.
+    Error,
+    /// One of the flow whose half is in [`Work`].
+    Flow,
+    /// One of no flow that is known.
+    Stranger,
+}
+
+/// Not inlined, as [`go_on`] and [`look_up`]: what each has on the stack is given back before the next one.
+#[inline(never)]
+fn recognise<F, K, P>(kernel: &K, packet: &P, work: &mut Work<F>, halves: Halves) -> Recognised
+where
+    F: Ip,
+    K: Router<F>,
+    P: Packet,
+{
+    if !headers::read(packet, &mut work.headers) {
+        return Recognised::Foreign;
     }
-    match flow::find(kernel, headers, Halves::Reply) {
-        Some(half) => go_on(kernel, packet, headers, &half),
-        None => Verdict::Pass,
+    if work.headers.kind == Kind::IcmpError {
+        return Recognised::Error;
     }
+    if work.headers.kind == Kind::LaterFragment && !fragment::recall(kernel, &mut work.headers) {
+        return Recognised::Foreign;
+    }
+    if flow::find(kernel, work, halves) { Recognised::Flow } else { Recognised::Stranger }
 }
 
 /// Gives a packet the tuple that its flow says.
-#[inline(always)]
-fn go_on<F, K, P>(kernel: &K, packet: &mut P, headers: &mut Headers<F>, half: &Flow<F>) -> Verdict
+#[inline(never)]
+fn go_on<F, K, P>(kernel: &K, packet: &mut P, work: &mut Work<F>) -> Verdict
 where
     F: Ip,
     K: Router<F>,
     P: Packet,
 {
-    if headers.kind == Kind::FirstFragment {
-        fragment::remember(kernel, headers);
+    if work.headers.kind == Kind::FirstFragment {
+        fragment::remember(kernel, &work.headers);
     }
-    let to = half.translated(&headers.tuple);
-    if nat::rewrite(packet, headers, &to).is_err() {
+    work.to = work.half.translated(&work.headers.tuple);
+    if nat::rewrite(packet, &mut work.headers, &work.to).is_err() {
         kernel.count(Counter::Unwritable);
         return Verdict::Drop;
     }
@@ -116,27 +133,53 @@ where
 
 /// A packet that belongs to no flow: to a Service, or not our business.
 #[inline(always)]
-fn begin<F, K, P>(kernel: &K, packet: &mut P, side: Side, headers: &mut Headers<F>) -> Verdict
+fn begin<F, K, P>(kernel: &K, packet: &mut P, side: Side, work: &mut Work<F>) -> Verdict
 where
     F: Ip,
     K: Router<F>,
     P: Packet,
 {
-    let tuple = &headers.tuple;
-    let dst = Endpoint { addr: tuple.dst_addr, port: tuple.dst_port };
-    let frontend = match lookup_packet(kernel, dst, tuple.proto, side == Side::Uplink) {
-        Found::NotAService => return Verdict::Pass,
-        Found::Refuse => return refuse(kernel, packet, side, headers),
-        Found::Frontend(_, frontend) => frontend,
-    };
-    if headers.is_tcp() && !headers.is_syn() {
-        return reset_stray(kernel, packet, side, headers);
+    match look_up(kernel, side, work) {
+        Asked::Nobody => return Verdict::Pass,
+        Asked::Guard => return refuse(kernel, packet, side, work),
+        Asked::Service if work.headers.is_tcp() && !work.headers.is_syn() => {
+            return reset_stray(kernel, packet, side, work);
+        }
+        Asked::Service => {}
     }
-    let mut half = Flow::default();
-    match open(kernel, &frontend, side, headers, &mut half) {
-        Open::Flow => go_on(kernel, packet, headers, &half),
-        Open::Refuse => refuse(kernel, packet, side, headers),
+    match open(kernel, side, work) {
+        Open::Flow => go_on(kernel, packet, work),
+        Open::Refuse => refuse(kernel, packet, side, work),
         Open::Drop => Verdict::Drop,
+    }
+}
+
+/// Whom a packet is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// No Service.
+    Nobody,
+    /// The Service whose frontend is in [`Work`].
+    Service,
+    /// A Service that has no such port.
+    Guard,
+}
+
+#[inline(never)]
+fn look_up<F, K>(kernel: &K, side: Side, work: &mut Work<F>) -> Asked
+where
+    F: Ip,
+    K: Router<F>,
+{
+    let tuple = &work.headers.tuple;
+    let dst = Endpoint { addr: tuple.dst_addr, port: tuple.dst_port };
+    match lookup_packet(kernel, dst, tuple.proto, side == Side::Uplink) {
+        Found::NotAService => Asked::Nobody,
+        Found::Refuse => Asked::Guard,
+        Found::Frontend(_, frontend) => {
+            work.frontend = frontend;
+            Asked::Service
+        }
     }
 }
 
@@ -151,53 +194,45 @@ enum Open {
     Drop,
 }
 
-/// Begins a flow to a Service, whose forward half is put into `half`.
+/// Begins a flow to a Service, whose forward half is put into `work`.
 #[inline(never)]
-fn open<F, K>(kernel: &K, frontend: &Frontend, side: Side, headers: &Headers<F>, half: &mut Flow<F>) -> Open
+fn open<F, K>(kernel: &K, side: Side, work: &mut Work<F>) -> Open
 where
     F: Ip,
     K: Router<F>,
 {
-    let client = headers.tuple.src_addr;
-    let Some(covered) = client_of(kernel, headers, side) else {
+    let Some(reached) = client_of(kernel, work, side) else {
         return Open::Drop;
     };
+    let frontend = &work.frontend;
     if frontend.n_slots == 0 && frontend.flags & frontend_flags::DROP != 0 {
         kernel.count(Counter::PolicyDrop);
         return Open::Drop;
     }
-    let slot = match select(kernel, frontend, Address::<F>(client)) {
+    work.slot = match select(kernel, frontend, Address::<F>(work.headers.tuple.src_addr)) {
         Ok(slot) => slot,
         Err(Refusal::Source) => return Open::Drop,
         Err(Refusal::NoBackend) => return Open::Refuse,
     };
-    let mut source = Source::default();
-    choose_source(kernel, client, &slot, covered, &mut source);
+    work.to = work.headers.tuple;
+    (work.to.dst_addr, work.to.dst_port) = (work.slot.addr, work.slot.port);
+    let route = kernel.route(&work.to);
+    choose_source(kernel, reached, route, work);
     let now_s = kernel.now_s();
-    *half = Flow {
-        dst_addr: slot.addr,
-        dst_port: slot.port,
-        service: frontend.service,
-        backend: slot.backend,
-        created_s: now_s,
-        last_seen_s: now_s,
-        seen: flow::seen(headers),
-        flags: if side == Side::Pod { flow_flags::FROM_POD } else { 0 },
-        ..Flow::default()
-    };
-    match flow::claim(kernel, &headers.tuple, half, &source) {
+    let half = &mut work.half;
+    (half.dst_addr, half.dst_port) = (work.slot.addr, work.slot.port);
+    (half.service, half.backend) = (work.frontend.service, work.slot.backend);
+    (half.created_s, half.last_seen_s) = (now_s, now_s);
+    half.seen = flow::seen(&work.headers);
+    half.flags = if side == Side::Pod { flow_flags::FROM_POD } else { 0 };
+    match flow::claim(kernel, work) {
         Claim::Claimed => {
-            kernel.count(if headers.is_tcp() { Counter::FlowTcp } else { Counter::FlowUdp });
+            kernel.count(if work.headers.is_tcp() { Counter::FlowTcp } else { Counter::FlowUdp });
             Open::Flow
         }
-        Claim::Exists => match flow::find(kernel, headers, Halves::Both) {
-            Some(theirs) => {
-                *half = theirs;
-                Open::Flow
-            }
-            None => Open::Drop,
-        },
-        Claim::Full | Claim::NoPort => Open::Drop,
+        // The flow is the faster processor's.
+        Claim::Exists if flow::find(kernel, work, Halves::Both) => Open::Flow,
+        Claim::Exists | Claim::Full | Claim::NoPort => Open::Drop,
     }
 }
 
@@ -215,14 +250,16 @@ enum Client {
 /// `None` (and counted) for a martian: a source that nobody outside can have, one of this node's, or a ClusterIP. Its answers
 /// would go to the wrong one.
 #[inline(always)]
-fn client_of<F, K>(kernel: &K, headers: &Headers<F>, side: Side) -> Option<Client>
+fn client_of<F, K>(kernel: &K, work: &mut Work<F>, side: Side) -> Option<Client>
 where
     F: Ip,
     K: Router<F>,
 {
-    let (client, service) = (headers.tuple.src_addr, headers.tuple.dst_addr);
-    let usable = F::is_source(client) && client != service && !lookup::is_guarded(kernel, client);
-    match if usable { kernel.route(service, client) } else { Route::NotForwarded } {
+    let Work { headers, to: answers, .. } = work;
+    *answers = headers.tuple.reversed();
+    let client = answers.dst_addr;
+    let usable = F::is_source(client) && client != answers.src_addr && !lookup::is_guarded(kernel, client);
+    match if usable { kernel.route(answers) } else { Route::NotForwarded } {
         Route::NotForwarded => {
             kernel.count(Counter::Martian);
             None
@@ -240,15 +277,18 @@ where
 /// A backend that is the node itself cannot be sent packets under a name of the node's (the kernel takes them for martians),
 /// and what a pod on an uncovered device answers to the node never meets a program: such a flow changes its port at most.
 #[inline(never)]
-fn choose_source<F, K>(kernel: &K, client: F::Addr, slot: &Slot<F>, reached: Client, source: &mut Source<F>) -> u32
+fn choose_source<F, K>(kernel: &K, reached: Client, route: Route, work: &mut Work<F>) -> u32
 where
     F: Ip,
     K: Router<F>,
 {
-    let node = Network::<F>::node(kernel).unwrap_or_default();
-    (source.first, source.last) = (node.snat_first, node.snat_last);
-    source.addr = client;
-    let device = match kernel.route(client, slot.addr) {
+    let Work { slot, source, to, .. } = work;
+    source.replace = false;
+    source.addr = to.src_addr;
+    if let Some(node) = Network::<F>::node(kernel) {
+        (source.first, source.last) = (node.snat_first, node.snat_last);
+    }
+    let device = match route {
         Route::NotForwarded => return 0,
         Route::Device(index) => Network::<F>::device(kernel, index),
         Route::Unknown => None,
@@ -258,44 +298,53 @@ where
     let on_node = behind_pod_device
         || kernel.backend(slot.backend).is_some_and(|backend| backend.sets & endpoint_sets::ON_NODE != 0);
     let unseen = on_node && device.is_none();
-    let own = device.map_or_else(F::Addr::default, |device| device.addr::<F>());
     if !unseen {
-        source.addr = if own == F::Addr::default() { node.addr::<F>() } else { own };
+        source.addr = own_addr(kernel, device);
     }
     let stays = (on_node || from_pod) && (reached != Client::Uncovered || unseen);
-    source.replace = !stays || slot.addr == client;
+    source.replace = !stays || slot.addr == to.src_addr;
     0
+}
+
+/// The node's name on the network behind a device.
+#[inline(always)]
+fn own_addr<F: Ip, K: Router<F>>(kernel: &K, device: Option<Device>) -> F::Addr {
+    let own = device.map_or_else(F::Addr::default, |device| device.addr::<F>());
+    if own != F::Addr::default() {
+        return own;
+    }
+    Network::<F>::node(kernel).map_or_else(F::Addr::default, |node| node.addr::<F>())
 }
 
 /// A TCP segment that belongs to no connection. At an address of the node's own the stack answers it, which may know it:
 /// a connection may be older than the Service. Elsewhere nobody else would.
 #[inline(never)]
-fn reset_stray<F, K, P>(kernel: &K, packet: &mut P, side: Side, headers: &mut Headers<F>) -> Verdict
+fn reset_stray<F, K, P>(kernel: &K, packet: &mut P, side: Side, work: &mut Work<F>) -> Verdict
 where
     F: Ip,
     K: Router<F>,
     P: Packet,
 {
-    if kernel.route(headers.tuple.src_addr, headers.tuple.dst_addr) == Route::NotForwarded {
+    if kernel.route(&work.headers.tuple) == Route::NotForwarded {
         return Verdict::Pass;
     }
     kernel.count(Counter::NoFlow);
-    if headers.tcp_flags & tcp_flags::RST != 0 {
+    if work.headers.tcp_flags & tcp_flags::RST != 0 {
         return Verdict::Drop;
     }
-    refuse(kernel, packet, side, headers)
+    refuse(kernel, packet, side, work)
 }
 
 /// Tells a client that nobody serves here, if it can be told.
 #[inline(never)]
-fn refuse<F, K, P>(kernel: &K, packet: &mut P, side: Side, headers: &mut Headers<F>) -> Verdict
+fn refuse<F, K, P>(kernel: &K, packet: &mut P, side: Side, work: &mut Work<F>) -> Verdict
 where
     F: Ip,
     K: Router<F>,
     P: Packet,
 {
-    if client_of(kernel, headers, side).is_none() {
+    if client_of(kernel, work, side).is_none() {
         return Verdict::Drop;
     }
-    refuse::refuse(kernel, packet, headers)
+    refuse::refuse(kernel, packet, &mut work.headers)
 }

@@ -8,6 +8,7 @@ use super::{
     forward::Verdict,
     nat,
     seam::{Environment, Flows},
+    work::Work,
 };
 use crate::{
     abi::{Counter, FlowKey},
@@ -20,36 +21,48 @@ use crate::{
 
 /// Turns an error about a translated packet back, so that who sent the packet recognises it. Others pass.
 #[inline(never)]
-pub(super) fn translate<F, K, P>(kernel: &K, packet: &mut P, outer: &mut Headers<F>) -> Verdict
+pub(super) fn translate<F, K, P>(kernel: &K, packet: &mut P, work: &mut Work<F>) -> Verdict
 where
     F: Ip,
     K: Flows<F> + Environment,
     P: Packet,
 {
-    let Some(quoted) = headers::read_quoted::<F, P>(packet, outer.transport + ICMP_LEN) else {
-        return Verdict::Pass;
-    };
-    let key = quoted.tuple.reversed();
-    // An error goes to the sender of the packet; anything else is made up.
-    if outer.tuple.dst_addr != key.dst_addr {
+    if !find(kernel, packet, work) {
         return Verdict::Pass;
     }
-    let Some(half) = kernel.with_flow(&key, |half| *half).filter(|half| half.is_of(&key)) else {
-        return Verdict::Pass;
-    };
-    let before = half.partner(&key);
+    let Work { headers: outer, half, quoted, other_key: before, to, .. } = work;
+    let backend = before.src_addr;
+    *before = half.partner(before);
     // The backend itself speaks as the Service does; a router on the way stays who it is.
-    let mut to = outer.tuple;
+    *to = outer.tuple;
     to.dst_addr = before.src_addr;
-    if to.src_addr == key.src_addr {
+    if to.src_addr == backend {
         to.src_addr = before.dst_addr;
     }
-    if rewrite(packet, outer, &to, &quoted, &before).is_err() {
+    if rewrite(packet, outer, to, quoted, before).is_err() {
         kernel.count(Counter::Unwritable);
         return Verdict::Drop;
     }
     kernel.count(Counter::IcmpError);
     Verdict::Rewritten
+}
+
+/// Puts the quoted headers into `work`, and the half of the answers to the quoted packet with its key. `false` where it was
+/// not translated.
+#[inline(always)]
+fn find<F, K, P>(kernel: &K, packet: &P, work: &mut Work<F>) -> bool
+where
+    F: Ip,
+    K: Flows<F>,
+    P: Packet,
+{
+    let Work { headers: outer, half, quoted, other_key: key, .. } = work;
+    if !headers::read_quoted(packet, outer.transport + ICMP_LEN, quoted) {
+        return false;
+    }
+    *key = quoted.tuple.reversed();
+    // An error goes to the sender of the packet; anything else is made up.
+    outer.tuple.dst_addr == key.dst_addr && kernel.with_flow(key, |found| *half = *found).is_some() && half.is_of(key)
 }
 
 /// Gives the error the tuple `to`, and the quoted packet the tuple `before`.
@@ -69,7 +82,7 @@ fn rewrite<F: Ip, P: Packet>(
         packet.update_checksum(checksum, addrs, Summed::PseudoHeader, false)?;
     }
     F::update_header_checksum(packet, 0, addrs)?;
-    F::store_addrs(packet, 0, to.src_addr, to.dst_addr)?;
+    F::store_addrs(packet, 0, to)?;
     outer.tuple = *to;
     Ok(())
 }
@@ -95,7 +108,7 @@ fn rewrite_quoted<F: Ip, P: Packet>(packet: &mut P, quoted: &Headers<F>, before:
         changed = replace_checksum(packet, at, whole, zero_is_none, changed)?;
     }
     packet.store(quoted.transport, [new])?;
-    F::store_addrs(packet, quoted.network, before.src_addr, before.dst_addr)?;
+    F::store_addrs(packet, quoted.network, before)?;
     Ok(changed)
 }
 

@@ -19,3 +19,4 @@ pub mod refuse;
 pub mod seam;
 pub mod select;
 pub mod socket;
+pub mod work;

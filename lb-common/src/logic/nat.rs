@@ -22,8 +22,8 @@ pub(super) fn addrs_difference<F: Ip>(old: &FlowKey<F>, new: &FlowKey<F>) -> Sum
 /// The checksum of a datagram covers all its fragments and is in the first one alone, so that later ones need none.
 #[inline(always)]
 pub fn rewrite<F: Ip, P: Packet>(packet: &mut P, headers: &mut Headers<F>, to: &FlowKey<F>) -> Result<(), Broken> {
-    let from = headers.tuple;
-    let addrs = addrs_difference(&from, to).difference();
+    let from = &headers.tuple;
+    let addrs = addrs_difference(from, to).difference();
     if headers.has_ports() {
         let (offset, zero_is_none) = transport_checksum(from.proto);
         let (old, new) = (pair(from.src_port, from.dst_port), pair(to.src_port, to.dst_port));
@@ -34,7 +34,7 @@ pub fn rewrite<F: Ip, P: Packet>(packet: &mut P, headers: &mut Headers<F>, to: &
         packet.store(headers.transport, [new])?;
     }
     F::update_header_checksum(packet, headers.network, addrs)?;
-    F::store_addrs(packet, headers.network, to.src_addr, to.dst_addr)?;
+    F::store_addrs(packet, headers.network, to)?;
     headers.tuple = *to;
     Ok(())
 }

@@ -6,11 +6,11 @@ use super::{
     seam::{Environment, Network},
 };
 use crate::{
-    abi::{Answers, Counter},
+    abi::{Answers, Counter, FlowKey},
     packet::{
         Broken, MAX_SUMMED, Packet,
         checksum::{Sum, pair},
-        headers::{Headers, ICMP_CHECKSUM, ICMP_LEN, Ip, New, TCP_CHECKSUM, TCP_LEN, tcp_flags},
+        headers::{Headers, ICMP_CHECKSUM, ICMP_LEN, Ip, TCP_CHECKSUM, TCP_LEN, tcp_flags, transport_checksum},
     },
 };
 
@@ -118,14 +118,20 @@ fn verdict<K: Environment>(kernel: &K, written: Result<(), Broken>) -> Verdict {
     Verdict::Answer
 }
 
-/// The sum over the pseudo-header of a packet of ours.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "lengths are below 65,536")]
-fn pseudo_header<F: Ip>(src: F::Addr, dst: F::Addr, proto: u8, len: u32) -> Sum {
+/// The sum over the pseudo-header of a packet of ours. Not inlined, as what follows: each has its own room on the stack.
+#[inline(never)]
+fn pseudo_header<F: Ip>(ends: &FlowKey<F>, proto: u8, len: u16) -> u32 {
     Sum::default()
-        .with_all(F::words(src).as_ref())
-        .with_all(F::words(dst).as_ref())
-        .with(pair(u16::from(proto), len as u16))
+        .with_all(F::words(ends.src_addr).as_ref())
+        .with_all(F::words(ends.dst_addr).as_ref())
+        .with(pair(u16::from(proto), len))
+        .difference()
+}
+
+/// Writes the network header.
+#[inline(never)]
+fn store_header<F: Ip, P: Packet>(packet: &mut P, ends: &FlowKey<F>, proto: u8, len: u16) -> Result<(), Broken> {
+    F::store_header(packet, ends, proto, len)
 }
 
 /// Turns a TCP segment into the RST that answers it (RFC 9293 section 3.5.2): one with ACK gets its own acknowledgement as
@@ -145,18 +151,16 @@ fn reset<F: Ip, P: Packet>(packet: &mut P, headers: &mut Headers<F>) -> Result<(
         let next = u32::from_be(seq).wrapping_add(data).wrapping_add(syn + fin);
         (0, next.to_be(), tcp_flags::RST | tcp_flags::ACK)
     };
-    let from = headers.tuple;
-    let ports = pair(from.dst_port, from.src_port);
+    headers.tuple = headers.tuple.reversed();
+    let ends = &headers.tuple;
+    let ports = pair(ends.src_port, ends.dst_port);
     let offset_and_flags = u32::from_ne_bytes([5 << 4, flags, 0, 0]);
-    let pseudo = pseudo_header::<F>(from.dst_addr, from.src_addr, from.proto, TCP_LEN);
+    let pseudo = Sum::default().with(pseudo_header(ends, ends.proto, TCP_LEN as u16));
     let whole = pseudo.with_all(&[ports, seq, ack, offset_and_flags]);
     packet.truncate(F::HEADER_LEN + TCP_LEN)?;
     packet.store(F::HEADER_LEN, [ports, seq, ack, offset_and_flags, 0])?;
     packet.set_checksum(F::HEADER_LEN + TCP_CHECKSUM, u16::from_be(!whole.folded()), u16::from_be(pseudo.folded()))?;
-    let new = New { src: from.dst_addr, dst: from.src_addr, proto: from.proto, len: TCP_LEN as u16 };
-    F::store_header(packet, 0, &new)?;
-    headers.tuple = from.reversed();
-    Ok(())
+    store_header(packet, ends, ends.proto, TCP_LEN as u16)
 }
 
 /// How much of an IPv4 packet is quoted: the error is at most 576 bytes long with its own 28 (RFC 1812 section 4.3.2.3).
@@ -164,38 +168,38 @@ const QUOTED4: u32 = 548;
 
 /// Puts an ICMP error before as much of the packet as it quotes.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "quotes are below 65,536")]
 fn report<F: Ip, P: Packet>(packet: &mut P, headers: &mut Headers<F>, error: Error) -> Result<(), Broken> {
-    let from = headers.tuple;
     let all = headers.end.min(packet.size());
     let quoted = all.min(if F::VERSION == 4 { QUOTED4 } else { MAX_SUMMED });
     if quoted < packet.size() {
         packet.truncate(quoted)?;
     }
-    F::make_room_for_icmp(packet)?;
-    write_error::<F, P>(packet, &from, error, quoted)?;
-    headers.tuple = from.reversed();
-    Ok(())
-}
-
-/// Writes both headers into the room before the quoted packet.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "quotes are below 65,536")]
-fn write_error<F: Ip, P: Packet>(
-    packet: &mut P,
-    from: &crate::abi::FlowKey<F>,
-    error: Error,
-    quoted: u32,
-) -> Result<(), Broken> {
     let ([kind, code], rest) = error.words::<F>();
-    let (src, dst) = (from.dst_addr, from.src_addr);
-    let len = ICMP_LEN + quoted;
     let first = u32::from_ne_bytes([kind, code, 0, 0]);
-    let quote = packet.sum(F::HEADER_LEN + ICMP_LEN, quoted)?;
-    let message = Sum::default().with_all(&[first, rest, quote]);
+    let message = Sum::default().with_all(&[first, rest, sum_quoted(packet, headers, quoted)?]);
+    F::make_room_for_icmp(packet)?;
+    headers.tuple = headers.tuple.reversed();
+    let ends = &headers.tuple;
+    let len = (ICMP_LEN + quoted) as u16;
     // ICMP has no pseudo-header, ICMPv6 has (RFC 4443 section 2.3).
-    let pseudo = pseudo_header::<F>(src, dst, F::ICMP, len).difference();
-    let checksum = !if F::VERSION == 4 { message } else { message.with(pseudo) }.folded();
+    let checksum =
+        !if F::VERSION == 4 { message } else { message.with(pseudo_header(ends, F::ICMP, len)) }.folded();
     packet.store(F::HEADER_LEN, [first, rest])?;
     packet.store_u16(F::HEADER_LEN + ICMP_CHECKSUM, u16::from_be(checksum))?;
-    F::store_header(packet, 0, &New { src, dst, proto: F::ICMP, len: len as u16 })
+    store_header(packet, ends, F::ICMP, len)
+}
+
+/// The sum over what is quoted, as it will be on the wire. Where the hardware is to fill the transport checksum in, that
+/// happens after this; but then the whole segment, however long, sums up to the complement of what its checksum field holds
+/// now, the sum of the pseudo-header.
+#[inline(always)]
+fn sum_quoted<F: Ip, P: Packet>(packet: &mut P, headers: &Headers<F>, quoted: u32) -> Result<u32, Broken> {
+    let (offset, _) = transport_checksum(headers.tuple.proto);
+    let checksum = headers.transport + offset;
+    if !packet.is_summed_later(checksum)? {
+        return packet.sum(0, quoted);
+    }
+    let pseudo = packet.load_u16(checksum)?.to_be();
+    Ok(Sum::default().with(packet.sum(0, headers.transport)?).with(u32::from(!pseudo)).difference())
 }

@@ -127,8 +127,8 @@ pub enum Route {
 
 /// What the packet layer knows about the node and its devices.
 pub trait Network<F: Family> {
-    /// Where a packet from `src` to `dst` would go. Expensive (`bpf_fib_lookup`).
-    fn route(&self, src: F::Addr, dst: F::Addr) -> Route;
+    /// Where packets of this tuple would go. Expensive (`bpf_fib_lookup`).
+    fn route(&self, tuple: &FlowKey<F>) -> Route;
     /// Looks a device up in `lb_devices`: is it one where packets are translated back?
     fn device(&self, index: u32) -> Option<Device>;
     /// Reads `lb_node`.

@@ -87,13 +87,14 @@ pub trait Ip: Family {
     /// Where in the header time to live or hop limit is.
     const HOPS: u32;
 
-    /// Reads the network header and all that stands before the transport header; `None` for what is not to be understood.
-    fn read<P: Packet>(packet: &P, at: u32) -> Option<Network<Self>>;
+    /// Reads the network header and all that stands before the transport header; `false` for what is not to be understood.
+    /// Of `headers` everything but the ports and TCP's flags is written, in place: see `lb_common::logic::work`.
+    fn read<P: Packet>(packet: &P, at: u32, headers: &mut Headers<Self>) -> bool;
     /// Writes both addresses into the header at `at`.
-    fn store_addrs<P: Packet>(packet: &mut P, at: u32, src: Self::Addr, dst: Self::Addr) -> Result<(), Broken>;
-    /// Writes a header without options at `at`: of a packet of ours, which no router may fragment, with `len` bytes behind
+    fn store_addrs<P: Packet>(packet: &mut P, at: u32, tuple: &FlowKey<Self>) -> Result<(), Broken>;
+    /// Writes a header without options at 0: of a packet of ours, which no router may fragment, with `len` bytes behind
     /// the header.
-    fn store_header<P: Packet>(packet: &mut P, at: u32, new: &New<Self>) -> Result<(), Broken>;
+    fn store_header<P: Packet>(packet: &mut P, ends: &FlowKey<Self>, proto: u8, len: u16) -> Result<(), Broken>;
     /// Makes room for a header without options and for that of an ICMP error, before the network header.
     fn make_room_for_icmp<P: Packet>(packet: &mut P) -> Result<(), Broken>;
     /// Whether an ICMP message of this type is an error message, which quotes a packet.
@@ -110,79 +111,16 @@ pub trait Ip: Family {
     }
 }
 
-/// What a network header says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network<F: Family> {
-    src: F::Addr,
-    dst: F::Addr,
-    proto: u8,
-    hops: u8,
-    dont_fragment: bool,
-    fragment: Fragmentation,
-    fragment_id: u32,
-    transport: u32,
-    end: u32,
-}
-
-impl<F: Family> Network<F> {
-    /// What is known before the transport header is read.
-    #[inline(always)]
-    fn headers(&self, at: u32) -> Headers<F> {
-        Headers {
-            tuple: FlowKey {
-                src_addr: self.src,
-                dst_addr: self.dst,
-                src_port: 0,
-                dst_port: 0,
-                proto: self.proto,
-                reserved: [0; 3],
-            },
-            network: at,
-            transport: self.transport,
-            end: self.end,
-            fragment_id: self.fragment_id,
-            kind: match self.fragment {
-                Fragmentation::None => Kind::Whole,
-                Fragmentation::First => Kind::FirstFragment,
-                Fragmentation::Later => Kind::LaterFragment,
-            },
-            tcp_flags: 0,
-            hops: self.hops,
-            dont_fragment: self.dont_fragment,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fragmentation {
-    None,
-    First,
-    Later,
-}
-
-impl Fragmentation {
+impl Kind {
     /// From the offset in units of 8 bytes and the flag "more fragments".
     #[inline(always)]
-    fn new(offset: u16, more: bool) -> Self {
+    fn of_fragment(offset: u16, more: bool) -> Self {
         match (offset, more) {
-            (0, false) => Self::None,
-            (0, true) => Self::First,
-            _ => Self::Later,
+            (0, false) => Self::Whole,
+            (0, true) => Self::FirstFragment,
+            _ => Self::LaterFragment,
         }
     }
-}
-
-/// A header to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct New<F: Family> {
-    /// Wire order.
-    pub src: F::Addr,
-    /// Wire order.
-    pub dst: F::Addr,
-    /// Protocol number.
-    pub proto: u8,
-    /// Bytes behind the header.
-    pub len: u16,
 }
 
 /// Hops that packets of ours may take (`net.ipv4.ip_default_ttl`).
@@ -202,49 +140,50 @@ impl Ip for V4 {
 
     /// RFC 791 section 3.1.
     #[inline(always)]
-    fn read<P: Packet>(packet: &P, at: u32) -> Option<Network<V4>> {
-        let [first, fragment, third, src, dst] = packet.load::<5>(at).ok()?;
+    fn read<P: Packet>(packet: &P, at: u32, headers: &mut Headers<V4>) -> bool {
+        let Ok([first, fragment, third, src, dst]) = packet.load::<5>(at) else {
+            return false;
+        };
         let [version, ..] = first.to_ne_bytes();
         let [_, len] = u16s(first);
         let [id, fragment] = u16s(fragment);
         let [hops, proto, ..] = third.to_ne_bytes();
         let header_len = u32::from(version & 15) * 4;
         if version >> 4 != 4 || header_len < Self::HEADER_LEN {
-            return None;
+            return false;
         }
+        headers.network = at;
+        headers.tuple.src_addr = V4::from_words([src]);
+        headers.tuple.dst_addr = V4::from_words([dst]);
+        headers.tuple.proto = proto;
+        headers.hops = hops;
+        headers.dont_fragment = fragment & 0x4000 != 0;
+        headers.kind = Kind::of_fragment(fragment & 0x1fff, fragment & 0x2000 != 0);
+        headers.fragment_id = u32::from(id);
+        headers.transport = at + header_len;
         // 0: a train of segments that is longer than the field can say (BIG TCP).
-        let end = if len == 0 { packet.size() } else { at + u32::from(len) };
-        Some(Network {
-            src: V4::from_words([src]),
-            dst: V4::from_words([dst]),
-            proto,
-            hops,
-            dont_fragment: fragment & 0x4000 != 0,
-            fragment: Fragmentation::new(fragment & 0x1fff, fragment & 0x2000 != 0),
-            fragment_id: u32::from(id),
-            transport: at + header_len,
-            end,
-        })
+        headers.end = if len == 0 { packet.size() } else { at + u32::from(len) };
+        true
     }
 
     #[inline(always)]
-    fn store_addrs<P: Packet>(packet: &mut P, at: u32, src: [u8; 4], dst: [u8; 4]) -> Result<(), Broken> {
-        let ([src], [dst]) = (V4::words(src), V4::words(dst));
+    fn store_addrs<P: Packet>(packet: &mut P, at: u32, tuple: &FlowKey<V4>) -> Result<(), Broken> {
+        let ([src], [dst]) = (V4::words(tuple.src_addr), V4::words(tuple.dst_addr));
         packet.store(at + 12, [src, dst])
     }
 
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "a header is 20 bytes")]
-    fn store_header<P: Packet>(packet: &mut P, at: u32, new: &New<V4>) -> Result<(), Broken> {
+    fn store_header<P: Packet>(packet: &mut P, ends: &FlowKey<V4>, proto: u8, len: u16) -> Result<(), Broken> {
         const DONT_FRAGMENT: u16 = 0x4000;
-        let ([src], [dst]) = (V4::words(new.src), V4::words(new.dst));
-        let len = new.len.wrapping_add(Self::HEADER_LEN as u16);
+        let ([src], [dst]) = (V4::words(ends.src_addr), V4::words(ends.dst_addr));
+        let len = len.wrapping_add(Self::HEADER_LEN as u16);
         let first = pair(0x4500, len);
         let second = pair(0, DONT_FRAGMENT);
-        let third = u32::from_ne_bytes([HOPS, new.proto, 0, 0]);
+        let third = u32::from_ne_bytes([HOPS, proto, 0, 0]);
         let [sum_a, sum_b] = (!Sum::default().with_all(&[first, second, third, src, dst]).folded()).to_ne_bytes();
-        let third = u32::from_ne_bytes([HOPS, new.proto, sum_a, sum_b]);
-        packet.store(at, [first, second, third, src, dst])
+        let third = u32::from_ne_bytes([HOPS, proto, sum_a, sum_b]);
+        packet.store(0, [first, second, third, src, dst])
     }
 
     #[inline(always)]
@@ -277,43 +216,41 @@ impl Ip for V6 {
 
     /// RFC 8200 sections 3 and 4.
     #[inline(always)]
-    fn read<P: Packet>(packet: &P, at: u32) -> Option<Network<V6>> {
-        let [first, second, a, b, c, d, e, f, g, h] = packet.load::<10>(at).ok()?;
+    fn read<P: Packet>(packet: &P, at: u32, headers: &mut Headers<V6>) -> bool {
+        let Ok([first, second, a, b, c, d, e, f, g, h]) = packet.load::<10>(at) else {
+            return false;
+        };
         let [version, ..] = first.to_ne_bytes();
         let [len, _] = u16s(second);
         let [_, _, next, hops] = second.to_ne_bytes();
         if version >> 4 != 6 {
-            return None;
+            return false;
         }
-        let mut network = Network {
-            src: V6::from_words([a, b, c, d]),
-            dst: V6::from_words([e, f, g, h]),
-            proto: next,
-            hops,
-            dont_fragment: true,
-            fragment: Fragmentation::None,
-            fragment_id: 0,
-            transport: at + Self::HEADER_LEN,
-            // 0: a jumbogram, or a train of segments (BIG TCP).
-            end: if len == 0 { packet.size() } else { at + Self::HEADER_LEN + u32::from(len) },
-        };
-        if is_extension(next) && !skip_extensions(packet, &mut network) {
-            return None;
-        }
-        Some(network)
+        headers.network = at;
+        headers.tuple.src_addr = V6::from_words([a, b, c, d]);
+        headers.tuple.dst_addr = V6::from_words([e, f, g, h]);
+        headers.tuple.proto = next;
+        headers.hops = hops;
+        headers.dont_fragment = true;
+        headers.kind = Kind::Whole;
+        headers.fragment_id = 0;
+        headers.transport = at + Self::HEADER_LEN;
+        // 0: a jumbogram, or a train of segments (BIG TCP).
+        headers.end = if len == 0 { packet.size() } else { headers.transport + u32::from(len) };
+        !is_extension(next) || skip_extensions(packet, headers)
     }
 
     #[inline(always)]
-    fn store_addrs<P: Packet>(packet: &mut P, at: u32, src: [u8; 16], dst: [u8; 16]) -> Result<(), Broken> {
-        let ([a, b, c, d], [e, f, g, h]) = (V6::words(src), V6::words(dst));
+    fn store_addrs<P: Packet>(packet: &mut P, at: u32, tuple: &FlowKey<V6>) -> Result<(), Broken> {
+        let ([a, b, c, d], [e, f, g, h]) = (V6::words(tuple.src_addr), V6::words(tuple.dst_addr));
         packet.store(at + 8, [a, b, c, d, e, f, g, h])
     }
 
     #[inline(always)]
-    fn store_header<P: Packet>(packet: &mut P, at: u32, new: &New<V6>) -> Result<(), Broken> {
-        let [len_a, len_b] = new.len.to_be_bytes();
-        packet.store(at, [u32::from_ne_bytes([0x60, 0, 0, 0]), u32::from_ne_bytes([len_a, len_b, new.proto, HOPS])])?;
-        Self::store_addrs(packet, at, new.src, new.dst)
+    fn store_header<P: Packet>(packet: &mut P, ends: &FlowKey<V6>, proto: u8, len: u16) -> Result<(), Broken> {
+        let [len_a, len_b] = len.to_be_bytes();
+        packet.store(0, [u32::from_ne_bytes([0x60, 0, 0, 0]), u32::from_ne_bytes([len_a, len_b, proto, HOPS])])?;
+        Self::store_addrs(packet, 0, ends)
     }
 
     #[inline(always)]
@@ -353,22 +290,22 @@ fn is_extension(next: u8) -> bool {
 /// Walks on to the transport header, or to the data of a later fragment. `false` where there are too many headers, or they
 /// end too early. Not inlined: rare, and a loop.
 #[inline(never)]
-fn skip_extensions<P: Packet>(packet: &P, network: &mut Network<V6>) -> bool {
+fn skip_extensions<P: Packet>(packet: &P, headers: &mut Headers<V6>) -> bool {
     for _ in 0..N_EXTENSIONS {
-        let Ok([first, second]) = packet.load::<2>(network.transport) else {
+        let Ok([first, second]) = packet.load::<2>(headers.transport) else {
             return false;
         };
         let [next, len, ..] = first.to_ne_bytes();
-        if network.proto == FRAGMENT {
+        if headers.tuple.proto == FRAGMENT {
             let [_, fragment] = u16s(first);
-            network.fragment = Fragmentation::new(fragment >> 3, fragment & 1 != 0);
-            network.fragment_id = u32::from_be(second);
-            network.transport += 8;
+            headers.kind = Kind::of_fragment(fragment >> 3, fragment & 1 != 0);
+            headers.fragment_id = u32::from_be(second);
+            headers.transport += 8;
         } else {
-            network.transport += (u32::from(len) + 1) * 8;
+            headers.transport += (u32::from(len) + 1) * 8;
         }
-        network.proto = next;
-        if network.fragment == Fragmentation::Later || !is_extension(next) {
+        headers.tuple.proto = next;
+        if headers.kind == Kind::LaterFragment || !is_extension(next) {
             return true;
         }
     }
@@ -388,56 +325,74 @@ pub const UDP_CHECKSUM: u32 = 6;
 /// Where in an ICMP header the checksum is.
 pub const ICMP_CHECKSUM: u32 = 2;
 
-/// Reads the headers of a packet, whose network header is at 0. `None` for all that the packet layer leaves alone: what is
-/// neither TCP, UDP nor an ICMP error, and what it does not understand.
+/// Reads the headers of a packet, whose network header is at 0. `false` for all that the packet layer leaves alone: what is
+/// neither TCP, UDP nor an ICMP error, and what it does not understand. Then `headers` hold anything.
 #[inline(always)]
-pub fn read<F: Ip, P: Packet>(packet: &P) -> Option<Headers<F>> {
-    let network = F::read(packet, 0)?;
-    let mut headers = network.headers(0);
-    let at = network.transport;
-    if headers.kind == Kind::LaterFragment {
-        // Whether its datagram is one of ours its first fragment has said.
-        return is_translated(network.proto).then_some(headers);
+pub fn read<F: Ip, P: Packet>(packet: &P, headers: &mut Headers<F>) -> bool {
+    clear(headers);
+    if !F::read(packet, 0, headers) {
+        return false;
     }
-    let len = match network.proto {
-        TCP => {
-            let [ports, _, _, flags] = packet.load::<4>(at).ok()?;
-            set_ports(&mut headers.tuple, ports);
-            [_, headers.tcp_flags, ..] = flags.to_ne_bytes();
-            TCP_LEN
-        }
-        UDP => {
-            let [ports] = packet.load::<1>(at).ok()?;
-            set_ports(&mut headers.tuple, ports);
-            UDP_LEN
-        }
+    // Whether the datagram of a later fragment is one of ours its first one has said.
+    if headers.kind == Kind::LaterFragment {
+        return is_translated(headers.tuple.proto);
+    }
+    let read = match headers.tuple.proto {
+        TCP => read_tcp(packet, headers),
+        UDP => read_udp(packet, headers),
         // A fragment of an error cannot be rewritten: its checksum covers the other fragments.
-        icmp if icmp == F::ICMP && headers.kind == Kind::Whole => {
-            let [first] = packet.load::<1>(at).ok()?;
-            let [icmp_type, ..] = first.to_ne_bytes();
-            if !F::is_icmp_error(icmp_type) {
-                return None;
-            }
-            headers.kind = Kind::IcmpError;
-            ICMP_LEN
-        }
-        _ => return None,
+        icmp if icmp == F::ICMP && headers.kind == Kind::Whole => read_icmp(packet, headers),
+        _ => None,
     };
-    (at + len <= headers.end).then_some(headers)
+    read.is_some_and(|len| headers.transport + len <= headers.end)
+}
+
+/// Those fields that not every packet has.
+#[inline(always)]
+fn clear<F: Family>(headers: &mut Headers<F>) {
+    headers.tuple.src_port = 0;
+    headers.tuple.dst_port = 0;
+    headers.tuple.reserved = [0; 3];
+    headers.tcp_flags = 0;
+}
+
+/// Bytes of the header, as of the following two.
+#[inline(always)]
+fn read_tcp<F: Ip, P: Packet>(packet: &P, headers: &mut Headers<F>) -> Option<u32> {
+    let [ports, _, _, flags] = packet.load::<4>(headers.transport).ok()?;
+    set_ports(&mut headers.tuple, ports);
+    [_, headers.tcp_flags, ..] = flags.to_ne_bytes();
+    Some(TCP_LEN)
+}
+
+#[inline(always)]
+fn read_udp<F: Ip, P: Packet>(packet: &P, headers: &mut Headers<F>) -> Option<u32> {
+    let [ports] = packet.load::<1>(headers.transport).ok()?;
+    set_ports(&mut headers.tuple, ports);
+    Some(UDP_LEN)
+}
+
+#[inline(always)]
+fn read_icmp<F: Ip, P: Packet>(packet: &P, headers: &mut Headers<F>) -> Option<u32> {
+    let [first] = packet.load::<1>(headers.transport).ok()?;
+    let [icmp_type, ..] = first.to_ne_bytes();
+    headers.kind = Kind::IcmpError;
+    F::is_icmp_error(icmp_type).then_some(ICMP_LEN)
 }
 
 /// Reads the headers of a packet that an ICMP error quotes, as far as it must quote them: 8 bytes of the transport header
-/// (RFC 792). `None` where it has no ports.
+/// (RFC 792). `false` where it has no ports.
 #[inline(always)]
-pub fn read_quoted<F: Ip, P: Packet>(packet: &P, at: u32) -> Option<Headers<F>> {
-    let network = F::read(packet, at)?;
-    let mut headers = network.headers(at);
-    if headers.kind == Kind::LaterFragment || !is_translated(network.proto) {
-        return None;
+pub fn read_quoted<F: Ip, P: Packet>(packet: &P, at: u32, headers: &mut Headers<F>) -> bool {
+    clear(headers);
+    if !F::read(packet, at, headers) || headers.kind == Kind::LaterFragment || !is_translated(headers.tuple.proto) {
+        return false;
     }
-    let [ports, _] = packet.load::<2>(network.transport).ok()?;
+    let Ok([ports, _]) = packet.load::<2>(headers.transport) else {
+        return false;
+    };
     set_ports(&mut headers.tuple, ports);
-    Some(headers)
+    true
 }
 
 const TCP: u8 = Proto::Tcp.number();

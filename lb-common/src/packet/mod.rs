@@ -60,6 +60,10 @@ pub trait Packet {
     /// is left to the hardware, `pseudo`, the sum of the pseudo-header that it begins with. Both in host byte order.
     fn set_checksum(&mut self, offset: u32, whole: u16, pseudo: u16) -> Result<(), Broken>;
 
+    /// Whether the transport checksum at `offset` is left to the hardware (`CHECKSUM_PARTIAL`): its field then holds the sum
+    /// of the pseudo-header. Not changed by asking.
+    fn is_summed_later(&mut self, offset: u32) -> Result<bool, Broken>;
+
     /// Cuts the packet off after `len` bytes. It is no train of segments (GSO) afterwards.
     fn truncate(&mut self, len: u32) -> Result<(), Broken>;
 

@@ -102,6 +102,10 @@ impl Packet for SimPacket {
         self.store_u16(offset, if self.offloaded { pseudo } else { whole })
     }
 
+    fn is_summed_later(&mut self, _: u32) -> Result<bool, Broken> {
+        Ok(self.offloaded)
+    }
+
     fn truncate(&mut self, len: u32) -> Result<(), Broken> {
         self.change()?;
         if len > self.size() {

@@ -13,8 +13,9 @@ use crate::{
         deliver::{Delivery, Fib, deliver},
         forward::{self, Side, Verdict},
         seam::{Flows, Network, NotAdded, Route},
+        work::Work,
     },
-    packet::headers::{Headers, Ip},
+    packet::headers::Ip,
 };
 
 /// The connection table of a family, and where its addresses are.
@@ -121,8 +122,8 @@ macro_rules! family {
         }
 
         impl Network<$family> for SimNode {
-            fn route(&self, _: <$family as Family>::Addr, dst: <$family as Family>::Addr) -> Route {
-                self.traffic.$flows.route(dst)
+            fn route(&self, tuple: &FlowKey<$family>) -> Route {
+                self.traffic.$flows.route(tuple.dst_addr)
             }
 
             fn device(&self, index: u32) -> Option<Device> {
@@ -170,15 +171,15 @@ macro_rules! traffic {
             }
 
             fn arrives(node: &SimNode, mut packet: SimPacket, side: Side) -> Outcome {
-                let mut headers = Headers::<Self>::default();
-                match forward::ingress(node, &mut packet, side, &mut headers) {
+                let mut work = Work::<Self>::default();
+                match forward::ingress(node, &mut packet, side, &mut work) {
                     Verdict::Pass => Outcome::Passed(packet),
                     Verdict::Drop => Outcome::Dropped,
                     Verdict::Answer => Outcome::Answered(packet),
                     Verdict::Rewritten => {
-                        let route = node.traffic.$flows.route(headers.tuple.dst_addr);
+                        let route = node.traffic.$flows.route(work.headers.tuple.dst_addr);
                         let fib = node.traffic.fib(route, &packet);
-                        match deliver(node, &mut packet, &mut headers, fib) {
+                        match deliver(node, &mut packet, &mut work, fib) {
                             Delivery::Redirect(device) | Delivery::RedirectNeighbour(device) => {
                                 Outcome::Sent(device, packet)
                             }
@@ -191,8 +192,8 @@ macro_rules! traffic {
             }
 
             fn leaves(node: &SimNode, mut packet: SimPacket) -> Outcome {
-                let mut headers = Headers::<Self>::default();
-                match forward::egress(node, &mut packet, &mut headers) {
+                let mut work = Work::<Self>::default();
+                match forward::egress(node, &mut packet, &mut work) {
                     Verdict::Pass => Outcome::Passed(packet),
                     Verdict::Drop => Outcome::Dropped,
                     Verdict::Answer => Outcome::Answered(packet),
