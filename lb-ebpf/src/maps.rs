@@ -2,7 +2,7 @@
 //! `lb_common::abi::maps`; the agent overrides the capacities at load time and does the pinning.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_fib_lookup},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage, lpm_trie},
     macros::btf_map,
 };
@@ -96,6 +96,9 @@ pub static DEVICES: HashMap<u32, Device, { N_DEVICES as usize }, NO_PREALLOC> = 
 /// `lb_node`.
 #[btf_map(name = "lb_node")]
 pub static NODE: Array<NodeConfig, 1> = Array::new();
+/// `lb_fib`: what the kernel's routing is asked, see [`crate::route`].
+#[btf_map(name = "lb_fib")]
+pub static FIB: PerCpuArray<bpf_fib_lookup, 1> = PerCpuArray::new();
 /// `lb_answers`.
 #[btf_map(name = "lb_answers")]
 pub static ANSWERS: PerCpuArray<Answers, 1> = PerCpuArray::new();
@@ -211,8 +214,20 @@ macro_rules! pinned {
     };
 }
 
-pinned!(V4, V6, [FRONTENDS4, SLOTS4, BACKENDS4, CLUSTERIPS4, CLIENTS4, SOURCES4], [SOCK4, SOCKUDP4], [CONNS4, FRAGS4, WORK4]);
-pinned!(V6, V4, [FRONTENDS6, SLOTS6, BACKENDS6, CLUSTERIPS6, CLIENTS6, SOURCES6], [SOCK6, SOCKUDP6], [CONNS6, FRAGS6, WORK6]);
+pinned!(
+    V4,
+    V6,
+    [FRONTENDS4, SLOTS4, BACKENDS4, CLUSTERIPS4, CLIENTS4, SOURCES4],
+    [SOCK4, SOCKUDP4],
+    [CONNS4, FRAGS4, WORK4]
+);
+pinned!(
+    V6,
+    V4,
+    [FRONTENDS6, SLOTS6, BACKENDS6, CLUSTERIPS6, CLIENTS6, SOURCES6],
+    [SOCK6, SOCKUDP6],
+    [CONNS6, FRAGS6, WORK6]
+);
 
 /// What `lb_sources4/6` is asked for: the longest range that holds the whole key.
 #[inline(always)]

@@ -20,7 +20,7 @@ use lb_common::{
 
 use crate::{
     kernel::{Context, Kernel},
-    maps::{ANSWERS, DEVICES, NODE, Pinned},
+    maps::{ANSWERS, DEVICES, FIB, NODE, Pinned},
     skb::field,
 };
 
@@ -54,27 +54,29 @@ impl Routed for V6 {
 
 /// What the kernel is asked about a packet, into which it writes its answer.
 pub struct Question {
-    params: bpf_fib_lookup,
+    /// In a map, to keep it off the stack.
+    params: &'static mut bpf_fib_lookup,
     length: u16,
     code: i64,
 }
 
 impl Question {
     /// Where do packets of this tuple go that come in where this one did? `length` is that of the longest, from the network
-    /// header on; 0 asks without regard to that.
+    /// header on; 0 asks without regard to that. There is always one, which only the verifier does not know.
     #[inline(always)]
-    pub fn new<F: Routed>(skb: *mut __sk_buff, tuple: &FlowKey<F>, length: u16) -> Self {
-        // SAFETY: integers and unions of them, for which zero is a value.
-        let params = unsafe { core::mem::zeroed::<bpf_fib_lookup>() };
-        let mut question = Self { params, length, code: 0 };
-        question.params.family = F::AF;
-        question.params.l4_protocol = tuple.proto;
-        question.params.sport = tuple.src_port.to_be();
-        question.params.dport = tuple.dst_port.to_be();
-        question.params.__bindgen_anon_1.tot_len = length;
-        question.params.ifindex = field!(skb, ifindex);
-        F::set_ends(&mut question.params, tuple.src_addr, tuple.dst_addr);
-        question
+    pub fn new<F: Routed>(skb: *mut __sk_buff, tuple: &FlowKey<F>, length: u16) -> Option<Self> {
+        let params = FIB.get_ptr_mut(0)?;
+        // SAFETY: an element of the map, and nobody else's on this processor, see `maps::Works`. Any bytes are a value.
+        let params = unsafe { &mut *params };
+        params.family = F::AF;
+        params.l4_protocol = tuple.proto;
+        params.sport = tuple.src_port.to_be();
+        params.dport = tuple.dst_port.to_be();
+        params.__bindgen_anon_1.tot_len = length;
+        params.ifindex = field!(skb, ifindex);
+        params.__bindgen_anon_2.flowinfo = 0;
+        F::set_ends(params, tuple.src_addr, tuple.dst_addr);
+        Some(Self { params, length, code: 0 })
     }
 
     /// Asks.
@@ -83,7 +85,7 @@ impl Question {
     pub fn ask(&mut self, skb: *mut __sk_buff) -> &Self {
         let size = size_of::<bpf_fib_lookup>() as i32;
         // SAFETY: the context is the program's, `params` has `size` bytes.
-        self.code = unsafe { helpers::bpf_fib_lookup(skb.cast(), &raw mut self.params, size, 0) };
+        self.code = unsafe { helpers::bpf_fib_lookup(skb.cast(), &raw mut *self.params, size, 0) };
         self
     }
 
@@ -131,7 +133,7 @@ impl Question {
 /// Not inlined: the question has its own room on the stack.
 #[inline(never)]
 fn find<F: Routed>(skb: *mut __sk_buff, tuple: &FlowKey<F>) -> Route {
-    Question::new(skb, tuple, 0).ask(skb).route()
+    Question::new(skb, tuple, 0).map_or(Route::Unknown, |mut question| question.ask(skb).route())
 }
 
 /// Sends the packet out of a device as it is.

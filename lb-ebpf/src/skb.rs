@@ -94,11 +94,12 @@ impl<F: Family, const L2: u32> Skb<F, L2> {
     /// Reads by direct packet access, if the words are in the first piece of the packet.
     #[inline(always)]
     fn glance<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
-        // The verifier wants to see that an offset is small before it is added.
-        if offset > FAR {
+        if offset >= FAR {
             return None;
         }
-        let at = field!(self.skb, data) as usize + (L2 + offset) as usize;
+        // The verifier wants to see on the very number that is added that it is small, and the compiler knows already.
+        let near = core::hint::black_box(L2 + offset) & (2 * FAR - 1);
+        let at = field!(self.skb, data) as usize + near as usize;
         if at + size_of::<[u32; N]>() > field!(self.skb, data_end) as usize {
             return None;
         }
@@ -115,7 +116,7 @@ impl<F: Family, const L2: u32> Skb<F, L2> {
     }
 }
 
-/// Headers that are farther away are read by helper call.
+/// Headers that are farther away are read by helper call. A power of two.
 const FAR: u32 = 1_024;
 
 /// What a helper says.

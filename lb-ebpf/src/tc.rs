@@ -115,15 +115,14 @@ fn work<F: Served>() -> Option<&'static mut Work<F>> {
 /// Takes a translated packet on. Without a link-layer header there is no room for that of another device, so the stack
 /// does it.
 #[inline(never)]
-fn go_on<F: Served, C: Hooked, const L2: u32>(
-    kernel: &Kernel<C>,
-    packet: &mut Skb<F, L2>,
-    work: &mut Work<F>,
-) -> i32 {
+fn go_on<F: Served, C: Hooked, const L2: u32>(kernel: &Kernel<C>, packet: &mut Skb<F, L2>, work: &mut Work<F>) -> i32 {
     if L2 == 0 {
         return TC_ACT_UNSPEC;
     }
-    let mut question = route::Question::new(packet.context(), &work.headers.tuple, packet.longest(&work.headers));
+    let longest = packet.longest(&work.headers);
+    let Some(mut question) = route::Question::new(packet.context(), &work.headers.tuple, longest) else {
+        return TC_ACT_UNSPEC;
+    };
     match deliver::deliver(kernel, packet, work, question.ask(packet.context()).fib()) {
         Delivery::Redirect(device) if packet.set_macs(question.macs()).is_ok() => route::redirect(device),
         Delivery::RedirectNeighbour(device) => route::redirect_to_neighbour(device),

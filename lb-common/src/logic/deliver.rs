@@ -58,11 +58,11 @@ where
         Fib::NoNeighbour(index) => (index, Delivery::RedirectNeighbour(index)),
         // The stack fragments it.
         Fib::TooBig(_) if !work.headers.dont_fragment => return Delivery::Stack,
-        Fib::TooBig(mtu) => return complain(kernel, packet, work, Error::TooBig(mtu)),
+        Fib::TooBig(mtu) => return complain(kernel, packet, work, Error::too_big(mtu)),
         Fib::Stack => return Delivery::Stack,
     };
     if work.headers.hops <= 1 {
-        return complain(kernel, packet, work, Error::TimeExceeded);
+        return complain(kernel, packet, work, Error::TIME_EXCEEDED);
     }
     if Network::<F>::device(kernel, index).is_none() {
         return Delivery::Stack;

@@ -282,8 +282,7 @@ where
         Ok(()) => return Claim::Claimed,
         Err(NotAdded::Full) => {}
         Err(NotAdded::Exists) => {
-            let is_anothers =
-                |found: &mut Flow<F>| found.partner(reply_key) != headers.tuple || !found.is_reply();
+            let is_anothers = |found: &mut Flow<F>| found.partner(reply_key) != headers.tuple || !found.is_reply();
             if kernel.with_flow(reply_key, is_anothers) == Some(true) {
                 return Claim::Exists;
             }

@@ -15,7 +15,7 @@ use super::{
     work::Work,
 };
 use crate::{
-    abi::{Counter, Device, Endpoint, device_flags, endpoint_sets, flow_flags, frontend_flags},
+    abi::{Counter, Endpoint, device_flags, endpoint_sets, flow_flags, frontend_flags},
     packet::{
         Packet,
         headers::{self, Ip, Kind, tcp_flags},
@@ -216,8 +216,11 @@ where
     };
     work.to = work.headers.tuple;
     (work.to.dst_addr, work.to.dst_port) = (work.slot.addr, work.slot.port);
-    let route = kernel.route(&work.to);
-    choose_source(kernel, reached, route, work);
+    match kernel.route(&work.to) {
+        Route::NotForwarded => keep_source(kernel, work),
+        Route::Device(index) => choose_source(kernel, reached, index, work),
+        Route::Unknown => choose_source(kernel, reached, NO_DEVICE, work),
+    };
     let now_s = kernel.now_s();
     let half = &mut work.half;
     (half.dst_addr, half.dst_port) = (work.slot.addr, work.slot.port);
@@ -277,44 +280,50 @@ where
 /// A backend that is the node itself cannot be sent packets under a name of the node's (the kernel takes them for martians),
 /// and what a pod on an uncovered device answers to the node never meets a program: such a flow changes its port at most.
 #[inline(never)]
-fn choose_source<F, K>(kernel: &K, reached: Client, route: Route, work: &mut Work<F>) -> u32
+fn choose_source<F, K>(kernel: &K, reached: Client, index: u32, work: &mut Work<F>) -> u32
 where
     F: Ip,
     K: Router<F>,
 {
+    keep_source(kernel, work);
     let Work { slot, source, to, .. } = work;
-    source.replace = false;
-    source.addr = to.src_addr;
-    if let Some(node) = Network::<F>::node(kernel) {
-        (source.first, source.last) = (node.snat_first, node.snat_last);
-    }
-    let device = match route {
-        Route::NotForwarded => return 0,
-        Route::Device(index) => Network::<F>::device(kernel, index),
-        Route::Unknown => None,
+    let device = Network::<F>::device(kernel, index);
+    // Written out: of an `Option` the compiler would read what is not there, and make no use of it.
+    let (is_covered, flags, own) = match &device {
+        Some(device) => (true, device.flags, device.addr::<F>()),
+        None => (false, 0, F::Addr::default()),
     };
-    let from_pod = reached == Client::Pod;
-    let behind_pod_device = device.is_some_and(|device| device.flags & device_flags::POD != 0);
-    let on_node = behind_pod_device
-        || kernel.backend(slot.backend).is_some_and(|backend| backend.sets & endpoint_sets::ON_NODE != 0);
-    let unseen = on_node && device.is_none();
+    let sets = match kernel.backend(slot.backend) {
+        Some(backend) => backend.sets,
+        None => 0,
+    };
+    let on_node = flags & device_flags::POD != 0 || sets & endpoint_sets::ON_NODE != 0;
+    let unseen = on_node && !is_covered;
     if !unseen {
-        source.addr = own_addr(kernel, device);
+        source.addr = own;
+        if own == F::Addr::default() {
+            source.addr = Network::<F>::node(kernel).map_or(own, |node| node.addr::<F>());
+        }
     }
-    let stays = (on_node || from_pod) && (reached != Client::Uncovered || unseen);
+    let stays = (on_node || reached == Client::Pod) && (reached != Client::Uncovered || unseen);
     source.replace = !stays || slot.addr == to.src_addr;
     0
 }
 
-/// The node's name on the network behind a device.
+/// The client keeps its name. Should its answers lead to another flow, it keeps its address.
 #[inline(always)]
-fn own_addr<F: Ip, K: Router<F>>(kernel: &K, device: Option<Device>) -> F::Addr {
-    let own = device.map_or_else(F::Addr::default, |device| device.addr::<F>());
-    if own != F::Addr::default() {
-        return own;
+fn keep_source<F: Ip, K: Router<F>>(kernel: &K, work: &mut Work<F>) -> u32 {
+    let source = &mut work.source;
+    source.replace = false;
+    source.addr = work.headers.tuple.src_addr;
+    if let Some(node) = Network::<F>::node(kernel) {
+        (source.first, source.last) = (node.snat_first, node.snat_last);
     }
-    Network::<F>::node(kernel).map_or_else(F::Addr::default, |node| node.addr::<F>())
+    0
 }
+
+/// No interface has this index.
+const NO_DEVICE: u32 = 0;
 
 /// A TCP segment that belongs to no connection. At an address of the node's own the stack answers it, which may know it:
 /// a connection may be older than the Service. Elsewhere nobody else would.

@@ -14,28 +14,61 @@ use crate::{
     },
 };
 
-/// An ICMP error.
+/// An ICMP error. Both fields always have a value: a program must not hand on what it has not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Error {
-    /// Nobody is at this port.
+pub(super) struct Error {
+    kind: ErrorKind,
+    mtu: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ErrorKind {
     PortUnreachable,
-    /// The packet has come too far.
     TimeExceeded,
-    /// The packet is larger than the way on, which takes this many bytes, and may not be fragmented.
-    TooBig(u32),
+    TooBig,
 }
 
 impl Error {
-    /// Type and code, and the second word of the header: RFC 792, RFC 1191 section 4, RFC 4443 section 3.
+    /// Nobody is at this port.
+    pub(super) const PORT_UNREACHABLE: Self = Self { kind: ErrorKind::PortUnreachable, mtu: 0 };
+    /// The packet has come too far.
+    pub(super) const TIME_EXCEEDED: Self = Self { kind: ErrorKind::TimeExceeded, mtu: 0 };
+
+    /// The packet is larger than the way on, which takes this many bytes, and may not be fragmented.
+    #[inline(always)]
+    pub(super) fn too_big(mtu: u32) -> Self {
+        Self { kind: ErrorKind::TooBig, mtu }
+    }
+
+    /// Type and code, and the second word of the header: RFC 792, RFC 1191 section 4, RFC 4443 section 3. IPv4 has the MTU in
+    /// the lower half of the word. It is at most 65,535 there.
     #[inline(always)]
     fn words<F: Ip>(self) -> ([u8; 2], u32) {
         let v4 = F::VERSION == 4;
-        match self {
-            Self::PortUnreachable => (if v4 { [3, 3] } else { [1, 4] }, 0),
-            Self::TimeExceeded => (if v4 { [11, 0] } else { [3, 0] }, 0),
-            // IPv4 has the MTU in the lower half of the word. It is at most 65,535 there.
-            Self::TooBig(mtu) => (if v4 { [3, 4] } else { [2, 0] }, mtu.to_be()),
-        }
+        let kind = match self.kind {
+            ErrorKind::PortUnreachable => {
+                if v4 {
+                    [3, 3]
+                } else {
+                    [1, 4]
+                }
+            }
+            ErrorKind::TimeExceeded => {
+                if v4 {
+                    [11, 0]
+                } else {
+                    [3, 0]
+                }
+            }
+            ErrorKind::TooBig => {
+                if v4 {
+                    [3, 4]
+                } else {
+                    [2, 0]
+                }
+            }
+        };
+        (kind, self.mtu.to_be())
     }
 }
 
@@ -50,7 +83,7 @@ where
     if headers.is_tcp() {
         answer_tcp(kernel, packet, headers)
     } else {
-        answer(kernel, packet, headers, Error::PortUnreachable)
+        answer(kernel, packet, headers, Error::PORT_UNREACHABLE)
     }
 }
 
@@ -183,8 +216,7 @@ fn report<F: Ip, P: Packet>(packet: &mut P, headers: &mut Headers<F>, error: Err
     let ends = &headers.tuple;
     let len = (ICMP_LEN + quoted) as u16;
     // ICMP has no pseudo-header, ICMPv6 has (RFC 4443 section 2.3).
-    let checksum =
-        !if F::VERSION == 4 { message } else { message.with(pseudo_header(ends, F::ICMP, len)) }.folded();
+    let checksum = !if F::VERSION == 4 { message } else { message.with(pseudo_header(ends, F::ICMP, len)) }.folded();
     packet.store(F::HEADER_LEN, [first, rest])?;
     packet.store_u16(F::HEADER_LEN + ICMP_CHECKSUM, u16::from_be(checksum))?;
     store_header(packet, ends, F::ICMP, len)

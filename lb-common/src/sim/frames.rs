@@ -280,9 +280,23 @@ pub fn verify(packet: &SimPacket) -> Result<(), String> {
                 _ => check("transport", sum_of(&[&pseudo, segment])),
             }
         }
-        1 => check("ICMP", sum_of(&[segment])),
-        _ => check("ICMPv6", sum_of(&[&pseudo, segment])),
+        1 => check("ICMP", sum_of(&[&completed(packet, segment)])),
+        _ => check("ICMPv6", sum_of(&[&pseudo, &completed(packet, segment)])),
     }
+}
+
+/// An ICMP error as the hardware sends it: where the checksum of what it quotes was left to the hardware, that fills it in
+/// when the error leaves, over all that is quoted.
+fn completed(packet: &SimPacket, error: &[u8]) -> Vec<u8> {
+    const QUOTE: usize = 8;
+    let mut error = error.to_vec();
+    let quoted = error.get(QUOTE..).and_then(transport).filter(|_| packet.offloaded);
+    if let Some((proto, at)) = quoted {
+        let field = QUOTE + at + if proto == 6 { 16 } else { 6 };
+        let sum = !sum_of(&[&error[QUOTE + at..]]);
+        error[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+    }
+    error
 }
 
 fn check(what: &str, sum: u16) -> Result<(), String> {
