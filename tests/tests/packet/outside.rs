@@ -58,7 +58,16 @@ impl World {
         spec.args = ["--nodeport-addresses", "172.18.0.0/24,fd00:172:18::/64"].map(Into::into).into();
         let mut agent = nodes[0].start_agent_with(spec)?;
         agent.wait_ready()?;
-        Ok(Self { _agent: agent, client, _servers: servers, pods, _manifests: manifests, nodes, outside, _underlay: underlay })
+        Ok(Self {
+            _agent: agent,
+            client,
+            _servers: servers,
+            pods,
+            _manifests: manifests,
+            nodes,
+            outside,
+            _underlay: underlay,
+        })
     }
 
     /// Where the Service answers to clients outside.
@@ -112,9 +121,9 @@ fn serve(pod: &Pod) -> Result<Guest> {
 /// A load balancer's Service of both families and protocols.
 fn web(nodes: &[Node], pods: &[Pod]) -> String {
     let protocols = ["TCP", "UDP"];
-    let ports = protocols.map(|protocol| {
-        json!({"name": protocol.to_lowercase(), "protocol": protocol, "port": PORT, "nodePort": NODE_PORT})
-    });
+    let ports = protocols.map(
+        |protocol| json!({"name": protocol.to_lowercase(), "protocol": protocol, "port": PORT, "nodePort": NODE_PORT}),
+    );
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "web", "namespace": "default"},
