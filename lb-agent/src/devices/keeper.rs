@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb_common::abi::{Device, device_flags};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -38,6 +39,12 @@ pub struct Outcome {
     pub again: Option<Instant>,
 }
 
+/// The programs and the entries that there are, by the device's number.
+struct There {
+    attached: BTreeMap<u32, Programs>,
+    listed: BTreeMap<u32, Device>,
+}
+
 /// Keeps the programs where they should be.
 pub struct Keeper<S> {
     store: S,
@@ -65,8 +72,8 @@ impl<S: DeviceStore> Keeper<S> {
     /// One pass over everything. `node` are the addresses of the Node object, as far as it is known.
     pub fn pass(&mut self, network: &Network, node: &[IpAddr], now: Instant) -> Outcome {
         let mut outcome = Outcome::default();
-        let attached = match self.store.attached() {
-            Ok(attached) => attached,
+        let there = match self.look() {
+            Ok(there) => there,
             Err(error) => {
                 outcome.failures.push(text(&error));
                 outcome.again = Some(now + RETRY);
@@ -74,8 +81,8 @@ impl<S: DeviceStore> Keeper<S> {
                 return outcome;
             }
         };
-        let (choices, end_of_grace) = self.choose(network, node, &attached, now);
-        self.apply(network, &choices, &attached, &mut outcome);
+        let (choices, end_of_grace) = self.choose(network, node, &there.listed, now);
+        self.apply(network, &choices, &there, &mut outcome);
         self.put_node(network, node, &mut outcome);
         outcome.findings = self.find(network, node, &choices, &mut outcome.failures);
         let retry = (!outcome.failures.is_empty()).then(|| now + RETRY);
@@ -84,6 +91,10 @@ impl<S: DeviceStore> Keeper<S> {
         self.said.findings(&outcome.findings);
         self.said.choices(choices);
         outcome
+    }
+
+    fn look(&mut self) -> Result<There, S::Error> {
+        Ok(There { attached: self.store.attached()?, listed: self.store.devices()? })
     }
 
     /// What comes of it where the network cannot even be read: everything stays as it is.
@@ -103,11 +114,12 @@ impl<S: DeviceStore> Keeper<S> {
         &mut self,
         network: &Network,
         node: &[IpAddr],
-        attached: &BTreeMap<u32, Programs>,
+        listed: &BTreeMap<u32, Device>,
         now: Instant,
     ) -> (Vec<Choice>, Option<Instant>) {
-        // An earlier agent chose what has programs now.
-        let chosen_at = self.chosen_at.get_or_insert_with(|| attached.keys().map(|index| (*index, now)).collect());
+        // An earlier agent chose what is listed now. Pods' devices are found by their names, which do not go for a moment.
+        let uplinks = listed.iter().filter(|(_, device)| device.flags & device_flags::UPLINK != 0);
+        let chosen_at = self.chosen_at.get_or_insert_with(|| uplinks.map(|(index, _)| (*index, now)).collect());
         chosen_at.retain(|index, at| now.duration_since(*at) < GRACE && network.link(*index).is_some());
         let lately = chosen_at.keys().copied().collect();
         let Settings { devices, pods, .. } = &self.settings;
@@ -116,24 +128,15 @@ impl<S: DeviceStore> Keeper<S> {
         for choice in &choices {
             match &choice.decision {
                 Ok((_, Why::Lately)) => ends.extend(chosen_at.get(&choice.index).map(|at| *at + GRACE)),
-                Ok(_) => drop(chosen_at.insert(choice.index, now)),
-                Err(_) => drop(chosen_at.remove(&choice.index)),
+                Ok((Role::Uplink | Role::UplinkL3, _)) => drop(chosen_at.insert(choice.index, now)),
+                Ok((Role::Pod, _)) | Err(_) => drop(chosen_at.remove(&choice.index)),
             }
         }
         (choices, ends.into_iter().min())
     }
 
-    fn apply(
-        &mut self,
-        network: &Network,
-        choices: &[Choice],
-        attached: &BTreeMap<u32, Programs>,
-        outcome: &mut Outcome,
-    ) {
-        let listed = self.store.devices().unwrap_or_else(|error| {
-            outcome.failures.push(text(&error));
-            BTreeMap::new()
-        });
+    fn apply(&mut self, network: &Network, choices: &[Choice], there: &There, outcome: &mut Outcome) {
+        let There { attached, listed } = there;
         let chosen: BTreeMap<u32, &Choice> =
             choices.iter().filter(|choice| choice.decision.is_ok()).map(|choice| (choice.index, choice)).collect();
         // The maps first: while a device is listed, flows rely on its programs.
@@ -162,7 +165,7 @@ impl<S: DeviceStore> Keeper<S> {
         role: Role,
         why: &Why,
         programs: Programs,
-        listed: Option<&lb_common::abi::Device>,
+        listed: Option<&Device>,
     ) -> Result<(), S::Error> {
         let Choice { index, name, .. } = choice;
         if !self.store.are_current(programs, role) {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use lb_common::abi::{Device, NodeConfig, device_flags};
+use lb_common::abi::NodeConfig;
 
 use super::*;
 use crate::{
@@ -187,6 +187,16 @@ fn what_an_earlier_agent_chose_is_taken_over_and_stays_until_the_reason_is_known
     rig.now += GRACE;
     assert_eq!(rig.pass(&network()), ["unlist 2", "detach eth0"]);
     assert_eq!(Rig::new("none", adopted()).pass(&network()), ["unlist 2", "detach eth0"], "the flags say so");
+}
+
+#[test]
+fn a_pods_device_of_an_earlier_agent_is_never_taken_for_an_uplink() {
+    let table = Table {
+        attached: [(2, EARLIER)].into(),
+        listed: [(2, Device { flags: device_flags::POD, ..Device::default() })].into(),
+        ..Table::default()
+    };
+    assert_eq!(Rig::new("auto", table).pass(&network()), ["unlist 2", "detach eth0"]);
 }
 
 #[test]

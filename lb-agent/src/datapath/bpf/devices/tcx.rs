@@ -165,7 +165,7 @@ fn running(device: DeviceRef<'_>, hook: Hook) -> Result<Vec<(u32, String)>, Open
 
 /// Programs at a hook that are not ours.
 pub(super) fn others(device: DeviceRef<'_>, hook: Hook, links: &Path) -> Result<Vec<String>, OpenError> {
-    let ours = attached(links)?.get_mut(&device.index).and_then(|programs| *at(programs, hook));
+    let ours = open(&pin(links, device.index, hook))?.map(|(_, info)| info.program_id);
     let others = running(device, hook)?.into_iter().filter(|(id, _)| Some(*id) != ours);
     Ok(others.map(|(id, name)| format!("program {name} (id {id})")).collect())
 }
