@@ -4,7 +4,7 @@
 use std::{io, net::IpAddr, time::SystemTime};
 
 use tokio::{sync::watch, task::JoinHandle};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     cli::PacketArgs,
@@ -34,21 +34,13 @@ pub(super) fn start(
     nodeport_addresses: &NodePortAddresses,
     observer: &Observer,
 ) -> Option<Devices> {
-    let settings = args.settings(nodeport_addresses);
-    let changes = Changes::open(Of::Devices);
-    let store = changes.map_err(anyhow::Error::new).and_then(|changes| Ok((changes, datapath.devices(Way::probe()?)?)));
-    match store {
-        Ok((changes, Some(store))) => {
+    match open(datapath) {
+        Ok((changes, store)) => {
+            let settings = args.settings(nodeport_addresses);
             let mut keeper = Keeper::new(store, settings, |devices| sysctl::read(devices.iter().copied()));
             let first = pass(&mut keeper, &[]);
             take(observer, first.clone());
             Some(Devices { keeper, changes, first, observer: observer.clone() })
-        }
-        Ok((_, None)) => {
-            if settings.has_packet_layer() {
-                info!("--devices has no effect: this build serves processes on this node only");
-            }
-            None
         }
         Err(error) => {
             let text = format!("clients outside this node reach no Service: {error:#}");
@@ -57,6 +49,11 @@ pub(super) fn start(
             None
         }
     }
+}
+
+/// Also where no device is to have programs: an earlier agent may have left some.
+fn open(datapath: &mut Datapath) -> anyhow::Result<(Changes, KernelDevices)> {
+    Ok((Changes::open(Of::Devices)?, datapath.devices(Way::probe()?)?))
 }
 
 impl Devices {

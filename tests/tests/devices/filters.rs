@@ -76,7 +76,7 @@ impl Rig {
             bind_protection: true,
         };
         let (mut datapath, _) = Datapath::open(&options)?;
-        let devices = datapath.devices(Way::Clsact)?.context("no programs of the packet layer")?;
+        let devices = datapath.devices(Way::Clsact)?;
         Ok((datapath, devices))
     }
 

@@ -181,11 +181,10 @@ impl Datapath {
         Owners::load(&mut self.ebpf, &self.paths)
     }
 
-    /// The packet layer's programs and devices, for once: it loads the programs. `None` where this build has none. It may be
-    /// sent to another thread.
-    pub fn devices(&mut self, way: Way) -> Result<Option<KernelDevices>, OpenError> {
+    /// The packet layer's programs and devices, for once: it loads the programs. It may be sent to another thread.
+    pub fn devices(&mut self, way: Way) -> Result<KernelDevices, OpenError> {
         let hooks = devices::DeviceHooks::load(&mut self.ebpf, &self.paths, way)?;
-        hooks.map(|hooks| KernelDevices::open(hooks, &self.paths)).transpose()
+        KernelDevices::open(hooks, &self.paths)
     }
 
     /// What `plan` writes to. `&mut KernelStore` is a [`MapStore`].

@@ -147,13 +147,10 @@ pub(super) struct DeviceHooks {
 }
 
 impl DeviceHooks {
-    /// Loads the programs; `None` where the object has none.
-    pub(super) fn load(ebpf: &mut Ebpf, paths: &Paths, way: Way) -> Result<Option<Self>, OpenError> {
-        if ebpf.program(DEVICE_PROGRAMS[0]).is_none() {
-            return Ok(None);
-        }
+    /// Loads the programs.
+    pub(super) fn load(ebpf: &mut Ebpf, paths: &Paths, way: Way) -> Result<Self, OpenError> {
         let classifiers = DEVICE_PROGRAMS.into_iter().map(|name| classifier(ebpf, name));
-        Ok(Some(Self { classifiers: classifiers.collect::<Result<_, _>>()?, way, links: paths.links.clone() }))
+        Ok(Self { classifiers: classifiers.collect::<Result<_, _>>()?, way, links: paths.links.clone() })
     }
 
     /// How programs are attached.
