@@ -5,11 +5,11 @@ use super::{
     forward::Verdict,
     nat,
     refuse::{self, Error},
-    seam::{Environment, Flows, Network},
+    seam::{Environment, Flows, Network, Route},
     work::Work,
 };
 use crate::{
-    abi::Counter,
+    abi::{Counter, flow_flags},
     packet::{
         Packet,
         headers::{Ip, Kind},
@@ -40,12 +40,14 @@ pub enum Delivery {
     Stack,
     /// An answer stands in its place, see [`Verdict::Answer`].
     Answer,
-    /// Gone (counted).
+    /// Gone. Counted, except what the stack would not have reported either.
     Drop,
 }
 
-/// Takes a translated packet on. Only out of devices with our programs: on others the stack must see both directions, or its
-/// connection tracking takes the answers for connections of the backend's, and masquerades them.
+/// Takes a translated packet on. Out of a device without our programs the stack does it: it must see both directions, or its
+/// connection tracking takes the answers for connections of the backend's, and masquerades them. Except what has an
+/// address of the node as its source: the kernel does not forward that (`fib_validate_source`), and no answer to it comes
+/// by the stack.
 #[inline(always)]
 pub fn deliver<F, K, P>(kernel: &K, packet: &mut P, work: &mut Work<F>, fib: Fib) -> Delivery
 where
@@ -57,14 +59,14 @@ where
         Fib::Forward(index) => (index, Delivery::Redirect(index)),
         Fib::NoNeighbour(index) => (index, Delivery::RedirectNeighbour(index)),
         // The stack fragments it.
-        Fib::TooBig(_) if !work.headers.dont_fragment => return Delivery::Stack,
+        Fib::TooBig(_) if !work.headers.dont_fragment && !is_from_node(kernel, work) => return Delivery::Stack,
         Fib::TooBig(mtu) => return complain(kernel, packet, work, Error::too_big(mtu)),
         Fib::Stack => return Delivery::Stack,
     };
     if work.headers.hops <= 1 {
         return complain(kernel, packet, work, Error::TIME_EXCEEDED);
     }
-    if Network::<F>::device(kernel, index).is_none() {
+    if Network::<F>::device(kernel, index).is_none() && !is_from_node(kernel, work) {
         return Delivery::Stack;
     }
     if nat::take_hop(packet, &mut work.headers).is_err() {
@@ -72,6 +74,21 @@ where
         return Delivery::Drop;
     }
     delivery
+}
+
+/// Whether a translated packet has an address of the node as its source: one that the flow gives the client, or that of a
+/// Service. Clients with their own are not asked about, as that costs a lookup.
+#[inline(never)]
+fn is_from_node<F, K>(kernel: &K, work: &mut Work<F>) -> bool
+where
+    F: Ip,
+    K: Network<F>,
+{
+    if work.half.flags & (flow_flags::SNAT | flow_flags::REPLY) == 0 {
+        return false;
+    }
+    work.to = work.headers.tuple.reversed();
+    kernel.route(&work.to) == Route::NotForwarded
 }
 
 /// Tells the sender of a translated packet why it cannot go on, about the packet as it sent it. The stack cannot: it would
@@ -84,9 +101,9 @@ where
     P: Packet,
 {
     let Work { headers, half, other_key: key, to, .. } = work;
-    // Never about an error or a later fragment (RFC 1122 section 3.2.2). The stack drops them.
+    // Never about an error or a later fragment (RFC 1122 section 3.2.2).
     if !matches!(headers.kind, Kind::Whole | Kind::FirstFragment) {
-        return Delivery::Stack;
+        return Delivery::Drop;
     }
     // What the answers to this packet are turned into, the other way round, is what it was.
     *key = headers.tuple.reversed();

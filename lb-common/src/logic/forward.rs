@@ -242,7 +242,7 @@ where
 /// How a client is reached, as far as that matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Client {
-    /// On a pod-facing device of ours.
+    /// By a pod-facing device of ours, [`Work::device`].
     Pod,
     /// By a device with our programs.
     Covered,
@@ -250,32 +250,43 @@ enum Client {
     Uncovered,
 }
 
-/// `None` (and counted) for a martian: a source that nobody outside can have, one of this node's, or a ClusterIP. Its answers
-/// would go to the wrong one.
+/// `None` (and counted) for a martian: a source that nobody outside can have, one of this node's, a ClusterIP, or one that is
+/// reached on the other side. Its answers would go to the wrong one.
 #[inline(always)]
 fn client_of<F, K>(kernel: &K, work: &mut Work<F>, side: Side) -> Option<Client>
 where
     F: Ip,
     K: Router<F>,
 {
-    let Work { headers, to: answers, .. } = work;
+    let Work { headers, to: answers, device: index, .. } = work;
     *answers = headers.tuple.reversed();
     let client = answers.dst_addr;
     let usable = F::is_source(client) && client != answers.src_addr && !lookup::is_guarded(kernel, client);
-    match if usable { kernel.route(answers) } else { Route::NotForwarded } {
-        Route::NotForwarded => {
+    let route = if usable { kernel.route(answers) } else { Route::NotForwarded };
+    *index = match route {
+        Route::Device(index) => index,
+        Route::NotForwarded | Route::Unknown => NO_DEVICE,
+    };
+    let (is_covered, is_pod) = match &Network::<F>::device(kernel, *index) {
+        Some(device) => (true, device.flags & device_flags::POD != 0),
+        None => (false, false),
+    };
+    match side {
+        Side::Pod if is_pod => Some(Client::Pod),
+        Side::Uplink if is_covered && !is_pod => Some(Client::Covered),
+        Side::Uplink if !is_pod && !matches!(route, Route::NotForwarded) => Some(Client::Uncovered),
+        Side::Pod | Side::Uplink => {
             kernel.count(Counter::Martian);
             None
         }
-        _ if side == Side::Pod => Some(Client::Pod),
-        Route::Device(index) if Network::<F>::device(kernel, index).is_some() => Some(Client::Covered),
-        Route::Device(_) | Route::Unknown => Some(Client::Uncovered),
     }
 }
 
 /// Under which name the backend sees the client. Its own stays whenever the answers are certain to come by one of our
 /// programs: on their way out to a client by a covered device, if the backend is on this node, or on their way in to a pod
 /// of this node. Otherwise it is the node's: the answers come to the node then.
+///
+/// Pods on one device, a bridge, would answer one another past the node.
 ///
 /// A backend that is the node itself cannot be sent packets under a name of the node's (the kernel takes them for martians),
 /// and what a pod on an uncovered device answers to the node never meets a program: such a flow changes its port at most.
@@ -286,7 +297,7 @@ where
     K: Router<F>,
 {
     keep_source(kernel, work);
-    let Work { slot, source, to, .. } = work;
+    let Work { slot, source, to, device: device_of_client, .. } = work;
     let device = Network::<F>::device(kernel, index);
     // Written out: of an `Option` the compiler would read what is not there, and make no use of it.
     let (is_covered, flags, own) = match &device {
@@ -297,6 +308,8 @@ where
         Some(backend) => backend.sets,
         None => 0,
     };
+    let from_pod = reached == Client::Pod;
+    let neighbours = from_pod && *device_of_client == index;
     let on_node = flags & device_flags::POD != 0 || sets & endpoint_sets::ON_NODE != 0;
     let unseen = on_node && !is_covered;
     if !unseen {
@@ -305,8 +318,8 @@ where
             source.addr = Network::<F>::node(kernel).map_or(own, |node| node.addr::<F>());
         }
     }
-    let stays = (on_node || reached == Client::Pod) && (reached != Client::Uncovered || unseen);
-    source.replace = !stays || slot.addr == to.src_addr;
+    let stays = (on_node || from_pod) && (reached != Client::Uncovered || unseen);
+    source.replace = !stays || neighbours || slot.addr == to.src_addr;
     0
 }
 

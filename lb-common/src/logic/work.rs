@@ -24,6 +24,8 @@ pub struct Work<F: Family> {
     pub(super) slot: Slot<F>,
     /// The name under which a new flow's backend sees the client.
     pub(super) source: Source<F>,
+    /// The index of the device by which a new flow's client is reached.
+    pub(super) device: u32,
     /// Of a new flow, or of the half that is looked at beside [`Self::half`].
     pub(super) other_key: FlowKey<F>,
     /// As [`Self::other_key`].

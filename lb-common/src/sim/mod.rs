@@ -17,4 +17,4 @@ pub use kernel::SimKernel;
 pub use maps::{SimMaps, SimNode};
 pub use packet::SimPacket;
 pub use socket::{Domain, InUse, Refused, SimSocket};
-pub use traffic::{Outcome, SimTraffic, Traffic};
+pub use traffic::{Outcome, Rival, SimTraffic, Traffic};

@@ -91,6 +91,21 @@ pub struct SimTraffic {
     pub node: NodeConfig,
     /// `lb_answers`, of the one processor that there is.
     pub answers: Cell<Answers>,
+    /// A packet that another processor takes in while this one is in the middle of beginning a flow.
+    pub rival: RefCell<Option<Rival>>,
+}
+
+/// See [`SimTraffic::rival`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rival {
+    /// How many entries this processor still adds before.
+    pub after: u32,
+    /// The packet.
+    pub packet: SimPacket,
+    /// Where it comes in.
+    pub side: Side,
+    /// What becomes of it; [`Outcome::Dropped`] before.
+    pub outcome: Outcome,
 }
 
 macro_rules! family {
@@ -101,6 +116,7 @@ macro_rules! family {
             }
 
             fn add_flow(&self, key: &FlowKey<$family>, half: &Flow<$family>) -> Result<(), NotAdded> {
+                self.let_rival_in();
                 self.traffic.$flows.add(key, half)
             }
 
@@ -183,7 +199,12 @@ macro_rules! traffic {
                             Delivery::Redirect(device) | Delivery::RedirectNeighbour(device) => {
                                 Outcome::Sent(device, packet)
                             }
-                            Delivery::Stack => Outcome::Rewritten(packet),
+                            Delivery::Stack => {
+                                let from = node.traffic.$flows.route(work.headers.tuple.src_addr);
+                                let forwarded = route != Route::NotForwarded;
+                                let is_martian = forwarded && from == Route::NotForwarded;
+                                if is_martian { Outcome::Lost } else { Outcome::Rewritten(packet) }
+                            }
                             Delivery::Answer => Outcome::Answered(packet),
                             Delivery::Drop => Outcome::Dropped,
                         }
@@ -232,12 +253,27 @@ pub enum Outcome {
     Answered(SimPacket),
     /// Gone.
     Dropped,
+    /// Left to the stack, which does not forward what has an address of the node as its source.
+    Lost,
 }
 
 impl SimNode {
     /// A packet comes in by a device that leads there; IPv6 if it begins so, IPv4 otherwise.
     pub fn arrives(&self, packet: SimPacket, side: Side) -> Outcome {
         if is_v6(&packet) { V6::arrives(self, packet, side) } else { V4::arrives(self, packet, side) }
+    }
+
+    fn let_rival_in(&self) {
+        let rival = self.traffic.rival.take();
+        if let Some(mut rival) = rival {
+            if rival.after == 0 {
+                rival.outcome = self.arrives(rival.packet.clone(), rival.side);
+                rival.after = u32::MAX;
+            } else {
+                rival.after -= 1;
+            }
+            self.traffic.rival.replace(Some(rival));
+        }
     }
 
     /// A packet is about to leave by a device.

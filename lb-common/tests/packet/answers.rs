@@ -190,12 +190,16 @@ fn a_packet_that_is_too_big_for_the_way_on_is_reported_with_the_mtu() {
 }
 
 #[test]
-fn a_packet_that_may_be_fragmented_is_fragmented_by_the_stack() {
+fn a_packet_that_may_be_fragmented_is_fragmented_by_the_stack_unless_that_does_not_take_it() {
     let mut net = Net::new((World::V4, false));
     let (client, service) = (net.world.client(1), net.world.node_port());
     net.serve(service, &[net.world.remote_pod(6)]);
     net.node.traffic.mtus = [(UPLINK, 1_400)].into();
     let frame = Frame { data: vec![9; 1_500], may_fragment: true, ..Frame::udp(client, service) };
+    answered(net.arrives(&frame, Side::Uplink));
+    net.serve(service, &[net.world.local_pod(5)]);
+    net.node.traffic.mtus = [(PODS, 1_400)].into();
+    let frame = Frame { src: net.world.client(2), ..frame };
     let outcome = net.arrives(&frame, Side::Uplink);
     assert!(matches!(outcome, Outcome::Rewritten(_)), "{outcome:?}");
 }

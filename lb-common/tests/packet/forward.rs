@@ -66,11 +66,8 @@ fn the_source_is_the_address_of_the_device_that_leads_to_the_backend() {
             addr6: V6::from_ip(own).unwrap_or_default(),
             flags: device_flags::UPLINK,
         };
-        let on_the_tunnel = net.arrives(&Frame::udp(world.client(1), service), Side::Uplink);
-        let Outcome::Rewritten(_) = &on_the_tunnel else {
-            panic!("sent past the stack by a device without programs: {on_the_tunnel:?}");
-        };
-        assert_eq!(sent(on_the_tunnel).0.ip(), world.node(), "the answer comes by the uplink");
+        let (src, _) = sent(net.arrives(&Frame::udp(world.client(1), service), Side::Uplink));
+        assert_eq!(src.ip(), world.node(), "the answer comes by the uplink");
         net.node.traffic.devices.insert(TUNNEL, device);
         let (src, _) = sent(net.arrives(&Frame::udp(world.client(2), service), Side::Uplink));
         assert_eq!(src.ip(), own, "the answer comes by the tunnel");
@@ -97,6 +94,7 @@ fn a_pod_keeps_its_address_to_backends_anywhere() {
     for world in WORLDS {
         let mut net = Net::new(world);
         let (world, service) = (net.world, net.world.cluster_ip(2));
+        net.own_device(world.local_pod(9).ip(), 10);
         for backend in [world.local_pod(5), world.remote_pod(6), world.tunnel_pod(7)] {
             net.serve(service, &[backend]);
             let client = world.at([10, 244, 1], 9, 50_000 + u16::try_from(id(backend.ip())).unwrap());
@@ -261,4 +259,106 @@ fn each_hop_is_counted_where_the_stack_does_not_do_it() {
         let at = if world == World::V4 { 8 } else { 7 };
         assert_eq!(packet.bytes.get(at), Some(&63));
     }
+}
+
+/// On a bridge the two speak to one another past the node, so that an answer to the client's address would not be met.
+#[test]
+fn pods_on_one_device_are_seen_by_one_another_under_the_name_of_the_node() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.cluster_ip(2));
+        net.serve(service, &[world.local_pod(5)]);
+        let client = world.at([10, 244, 1], 9, 50_000);
+        let (src, dst) = sent(net.arrives(&Frame::tcp(client, service, SYN), Side::Pod));
+        assert_eq!((src.ip(), dst), (world.node(), world.local_pod(5)));
+        let answer = Frame::tcp(dst, src, SYN | ACK);
+        assert_eq!(sent(net.arrives(&answer, Side::Pod)), (service, client));
+    }
+}
+
+#[test]
+fn pods_on_devices_of_their_own_see_one_another() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.cluster_ip(2));
+        net.serve(service, &[world.local_pod(5)]);
+        net.own_device(world.local_pod(5).ip(), 10);
+        net.own_device(world.local_pod(9).ip(), 11);
+        let client = world.at([10, 244, 1], 9, 50_000);
+        let outcome = net.arrives(&Frame::tcp(client, service, SYN), Side::Pod);
+        assert!(matches!(outcome, Outcome::Sent(10, _)), "{outcome:?}");
+        assert_eq!(sent(outcome), (client, world.local_pod(5)));
+        let answer = net.arrives(&Frame::tcp(world.local_pod(5), client, SYN | ACK), Side::Pod);
+        assert!(matches!(answer, Outcome::Sent(11, _)), "{answer:?}");
+        assert_eq!(sent(answer), (service, client));
+    }
+}
+
+/// The kernel forwards nothing that says it is from the node itself.
+#[test]
+fn what_has_an_address_of_the_node_as_its_source_is_never_left_to_the_stack() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.node_port());
+        net.serve(service, &[world.tunnel_pod(7)]);
+        let outcome = net.arrives(&Frame::tcp(world.client(1), service, SYN), Side::Uplink);
+        assert!(matches!(outcome, Outcome::Sent(TUNNEL, _)), "to a backend: {outcome:?}");
+        let (node, backend) = sent(outcome);
+        assert_eq!(node.ip(), world.node());
+        let client = world.at([10, 244, 9], 9, 50_000);
+        let (from, _) = sent(net.arrives(&Frame::tcp(client, service, SYN), Side::Uplink));
+        let outcome = net.arrives(&Frame::tcp(backend, from, SYN | ACK), Side::Uplink);
+        assert!(matches!(outcome, Outcome::Sent(TUNNEL, _)), "to a client: {outcome:?}");
+        assert_eq!(sent(outcome), (service, client));
+    }
+}
+
+#[test]
+fn what_leaves_by_a_device_without_programs_under_its_own_name_goes_through_the_stack() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.node_port());
+        net.serve(service, &[world.local_pod(5)]);
+        net.node.traffic.devices.remove(&PODS);
+        let outcome = net.arrives(&Frame::tcp(world.client(1), service, SYN), Side::Uplink);
+        assert!(matches!(outcome, Outcome::Rewritten(_)), "{outcome:?}");
+        assert_eq!(sent(outcome), (world.client(1), world.local_pod(5)));
+        net.answer(&Frame::tcp(world.local_pod(5), world.client(1), SYN | ACK), (service, world.client(1)));
+    }
+}
+
+#[test]
+fn two_services_that_lead_one_client_to_a_pod_without_programs_differ_in_the_port_alone() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, pod) = (net.world, net.world.local_pod(5));
+        net.node.traffic.devices.remove(&PODS);
+        let services = [world.cluster_ip(2), world.cluster_ip(3)];
+        services.iter().for_each(|service| net.serve(*service, &[pod]));
+        let client = world.client(1);
+        let sources = services.map(|service| sent(net.arrives(&Frame::tcp(client, service, SYN), Side::Uplink)).0);
+        assert_eq!(sources.map(|source| source.ip()), [client.ip(); 2], "what it answers to the node meets no program");
+        for (service, source) in services.into_iter().zip(sources) {
+            assert_eq!(sent(net.leaves(&Frame::tcp(pod, source, SYN | ACK))), (service, client));
+        }
+    }
+}
+
+/// The memory of a removed entry may hold another flow's value by the time it is read.
+#[test]
+fn an_entry_with_anothers_value_is_not_believed() {
+    let mut net = Net::new((World::V4, false));
+    let (world, service) = (net.world, net.world.node_port());
+    net.serve(service, &[world.remote_pod(6)]);
+    let (from, to) = sent(net.arrives(&Frame::udp(world.client(1), service), Side::Uplink));
+    sent(net.arrives(&Frame::udp(world.client(2), service), Side::Uplink));
+    {
+        let mut conns = net.node.traffic.v4.conns.borrow_mut();
+        let others = *conns.iter().find(|(key, half)| half.is_reply() && key.dst_port != from.port()).unwrap().1;
+        *conns.iter_mut().find(|(key, half)| half.is_reply() && key.dst_port == from.port()).unwrap().1 = others;
+    }
+    let answer = Frame::udp(to, from);
+    assert_eq!(passed(net.arrives(&answer, Side::Uplink)), answer.packet(false));
+    let error = Frame::icmp(to.ip(), from.ip(), (3, 4, 1_300), Frame::udp(from, to).bytes());
+    assert_eq!(passed(net.arrives(&error, Side::Uplink)), error.packet(false));
 }

@@ -185,7 +185,7 @@ impl Naive {
             }
             self.flows.remove(&tuple);
         }
-        self.unknown(tuple, flags, &frame, outcome)
+        self.unknown(tuple, packet, &frame, outcome)
     }
 
     /// A packet of a backend on one of its flows.
@@ -203,16 +203,23 @@ impl Naive {
     }
 
     /// A packet that belongs to no flow.
-    fn unknown(&mut self, tuple: Tuple, flags: u8, frame: &Frame, outcome: Outcome) -> Result<(), TestCaseError> {
-        let (tcp, src, dst) = tuple;
+    fn unknown(
+        &mut self,
+        (tcp, src, dst): Tuple,
+        Packet { tcp: flags, pod_side, .. }: Packet,
+        frame: &Frame,
+        outcome: Outcome,
+    ) -> Result<(), TestCaseError> {
+        let flags = flags.unwrap_or(0);
         let Some(pods) = self.serving.get(&dst) else {
             prop_assert_eq!(passed(outcome), frame.packet(self.net.offloaded), "not a Service");
             return Ok(());
         };
         let node = self.net.world.node();
+        let spoofed = pod_side != same_net(src.ip(), self.net.world.local_pod(0).ip());
         if tcp && flags != SYN && dst.ip() == node {
             prop_assert_eq!(passed(outcome), frame.packet(self.net.offloaded), "for the stack");
-        } else if tcp && flags & RST != 0 || self.services.iter().any(|service| service.ip() == src.ip()) {
+        } else if tcp && flags & RST != 0 || spoofed || self.services.iter().any(|service| service.ip() == src.ip()) {
             prop_assert_eq!(outcome, Outcome::Dropped);
         } else if tcp && flags != SYN || pods.is_empty() {
             let packet = answered(outcome);
@@ -229,7 +236,7 @@ impl Naive {
             prop_assert!(!taken, "{} to {} is another flow", from, to);
             let watched =
                 Watched { ends: (from, to), from_client: vec![flags], from_backend: Vec::new(), last_s: self.now_s };
-            self.flows.insert(tuple, watched);
+            self.flows.insert((tcp, src, dst), watched);
         }
         Ok(())
     }

@@ -109,3 +109,30 @@ fn a_packet_that_cannot_be_changed_is_dropped_and_counted() {
         }
     }
 }
+
+#[test]
+fn two_processors_that_begin_one_flow_at_the_same_time_agree() {
+    for world in WORLDS {
+        for after in [0, 1] {
+            for backends in [1, 9] {
+                for local in [true, false] {
+                    let mut net = Net::new(world);
+                    let (client, service) = (net.world.client(1), net.world.node_port());
+                    let pod = |last| if local { net.world.local_pod(last) } else { net.world.remote_pod(last) };
+                    let pods: Vec<_> = (11..11 + backends).map(pod).collect();
+                    net.serve(service, &pods);
+                    let frame = Frame::udp(client, service);
+                    let packet = frame.packet(net.offloaded);
+                    let rival = Rival { after, packet, side: Side::Uplink, outcome: Outcome::Dropped };
+                    net.node.traffic.rival.replace(Some(rival));
+                    let ends = sent(net.arrives(&frame, Side::Uplink));
+                    let rival = net.node.traffic.rival.take().unwrap();
+                    assert_eq!(sent(checked(rival.outcome)), ends);
+                    net.assert_no_half_is_alone();
+                    assert_eq!(net.n_entries(), 2);
+                    net.answer(&Frame::udp(ends.1, ends.0), (service, client));
+                }
+            }
+        }
+    }
+}

@@ -24,7 +24,7 @@ use lb_common::{
     },
     logic::{forward::Side, seam::Route},
     sim::{
-        Outcome, SimMaps, SimNode, SimPacket, Traffic,
+        Outcome, Rival, SimMaps, SimNode, SimPacket, Traffic,
         frames::{Body, Frame, ends, verify},
     },
 };
@@ -121,6 +121,15 @@ impl Net {
         net
     }
 
+    /// Gives a pod a device of its own, as point-to-point network plugins do.
+    fn own_device(&mut self, pod: IpAddr, index: u32) {
+        match self.world {
+            World::V4 => self.node.traffic.v4.routes.push((V4::from_ip(pod).unwrap(), 32, Route::Device(index))),
+            World::V6 => self.node.traffic.v6.routes.push((V6::from_ip(pod).unwrap(), 128, Route::Device(index))),
+        }
+        self.node.traffic.devices.insert(index, Device { flags: device_flags::POD, ..Device::default() });
+    }
+
     /// Makes all ports of a ClusterIP refuse that no Service has.
     fn guard(&mut self, ip: IpAddr) {
         match self.world {
@@ -201,11 +210,12 @@ fn same_net(a: IpAddr, b: IpAddr) -> bool {
 
 /// Checksums of what comes out.
 fn checked(outcome: Outcome) -> Outcome {
+    assert_ne!(outcome, Outcome::Lost, "left to a stack that does not take it");
     match &outcome {
         Outcome::Passed(packet) | Outcome::Rewritten(packet) | Outcome::Sent(_, packet) | Outcome::Answered(packet) => {
             verify(packet).unwrap_or_else(|what| panic!("{what}: {packet:x?}"));
         }
-        Outcome::Dropped => {}
+        Outcome::Dropped | Outcome::Lost => {}
     }
     outcome
 }

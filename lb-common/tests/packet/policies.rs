@@ -49,6 +49,11 @@ fn a_policy_that_leaves_nobody_here_drops_in_silence() {
         assert_eq!(net.arrives(&Frame::tcp(world.client(1), service, SYN), Side::Uplink), Outcome::Dropped);
         assert_eq!(net.arrives(&Frame::udp(world.client(1), service), Side::Uplink), Outcome::Dropped);
         assert_eq!((net.counted(Counter::PolicyDrop), net.counted(Counter::NoBackend)), (2, 0));
+        net.serve_with(service, scope::EXTERNAL, &[world.local_pod(5)], |frontend| Frontend {
+            flags: frontend_flags::LOCAL | frontend_flags::DROP,
+            ..frontend
+        });
+        assert_eq!(sent(net.arrives(&Frame::udp(world.client(1), service), Side::Uplink)).1, world.local_pod(5));
     }
 }
 
@@ -105,7 +110,10 @@ fn impossible_sources_are_dropped_and_counted() {
             World::V6 => &["::1", "::", "ff02::1", "fe80::1", "::ffff:10.0.0.1", "fd00:a:60::1"],
         };
         let sources = made_up.iter().map(|ip| ip.parse().unwrap()).chain([world.node(), service.ip()]);
-        let mut n_dropped = 0;
+        let mut n_dropped = 2;
+        let itself = Frame::udp(SocketAddr::new(empty.ip(), 40_000), empty);
+        assert_eq!(net.arrives(&itself, Side::Uplink), Outcome::Dropped);
+        assert_eq!(net.arrives(&itself, Side::Pod), Outcome::Dropped);
         for ip in sources {
             let src = SocketAddr::new(ip, 40_000);
             for frame in [Frame::udp(src, service), Frame::udp(src, empty), Frame::tcp(src, empty, SYN)] {
@@ -116,5 +124,21 @@ fn impossible_sources_are_dropped_and_counted() {
         }
         assert_eq!(net.counted(Counter::Martian), n_dropped);
         assert_eq!((net.n_entries(), net.counted(Counter::AnswerSent)), (0, 0));
+    }
+}
+
+#[test]
+fn a_source_that_is_reached_on_the_other_side_is_made_up() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.cluster_ip(2));
+        net.serve(service, &[world.local_pod(5)]);
+        let as_pod = Frame::tcp(world.local_pod(9), service, SYN);
+        assert_eq!(net.arrives(&as_pod, Side::Uplink), Outcome::Dropped, "from outside, as a pod of this node");
+        for other in [world.client(1), world.tunnel_pod(9)] {
+            let as_other = Frame::tcp(other, service, SYN);
+            assert_eq!(net.arrives(&as_other, Side::Pod), Outcome::Dropped, "from a pod, as {other}");
+        }
+        assert_eq!((net.counted(Counter::Martian), net.n_entries()), (3, 0));
     }
 }
