@@ -41,6 +41,11 @@ fn link_layer_padding_is_no_data() {
     packet.bytes.extend([0; 6]);
     let packet = answered(checked(net.node.arrives(packet, Side::Uplink)));
     assert_eq!(reset(&net, &packet).1, SEQ + 1);
+    let frame = Frame { data: vec![1], ..Frame::udp(net.world.client(1), service) };
+    let mut packet = frame.packet(false);
+    packet.bytes.extend([0; 17]);
+    let packet = answered(checked(net.node.arrives(packet, Side::Uplink)));
+    assert_eq!(packet.bytes[28..], frame.bytes(), "nor is it quoted");
 }
 
 #[test]

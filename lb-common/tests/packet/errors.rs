@@ -165,3 +165,28 @@ fn errors_do_not_keep_a_flow() {
     let late = Frame::udp(world.remote_pod(6), src);
     passed(net.arrives(&late, Side::Uplink));
 }
+
+/// TCP has no "none": the sum of zero is one like any other. A datagram without a checksum is quoted without one.
+#[test]
+fn a_quoted_checksum_of_zero_is_none_for_udp_alone() {
+    for world in [World::V4, World::V6] {
+        let mut net = Net::new((world, false));
+        let (client, service, router) = (world.client(1), world.node_port(), world.ip([10, 7, 7], 7));
+        net.serve(service, &[world.remote_pod(6)]);
+        let (from, to) = net.connect(client, service, Side::Uplink);
+        let Body::Tcp { ack, options, .. } = Frame::tcp(from, to, ACK).body else { unreachable!() };
+        let summed_to_zero = (0..u32::from(u16::MAX)).map(|seq| Frame {
+            body: Body::Tcp { flags: ACK, seq, ack, options: options.clone() },
+            ..Frame::tcp(from, to, ACK)
+        });
+        let at = world.header() + 16;
+        let translated = summed_to_zero.map(|frame| frame.bytes()).find(|bytes| bytes[at..at + 2] == [0, 0]).unwrap();
+        let quote = quoted(world, net.arrives(&error(world, router, from.ip(), &translated), Side::Uplink));
+        assert_eq!(verify(&SimPacket::new(quote)), Ok(()));
+        let unsummed = Frame { body: Body::Udp { unsummed: true }, ..Frame::udp(client, service) };
+        let translated = forwarded(net.arrives(&unsummed, Side::Uplink));
+        let (from, _) = ends(&translated).unwrap();
+        let quote = quoted(world, net.arrives(&error(world, router, from.ip(), &translated), Side::Uplink));
+        assert_eq!(quote[world.header() + 6..world.header() + 8], [0, 0]);
+    }
+}

@@ -80,7 +80,11 @@ fn a_fragment_before_its_first_one_or_of_another_datagram_passes_untouched() {
             assert_eq!(passed(arrives(&net, &foreign)), foreign.packet(false));
         }
         assert_eq!(net.counted(Counter::FragmentUnknown), 3);
-        net.node.environment.advance(31);
+        let (from, to) = sent(arrives(&net, &Frame::udp(client, service)));
+        net.answer(&Frame::udp(to, from), (service, client));
+        net.node.environment.advance(30);
+        addrs(arrives(&net, &later));
+        net.node.environment.advance(1);
         assert_eq!(passed(arrives(&net, &later)), later.packet(false), "the identification was used again");
     }
 }
@@ -111,4 +115,16 @@ fn a_later_fragment_is_never_answered() {
         let last_hop = Frame { hops: 1, ..later };
         assert_eq!(arrives(&net, &last_hop), Outcome::Dropped);
     }
+}
+
+#[test]
+fn the_data_of_a_later_fragment_is_not_taken_for_headers() {
+    let mut net = Net::new((World::V6, false));
+    let (client, service) = (net.world.client(1), net.world.node_port());
+    net.serve(service, &[net.world.remote_pod(6)]);
+    let [first, later] = pieces(client, service, 5);
+    arrives(&net, &first);
+    // What it continues are destination options, and its data looks like some before a UDP header.
+    let later = Frame { body: Body::Later(185, 60), data: vec![17, 0, 1, 4, 0, 0, 0, 0], ..later };
+    assert_eq!(passed(arrives(&net, &later)), later.packet(false));
 }

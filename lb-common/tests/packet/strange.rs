@@ -55,6 +55,16 @@ fn frames(world: World) -> Vec<Vec<u8>> {
     frames.iter().map(Frame::bytes).collect()
 }
 
+#[test]
+fn ports_behind_the_end_of_a_packet_are_not_ports() {
+    let net = net(World::V4);
+    let mut packet = Frame::udp(net.world.client(1), net.world.node_port()).packet(false);
+    // It ends behind the ports by its own account: what follows is padding of the link layer.
+    packet.bytes.splice(2..4, [0, 24]);
+    let outcome = net.node.arrives(packet.clone(), Side::Uplink);
+    assert_eq!(passed(outcome), packet);
+}
+
 /// What may come of any bytes at all.
 fn look(node: &SimNode, bytes: Vec<u8>) -> Result<(), TestCaseError> {
     let packet = SimPacket::new(bytes);
