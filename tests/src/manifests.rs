@@ -65,7 +65,15 @@ pub struct Service {
     name: String,
     cluster_ips: Vec<IpAddr>,
     ports: Vec<Port>,
-    endpoints: Vec<(Vec<IpAddr>, Value)>,
+    fields: Value,
+    endpoints: Vec<Endpoint>,
+}
+
+#[derive(Clone, Debug)]
+struct Endpoint {
+    ips: [IpAddr; 2],
+    node: Option<String>,
+    conditions: Value,
 }
 
 #[derive(Clone, Debug)]
@@ -74,17 +82,33 @@ struct Port {
     proto: Proto,
     port: u16,
     target: u16,
+    node_port: Option<u16>,
 }
 
 impl Service {
     /// With these addresses (one or two, of different families), and no port yet.
     pub fn new(name: &str, cluster_ips: &[IpAddr]) -> Self {
-        Self { name: name.to_owned(), cluster_ips: cluster_ips.to_vec(), ports: Vec::new(), endpoints: Vec::new() }
+        let (ports, endpoints) = (Vec::new(), Vec::new());
+        Self { name: name.to_owned(), cluster_ips: cluster_ips.to_vec(), ports, fields: json!({}), endpoints }
     }
 
     /// Adds a port; `target` is the endpoints'.
     pub fn port(mut self, name: &str, proto: Proto, port: u16, target: u16) -> Self {
-        self.ports.push(Port { name: name.to_owned(), proto, port, target });
+        self.ports.push(Port { name: name.to_owned(), proto, port, target, node_port: None });
+        self
+    }
+
+    /// Gives each port this NodePort.
+    pub fn node_port(mut self, node_port: u16) -> Self {
+        self.ports.iter_mut().for_each(|port| port.node_port = Some(node_port));
+        self.with(&json!({"type": "NodePort"}))
+    }
+
+    /// With these fields in its `spec`.
+    pub fn with(mut self, fields: &Value) -> Self {
+        for (key, value) in fields.as_object().into_iter().flatten() {
+            self.fields[key] = value.clone();
+        }
         self
     }
 
@@ -100,8 +124,11 @@ impl Service {
     }
 
     fn and(mut self, pods: &[&Pod], conditions: &Value) -> Self {
-        let addresses = pods.iter().map(|pod| vec![pod.v4().into(), pod.v6().into()]);
-        self.endpoints.extend(addresses.map(|addresses| (addresses, conditions.clone())));
+        self.endpoints.extend(pods.iter().map(|pod| Endpoint {
+            ips: [pod.v4().into(), pod.v6().into()],
+            node: pod.node().map(str::to_owned),
+            conditions: conditions.clone(),
+        }));
         self
     }
 
@@ -114,9 +141,15 @@ impl Service {
 
     fn service(&self) -> Value {
         let ports = self.ports.iter().map(|port| {
-            json!({"name": port.name, "protocol": api_name(port.proto), "port": port.port, "targetPort": port.target})
+            let protocol = api_name(port.proto);
+            let mut object =
+                json!({"name": port.name, "protocol": protocol, "port": port.port, "targetPort": port.target});
+            if let Some(node_port) = port.node_port {
+                object["nodePort"] = node_port.into();
+            }
+            object
         });
-        json!({
+        let mut object = json!({
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": self.name, "namespace": "default"},
@@ -126,7 +159,11 @@ impl Service {
                 "clusterIPs": self.cluster_ips,
                 "ports": ports.collect::<Vec<_>>(),
             },
-        })
+        });
+        for (key, value) in self.fields.as_object().into_iter().flatten() {
+            object["spec"][key] = value.clone();
+        }
+        object
     }
 
     fn slice(&self, family: &str, is_v6: bool) -> Value {
@@ -134,9 +171,9 @@ impl Service {
             .ports
             .iter()
             .map(|port| json!({"name": port.name, "protocol": api_name(port.proto), "port": port.target}));
-        let endpoints = self.endpoints.iter().map(|(ips, conditions)| {
-            let addresses: Vec<_> = ips.iter().filter(|ip| ip.is_ipv6() == is_v6).collect();
-            json!({"addresses": addresses, "conditions": conditions})
+        let endpoints = self.endpoints.iter().map(|endpoint| {
+            let addresses: Vec<_> = endpoint.ips.iter().filter(|ip| ip.is_ipv6() == is_v6).collect();
+            json!({"addresses": addresses, "conditions": endpoint.conditions, "nodeName": endpoint.node})
         });
         json!({
             "apiVersion": "discovery.k8s.io/v1",

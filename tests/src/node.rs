@@ -131,6 +131,12 @@ impl Node {
         Pod::new(self, name, self.pod_v4(number), self.pod_v6(number))
     }
 
+    /// A pod whose processes no socket hook sees: their cgroup is none of the node's, as that of a virtual machine's guest.
+    pub fn pod_without_hook(&self, name: &str) -> Result<Pod> {
+        let number = 2 + self.n_pods.fetch_add(1, Ordering::Relaxed);
+        Pod::without_hook(self, name, self.pod_v4(number), self.pod_v6(number))
+    }
+
     /// A machine outside the cluster that this node has a direct link to.
     pub fn external(&self, name: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Pod> {
         Pod::outside_the_cluster(self, name, v4, v6)

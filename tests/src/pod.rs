@@ -26,29 +26,45 @@ pub struct Pod {
     name: String,
     v4: Ipv4Addr,
     v6: Ipv6Addr,
+    node: Option<String>,
+    device: String,
     netns: NetNs,
     cgroup: Cgroup,
 }
 
 impl Pod {
     pub(crate) fn new(node: &Node, name: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Self> {
-        let pod = Self { name: name.to_owned(), v4, v6, netns: NetNs::new(name)?, cgroup: node.cgroup().child(name)? };
+        Self::unlinked(name, v4, v6, node.cgroup().child(name)?)?.on(node)
+    }
+
+    pub(crate) fn without_hook(node: &Node, name: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Self> {
+        Self::unlinked(name, v4, v6, Cgroup::new(name)?)?.on(node)
+    }
+
+    fn on(mut self, node: &Node) -> Result<Self> {
+        self.node = Some(node.name().to_owned());
         match node.layout() {
-            Layout::PointToPoint => pod.link(node),
-            Layout::Bridge => pod.plug_into_bridge(node),
+            Layout::PointToPoint => self.link(node),
+            Layout::Bridge => self.plug_into_bridge(node),
         }
-        .with_context(|| format!("cannot link pod {name} to node {}", node.name()))?;
-        Ok(pod)
+        .with_context(|| format!("cannot link pod {} to node {}", self.name, node.name()))?;
+        Ok(self)
     }
 
     pub(crate) fn outside_the_cluster(node: &Node, name: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Self> {
-        let host = Self { name: name.to_owned(), v4, v6, netns: NetNs::new(name)?, cgroup: Cgroup::new(name)? };
+        let host = Self::unlinked(name, v4, v6, Cgroup::new(name)?)?;
         host.link(node).with_context(|| format!("cannot link {name} to node {}", node.name()))?;
         Ok(host)
     }
 
+    fn unlinked(name: &str, v4: Ipv4Addr, v6: Ipv6Addr, cgroup: Cgroup) -> Result<Self> {
+        let device = format!("veth{}", run::current().number());
+        Ok(Self { name: name.to_owned(), v4, v6, node: None, device, netns: NetNs::new(name)?, cgroup })
+    }
+
     fn link(&self, node: &Node) -> Result<()> {
-        let veth = self.make_veth(node)?;
+        self.make_veth(node)?;
+        let veth = &self.device;
         node.netns().ip([
             format!("addr add {GATEWAY4}/32 dev {veth} scope link"),
             format!("addr add {GATEWAY6}/64 dev {veth} nodad"),
@@ -65,7 +81,8 @@ impl Pod {
     }
 
     fn plug_into_bridge(&self, node: &Node) -> Result<()> {
-        let veth = self.make_veth(node)?;
+        self.make_veth(node)?;
+        let veth = &self.device;
         // The bridge comes up after its first port: the other way round it takes the kernel up to a second to notice.
         node.netns().ip([format!("link set {veth} master cni0"), "link set cni0 up".to_owned()])?;
         self.netns.ip([
@@ -76,9 +93,9 @@ impl Pod {
         ])
     }
 
-    /// A veth pair, `eth0` here and a new name on the node. MTU 1430 is what fits into a vxlan over IPv6 (70 bytes).
-    fn make_veth(&self, node: &Node) -> Result<String> {
-        let veth = format!("veth{}", run::current().number());
+    /// A veth pair, `eth0` here and `device` on the node. MTU 1430 is what fits into a vxlan over IPv6 (70 bytes).
+    fn make_veth(&self, node: &Node) -> Result<()> {
+        let veth = &self.device;
         let peer = node.netns().path().display();
         self.netns.ip([
             format!("link add eth0 {FAR_INDEX} mtu 1430 type veth peer name {veth} mtu 1430 netns {peer}"),
@@ -86,8 +103,7 @@ impl Pod {
         ])?;
         node.netns().ip([format!("link set {veth} up")])?;
         self.netns.wait_up(&["eth0"])?;
-        node.netns().wait_up(&[&veth])?;
-        Ok(veth)
+        node.netns().wait_up(&[veth])
     }
 
     /// Its name, which its servers answer with.
@@ -118,6 +134,16 @@ impl Pod {
     /// Its IPv6 address with a port.
     pub fn at6(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.v6.into(), port)
+    }
+
+    /// The name of its node, none of a machine outside the cluster.
+    pub fn node(&self) -> Option<&str> {
+        self.node.as_deref()
+    }
+
+    /// The node's end of its link.
+    pub fn device(&self) -> &str {
+        &self.device
     }
 
     /// Its network namespace.

@@ -8,12 +8,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::probe::Client;
+use super::{flows, probe::Client};
 use crate::{
     agent::{Agent, AgentSpec, Source},
+    cgroup::Cgroup,
     components::{self, Component},
     control_plane::ControlPlane,
     guest::{Guest, Proto},
+    netns::NetNs,
     node::{Layout, Node},
     pod::{FAR_INDEX, Pod},
     process::Process,
@@ -58,11 +60,12 @@ const fn pod_v6(node: u16, number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0x10, 0x244, node, 0, 0, 0, number)
 }
 
-/// Pods `a` and `b` on the node, `h` a process of the node itself, `c` and `d` pods of another node, `n2` a process of
-/// that node, `x` a host outside the cluster.
-pub(super) const WITNESSES: [Witness; 7] = [
+/// Pods `a`, `b` and `v` on the node, of which the last is the client `vm`, `h` a process of the node itself, `c` and `d`
+/// pods of another node, `n2` a process of that node, `x` a host outside the cluster.
+pub(super) const WITNESSES: [Witness; 8] = [
     Witness { name: "a", v4: Ipv4Addr::new(10, 244, 1, 2), v6: pod_v6(1, 2), node: Some(NODE) },
     Witness { name: "b", v4: Ipv4Addr::new(10, 244, 1, 3), v6: pod_v6(1, 3), node: Some(NODE) },
+    Witness { name: "v", v4: Ipv4Addr::new(10, 244, 1, 4), v6: pod_v6(1, 4), node: Some(NODE) },
     Witness {
         name: "h",
         v4: Ipv4Addr::new(172, 18, 0, 1),
@@ -93,10 +96,12 @@ pub(super) fn witness(name: &str) -> Option<&'static Witness> {
 /// A node with its proxy. The fields are dropped in this order: processes before their namespaces.
 pub struct Island {
     proxy: Option<Running>,
-    clients: [Guest; 3],
+    clients: [Guest; 5],
     _servers: Vec<Guest>,
-    addresses: [(Ipv4Addr, Ipv6Addr); 3],
+    addresses: [(Ipv4Addr, Ipv6Addr); 5],
     _pods: Vec<Pod>,
+    _outside: Outside,
+    beyond: Beyond,
     node: Node,
 }
 
@@ -112,8 +117,9 @@ impl Island {
         let node = Node::with(NODE, 1, Layout::PointToPoint)?;
         link_to_hub(hub, control_plane, &node, number)?;
         let beyond = Beyond::new(&node)?;
-        let (a, b, p) = (node.pod("a")?, node.pod("b")?, node.pod("p")?);
-        for netns in [node.netns(), beyond.0.netns(), a.netns(), b.netns(), p.netns()] {
+        let outside = Outside::new(&beyond)?;
+        let (a, b, v, p) = (node.pod("a")?, node.pod("b")?, node.pod_without_hook("v")?, node.pod("p")?);
+        for netns in [node.netns(), beyond.0.netns(), a.netns(), b.netns(), v.netns(), p.netns()] {
             // Every refusal is to be told, however many there are.
             netns.sysctl("net/ipv4/icmp_ratelimit", "0")?;
             netns.sysctl("net/ipv4/icmp_msgs_per_sec", "1000000")?;
@@ -121,7 +127,8 @@ impl Island {
             netns.sysctl("net/ipv6/icmp/ratelimit", "0")?;
         }
         let (pod, endpoint, host) = (p.guest()?, a.guest()?, node.host_process("host")?);
-        let (beside, outside) = (b.guest()?, beyond.0.guest()?);
+        let (beside, far) = (b.guest()?, beyond.0.guest()?);
+        let (machine, vm) = (outside.guest()?, v.guest()?);
         for witness in &WITNESSES {
             serve(
                 witness,
@@ -129,22 +136,31 @@ impl Island {
                     "a" => &endpoint,
                     "b" => &beside,
                     "h" => &host,
-                    _ => &outside,
+                    "v" => &vm,
+                    _ => &far,
                 },
             )?;
         }
         for port in WORLD_PORTS {
-            outside.serve("world", Proto::Tcp, port)?;
+            far.serve("world", Proto::Tcp, port)?;
         }
         for port in MARKER_PORTS {
             endpoint.serve(&format!("marker-{port}"), Proto::Tcp, port)?;
         }
         Ok(Self {
             proxy: None,
-            addresses: [(p.v4(), p.v6()), (node.v4(), node.v6()), (a.v4(), a.v6())],
-            clients: [pod, host, endpoint],
-            _servers: vec![beside, outside],
-            _pods: vec![a, b, p, beyond.0],
+            addresses: [
+                (p.v4(), p.v6()),
+                (node.v4(), node.v6()),
+                (a.v4(), a.v6()),
+                (Outside::V4, Outside::V6),
+                (v.v4(), v.v6()),
+            ],
+            clients: [pod, host, endpoint, machine, vm],
+            _servers: vec![beside, far],
+            _pods: vec![a, b, v, p],
+            _outside: outside,
+            beyond,
             node,
         })
     }
@@ -154,7 +170,9 @@ impl Island {
         self.proxy = Some(match proxy {
             Proxy::KubeProxy => Running::KubeProxy(start_kube_proxy(&self.node, control_plane)?),
             Proxy::Agent => {
-                let spec = AgentSpec::new(Source::Kubeconfig(control_plane.agent_kubeconfig()?));
+                let source = Source::Kubeconfig(control_plane.agent_kubeconfig()?);
+                let pods = ["--pod-devices".into(), "veth*".into()];
+                let spec = AgentSpec { args: pods.into(), ..AgentSpec::new(source).on_devices(self.beyond.0.device()) };
                 let mut agent = self.node.start_agent_with(spec)?;
                 agent.wait_ready()?;
                 Running::Agent(Box::new(agent))
@@ -189,8 +207,10 @@ impl Island {
 
     /// Forgets tracked connections, so that a source port that comes again is no part of an older conversation.
     pub fn forget_connections(&self) -> Result<()> {
-        self.node.netns().output("conntrack", &["-F"])?;
-        Ok(())
+        match self.proxy {
+            Some(Running::Agent(_)) => flows::forget(self.node.bpffs().path()),
+            _ => self.node.netns().output("conntrack", &["-F"]).map(|_| ()),
+        }
     }
 
     /// Where the proxy's log is.
@@ -261,6 +281,56 @@ impl Beyond {
             format!("route add default via {} src {}", gateway.v6, node.v6()),
         ])?;
         Ok(Self(machine))
+    }
+}
+
+/// A machine beyond the node's gateway, from where all addresses but those of other witnesses lead to the node.
+struct Outside {
+    netns: NetNs,
+    cgroup: Cgroup,
+}
+
+impl Outside {
+    const V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
+    const V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x20);
+
+    fn new(beyond: &Beyond) -> Result<Self> {
+        const GATEWAY4: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 1);
+        const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+        let outside = Self { netns: NetNs::new("out")?, cgroup: Cgroup::new("out")? };
+        let router = beyond.0.netns();
+        router.sysctl("net/ipv4/ip_forward", "1")?;
+        router.sysctl("net/ipv6/conf/all/forwarding", "1")?;
+        // What comes from a Service's address is no martian to the router, although it calls all addresses its own.
+        router.sysctl("net/ipv4/conf/eth0/accept_local", "1")?;
+        outside.netns.ip([
+            format!("link add eth0 {FAR_INDEX} type veth peer name out netns {}", router.path().display()),
+            "link set eth0 up".to_owned(),
+            format!("addr add {}/32 dev eth0", Self::V4),
+            format!("addr add {}/128 dev eth0 nodad", Self::V6),
+            format!("route add {GATEWAY4} dev eth0 scope link"),
+            format!("route add default via {GATEWAY4} dev eth0"),
+            format!("route add default via {GATEWAY6} dev eth0"),
+        ])?;
+        router.ip([
+            "link set out up".to_owned(),
+            format!("addr add {GATEWAY4}/32 dev out scope link"),
+            format!("addr add {GATEWAY6}/64 dev out nodad"),
+            format!("route add {} dev out", Self::V4),
+            format!("route add {} dev out", Self::V6),
+            "route add default via 169.254.1.1 dev eth0 table 7".to_owned(),
+            "route add default via fe80::1 dev eth0 table 7".to_owned(),
+        ])?;
+        for family in ["-4", "-6"] {
+            router.output("ip", &[family, "rule", "add", "iif", "out", "pref", "7", "lookup", "7"])?;
+        }
+        outside.netns.wait_up(&["eth0"])?;
+        router.wait_up(&["out"])?;
+        Ok(outside)
+    }
+
+    fn guest(&self) -> Result<Guest> {
+        Guest::spawn("out", &self.netns, &self.cgroup)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Servers that answer with their name, as agnhost's serve-hostname does: a line for a line over TCP until the client
-//! closes, an HTTP answer to a GET or HEAD, a datagram for a datagram over UDP.
+//! closes, an HTTP answer to a GET or HEAD, a datagram for a datagram over UDP. What is asked for by size or to be echoed
+//! is: `GET /bytes/N`, and datagrams that begin with `echo`.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -80,7 +81,8 @@ fn serve_connection(stream: &TcpStream, name: &str) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
     while let Some(line) = lines.next().transpose()? {
         if line.starts_with("GET ") || line.starts_with("HEAD ") {
-            return answer_http(stream, &mut lines, line.starts_with("HEAD "), name);
+            let body = body(&line, name);
+            return answer_http(stream, &mut lines, line.starts_with("HEAD "), &body);
         }
         // One write, so that the answer is one segment and nobody waits for an acknowledgement.
         (&*stream).write_all(format!("{name}\n").as_bytes())?;
@@ -88,28 +90,38 @@ fn serve_connection(stream: &TcpStream, name: &str) -> std::io::Result<()> {
     Ok(())
 }
 
+fn body(request: &str, name: &str) -> String {
+    let path = request.split(' ').nth(1).unwrap_or_default();
+    let size = path.strip_prefix("/bytes/").and_then(|size| size.parse().ok());
+    size.map_or_else(|| format!("{name}\n"), |size| "x".repeat(size))
+}
+
 fn answer_http(
     mut stream: &TcpStream,
     header: &mut impl Iterator<Item = std::io::Result<String>>,
     head_only: bool,
-    name: &str,
+    body: &str,
 ) -> std::io::Result<()> {
     for line in header {
         if line?.is_empty() {
             break;
         }
     }
-    let body = if head_only { String::new() } else { format!("{name}\n") };
-    let length = name.len() + 1;
+    let length = body.len();
+    let body = if head_only { "" } else { body };
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n";
     stream.write_all(format!("{head}Content-Length: {length}\r\n\r\n{body}").as_bytes())
 }
 
 fn answer_forever(socket: &UdpSocket, answer: &Answer) {
-    let mut buffer = [0; 2048];
+    // Larger than any datagram.
+    let mut buffer = vec![0; 1 << 16];
     loop {
-        let asked = socket.recv_from(&mut buffer);
-        let answered = asked.and_then(|(_, asker)| socket.send_to(answer.to(asker).as_bytes(), asker));
+        let answered = socket.recv_from(&mut buffer).and_then(|(len, asker)| {
+            let asked = buffer.get(..len).unwrap_or_default();
+            let name = answer.to(asker);
+            socket.send_to(if asked.starts_with(b"echo") { asked } else { name.as_bytes() }, asker)
+        });
         report("a datagram", answered.map(|_| ()));
     }
 }

@@ -140,12 +140,12 @@ impl Conversation {
     }
 
     fn receive_bytes(&self) -> Result<(Vec<u8>, SockAddr), Failure> {
-        // More than any answer here has.
-        let mut buffer = [MaybeUninit::new(0); 1500];
+        // Larger than any datagram.
+        let mut buffer = vec![MaybeUninit::new(0); 1 << 16];
         let (n_bytes, from) = self.socket.recv_from(&mut buffer).map_err(failure("recvfrom"))?;
-        // SAFETY: the array was initialised above, and recvfrom never uninitialises.
-        let bytes = buffer.map(|byte| unsafe { byte.assume_init() });
-        Ok((bytes.get(..n_bytes).unwrap_or_default().to_vec(), from))
+        let received = buffer.get(..n_bytes).unwrap_or_default();
+        // SAFETY: the buffer was initialised above, and recvfrom never uninitialises.
+        Ok((received.iter().map(|byte| unsafe { byte.assume_init() }).collect(), from))
     }
 }
 
