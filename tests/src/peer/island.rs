@@ -11,11 +11,9 @@ use anyhow::{Context as _, Result};
 use super::{flows, probe::Client};
 use crate::{
     agent::{Agent, AgentSpec, Source},
-    cgroup::Cgroup,
     components::{self, Component},
     control_plane::ControlPlane,
     guest::{Guest, Proto},
-    netns::NetNs,
     node::{Layout, Node},
     pod::{FAR_INDEX, Pod},
     process::Process,
@@ -88,6 +86,9 @@ pub(super) const WITNESSES: [Witness; 8] = [
     },
 ];
 
+/// The client `out`.
+const OUTSIDE: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(192, 0, 2, 20), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x20));
+
 /// The witness of that name.
 pub(super) fn witness(name: &str) -> Option<&'static Witness> {
     WITNESSES.iter().find(|witness| witness.name == name)
@@ -100,8 +101,7 @@ pub struct Island {
     _servers: Vec<Guest>,
     addresses: [(Ipv4Addr, Ipv6Addr); 5],
     _pods: Vec<Pod>,
-    _outside: Outside,
-    beyond: Beyond,
+    uplinks: String,
     node: Node,
 }
 
@@ -117,7 +117,7 @@ impl Island {
         let node = Node::with(NODE, 1, Layout::PointToPoint)?;
         link_to_hub(hub, control_plane, &node, number)?;
         let beyond = Beyond::new(&node)?;
-        let outside = Outside::new(&beyond)?;
+        let outside = node.external("out", OUTSIDE.0, OUTSIDE.1)?;
         let (a, b, v, p) = (node.pod("a")?, node.pod("b")?, node.pod_without_hook("v")?, node.pod("p")?);
         for netns in [node.netns(), beyond.0.netns(), a.netns(), b.netns(), v.netns(), p.netns()] {
             // Every refusal is to be told, however many there are.
@@ -149,18 +149,11 @@ impl Island {
         }
         Ok(Self {
             proxy: None,
-            addresses: [
-                (p.v4(), p.v6()),
-                (node.v4(), node.v6()),
-                (a.v4(), a.v6()),
-                (Outside::V4, Outside::V6),
-                (v.v4(), v.v6()),
-            ],
+            addresses: [(p.v4(), p.v6()), (node.v4(), node.v6()), (a.v4(), a.v6()), OUTSIDE, (v.v4(), v.v6())],
             clients: [pod, host, endpoint, machine, vm],
             _servers: vec![beside, far],
-            _pods: vec![a, b, v, p],
-            _outside: outside,
-            beyond,
+            uplinks: format!("{},{}", beyond.0.device(), outside.device()),
+            _pods: vec![a, b, v, p, beyond.0, outside],
             node,
         })
     }
@@ -172,7 +165,7 @@ impl Island {
             Proxy::Agent => {
                 let source = Source::Kubeconfig(control_plane.agent_kubeconfig()?);
                 let pods = ["--pod-devices".into(), "veth*".into()];
-                let spec = AgentSpec { args: pods.into(), ..AgentSpec::new(source).on_devices(self.beyond.0.device()) };
+                let spec = AgentSpec { args: pods.into(), ..AgentSpec::new(source).on_devices(&self.uplinks) };
                 let mut agent = self.node.start_agent_with(spec)?;
                 agent.wait_ready()?;
                 Running::Agent(Box::new(agent))
@@ -252,7 +245,7 @@ fn link_to_hub(hub: &Node, control_plane: &ControlPlane, node: &Node, number: u8
     node.netns().ip([format!("route add {api} via 100.64.{number}.1")])
 }
 
-/// The node's default gateway, in the place of the rest of the world: it has the addresses of another node, of its pods
+/// The node's default gateway, in the place of the rest of the world except for the client `out`: it has the addresses of another node, of its pods
 /// and of a host outside. At any other address `world` answers: so a client sees that a proxy let it pass.
 struct Beyond(Pod);
 
@@ -268,11 +261,13 @@ impl Beyond {
         machine.netns().ip([
             "route add 10.244.1.0/24 via 169.254.1.1".to_owned(),
             format!("route add {} via 169.254.1.1", node.v4()),
+            format!("route add {} via 169.254.1.1", OUTSIDE.0),
             "route del default".to_owned(),
             // Every other address is its own as well.
             "route add local default dev lo table main".to_owned(),
             "route add fd00:10:244:1::/64 via fe80::1 dev eth0".to_owned(),
             format!("route add {} via fe80::1 dev eth0", node.v6()),
+            format!("route add {} via fe80::1 dev eth0", OUTSIDE.1),
             "route del ::/0".to_owned(),
             "route add local ::/0 dev lo table main".to_owned(),
         ])?;
@@ -281,56 +276,6 @@ impl Beyond {
             format!("route add default via {} src {}", gateway.v6, node.v6()),
         ])?;
         Ok(Self(machine))
-    }
-}
-
-/// A machine beyond the node's gateway, from where all addresses but those of other witnesses lead to the node.
-struct Outside {
-    netns: NetNs,
-    cgroup: Cgroup,
-}
-
-impl Outside {
-    const V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
-    const V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x20);
-
-    fn new(beyond: &Beyond) -> Result<Self> {
-        const GATEWAY4: Ipv4Addr = Ipv4Addr::new(169, 254, 2, 1);
-        const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
-        let outside = Self { netns: NetNs::new("out")?, cgroup: Cgroup::new("out")? };
-        let router = beyond.0.netns();
-        router.sysctl("net/ipv4/ip_forward", "1")?;
-        router.sysctl("net/ipv6/conf/all/forwarding", "1")?;
-        // What comes from a Service's address is no martian to the router, although it calls all addresses its own.
-        router.sysctl("net/ipv4/conf/eth0/accept_local", "1")?;
-        outside.netns.ip([
-            format!("link add eth0 {FAR_INDEX} type veth peer name out netns {}", router.path().display()),
-            "link set eth0 up".to_owned(),
-            format!("addr add {}/32 dev eth0", Self::V4),
-            format!("addr add {}/128 dev eth0 nodad", Self::V6),
-            format!("route add {GATEWAY4} dev eth0 scope link"),
-            format!("route add default via {GATEWAY4} dev eth0"),
-            format!("route add default via {GATEWAY6} dev eth0"),
-        ])?;
-        router.ip([
-            "link set out up".to_owned(),
-            format!("addr add {GATEWAY4}/32 dev out scope link"),
-            format!("addr add {GATEWAY6}/64 dev out nodad"),
-            format!("route add {} dev out", Self::V4),
-            format!("route add {} dev out", Self::V6),
-            "route add default via 169.254.1.1 dev eth0 table 7".to_owned(),
-            "route add default via fe80::1 dev eth0 table 7".to_owned(),
-        ])?;
-        for family in ["-4", "-6"] {
-            router.output("ip", &[family, "rule", "add", "iif", "out", "pref", "7", "lookup", "7"])?;
-        }
-        outside.netns.wait_up(&["eth0"])?;
-        router.wait_up(&["out"])?;
-        Ok(outside)
-    }
-
-    fn guest(&self) -> Result<Guest> {
-        Guest::spawn("out", &self.netns, &self.cgroup)
     }
 }
 

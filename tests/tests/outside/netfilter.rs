@@ -2,7 +2,7 @@
 //! nothing of a Service is seen there.
 
 use anyhow::{Context as _, Result};
-use lb_tests::{Layout, NetNs, eventually, guest::Traffic, poll::PATIENCE};
+use lb_tests::{Layout, NetNs, guest::Traffic};
 use serde_json::Value;
 
 use crate::world::{Offload, World};
