@@ -284,7 +284,8 @@ where
 
 /// Under which name the backend sees the client. Its own stays whenever the answers are certain to come by one of our
 /// programs: on their way out to a client by a covered device, if the backend is on this node, or on their way in to a pod
-/// of this node. Otherwise it is the node's: the answers come to the node then.
+/// of this node; where another flow has its port, that alone changes. Otherwise it is the node's: the answers come to the
+/// node then.
 ///
 /// Pods on one device, a bridge, would answer one another past the node.
 ///
@@ -312,14 +313,14 @@ where
     let neighbours = from_pod && *device_of_client == index;
     let on_node = flags & device_flags::POD != 0 || sets & endpoint_sets::ON_NODE != 0;
     let unseen = on_node && !is_covered;
-    if !unseen {
+    let stays = (on_node || from_pod) && (reached != Client::Uncovered || unseen);
+    source.replace = !stays || neighbours || slot.addr == to.src_addr;
+    if source.replace && !unseen {
         source.addr = own;
         if own == F::Addr::default() {
             source.addr = Network::<F>::node(kernel).map_or(own, |node| node.addr::<F>());
         }
     }
-    let stays = (on_node || from_pod) && (reached != Client::Uncovered || unseen);
-    source.replace = !stays || neighbours || slot.addr == to.src_addr;
     0
 }
 

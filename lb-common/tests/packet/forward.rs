@@ -141,6 +141,7 @@ fn two_services_that_lead_one_client_to_one_backend_do_not_collide() {
             .collect();
         assert_eq!(seen[0].1, client);
         for (service, source) in seen {
+            assert_eq!(source.ip(), client.ip(), "the backend sees who asks");
             let answer = Frame::tcp(pod, source, SYN | ACK);
             assert_eq!(sent(net.arrives(&answer, Side::Pod)), (service, client));
         }

@@ -91,7 +91,7 @@ fn large_datagrams_are_echoed_although_they_are_cut_on_the_way() -> Result<()> {
         let world = World::new(layout, offload)?;
         // As wide as the pods' own devices, so that nothing but the sender cuts.
         for (netns, device) in [(world.outside.machine(), "eth0"), (world.outside.router(), "eth1")] {
-            netns.ip([format!("link set {device} mtu 1400")])?;
+            netns.ip([format!("link set {device} mtu 1430")])?;
         }
         for backend in [0, 2] {
             world.list(&[backend])?;
