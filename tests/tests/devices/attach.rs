@@ -10,7 +10,7 @@ use anyhow::Result;
 use lb_tests::{AgentSpec, Manifests, NetNs, Node, Source, eventually, poll::PATIENCE};
 use serde_json::Value;
 
-use crate::{NOTHING, Rig, hooks, status::status, uplink};
+use crate::{NOTHING, Rig, hooks, status::wait_for_problem, uplink};
 
 #[test]
 fn the_device_with_the_default_route_is_served_from_the_start_and_says_why() -> Result<()> {
@@ -59,9 +59,7 @@ fn a_device_with_an_address_of_the_node_object_is_served_as_soon_as_that_is_know
     rig.manifests.write_text("node", &object)?;
     rig.wait_for(&["eth0", "eth1"])?;
     assert_eq!(rig.devices()?["eth1"].why, "has the node's address 198.51.100.7");
-    let problems = status(&rig.agent)?.problems;
-    assert!(problems.iter().any(|problem| problem.contains("Node object's address 2001:db8::77")), "{problems:?}");
-    Ok(())
+    wait_for_problem(&rig.agent, "Node object's address 2001:db8::77", true)
 }
 
 #[test]
@@ -169,10 +167,7 @@ fn another_program_on_the_device_is_named_and_left_alone() -> Result<()> {
     let netns = rig.node.netns();
     let _foreign = netns.run(|| crate::filters::attach_a_program("eth0"))??;
     netns.ip(["link set eth0 txqueuelen 500"])?;
-    eventually("status to name the program", PATIENCE, || {
-        let problems = status(&rig.agent)?.problems;
-        Ok(problems.iter().any(|problem| problem.contains("device eth0, ingress: program")).then_some(()))
-    })?;
+    wait_for_problem(&rig.agent, "device eth0, ingress: program", true)?;
     let (_, text, _) = rig.agent.cli(&["check"])?;
     assert!(text.contains("PROBLEM: device eth0, ingress: program"), "{text}");
     rig.agent.stop()?;
@@ -192,14 +187,10 @@ fn a_named_device_that_comes_later_is_missed_and_then_served() -> Result<()> {
     let log = agent.process().log()?;
     assert!(log.contains("--devices eth0: there is no such device"), "{log}");
     let rig = Rig { node, outside, manifests, agent };
-    let problems = status(&rig.agent)?.problems;
-    assert!(problems.iter().any(|problem| problem.contains("--devices eth0")), "{problems:?}");
+    wait_for_problem(&rig.agent, "--devices eth0", true)?;
     uplink(&rig.node, &rig.outside, "eth0")?;
     rig.wait_for(&["eth0"])?;
-    eventually("the problem to be over", PATIENCE, || {
-        let problems = status(&rig.agent)?.problems;
-        Ok((!problems.iter().any(|problem| problem.contains("--devices eth0"))).then_some(()))
-    })
+    wait_for_problem(&rig.agent, "--devices eth0", false)
 }
 
 /// The pins of links to devices.

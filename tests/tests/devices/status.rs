@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
-use lb_tests::Agent;
+use lb_tests::{Agent, eventually, poll::PATIENCE};
 use serde::Deserialize;
 
 /// The document.
@@ -42,4 +42,13 @@ pub(crate) fn status(agent: &Agent) -> Result<Status> {
     let Document { problems, devices } = serde_json::from_str(&out).context("`status` wrote no JSON")?;
     let devices = devices.into_iter().map(|device| (device.name.clone(), device)).collect();
     Ok(Status { problems, devices })
+}
+
+/// Waits until one of the problems has these words in it, or none has: the agent writes down what is wrong a moment after it
+/// has acted.
+pub(crate) fn wait_for_problem(agent: &Agent, words: &str, there: bool) -> Result<()> {
+    eventually(&format!("{words:?} among the problems: {there}"), PATIENCE, || {
+        let found = status(agent)?.problems.iter().any(|problem| problem.contains(words));
+        Ok((found == there).then_some(()))
+    })
 }
