@@ -11,6 +11,7 @@ use crate::{
     datapath::bpf::{Datapath, KernelDevices, Way},
     devices::{
         Keeper, Outcome,
+        findings::Settings,
         keep::{keep, pass},
         sysctl,
     },
@@ -34,9 +35,9 @@ pub(super) fn start(
     nodeport_addresses: &NodePortAddresses,
     observer: &Observer,
 ) -> Option<Devices> {
-    match open(datapath) {
+    let settings = args.settings(nodeport_addresses);
+    match open(datapath, &settings) {
         Ok((changes, store)) => {
-            let settings = args.settings(nodeport_addresses);
             let mut keeper = Keeper::new(store, settings, |devices| sysctl::read(devices.iter().copied()));
             let first = pass(&mut keeper, &[]);
             take(observer, first.clone());
@@ -52,8 +53,8 @@ pub(super) fn start(
 }
 
 /// Also where no device is to have programs: an earlier agent may have left some.
-fn open(datapath: &mut Datapath) -> anyhow::Result<(Changes, KernelDevices)> {
-    Ok((Changes::open(Of::Devices)?, datapath.devices(Way::probe()?)?))
+fn open(datapath: &mut Datapath, settings: &Settings) -> anyhow::Result<(Changes, KernelDevices)> {
+    Ok((Changes::open(Of::Devices)?, datapath.devices(Way::probe()?, settings.has_packet_layer())?))
 }
 
 impl Devices {

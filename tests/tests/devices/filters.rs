@@ -76,7 +76,7 @@ impl Rig {
             bind_protection: true,
         };
         let (mut datapath, _) = Datapath::open(&options)?;
-        let devices = datapath.devices(Way::Clsact)?;
+        let devices = datapath.devices(Way::Clsact, true)?;
         Ok((datapath, devices))
     }
 

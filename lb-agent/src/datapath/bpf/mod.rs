@@ -181,9 +181,10 @@ impl Datapath {
         Owners::load(&mut self.ebpf, &self.paths)
     }
 
-    /// The packet layer's programs and devices, for once: it loads the programs. It may be sent to another thread.
-    pub fn devices(&mut self, way: Way) -> Result<KernelDevices, OpenError> {
-        let hooks = devices::DeviceHooks::load(&mut self.ebpf, &self.paths, way)?;
+    /// The packet layer's programs and devices, for once: it loads the programs. Without `load` it does not, which saves a
+    /// second or two of the verifier's work, and programs can only be taken away. It may be sent to another thread.
+    pub fn devices(&mut self, way: Way, load: bool) -> Result<KernelDevices, OpenError> {
+        let hooks = devices::DeviceHooks::open(&mut self.ebpf, &self.paths, way, load)?;
         KernelDevices::open(hooks, &self.paths)
     }
 

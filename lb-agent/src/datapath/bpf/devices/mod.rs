@@ -147,9 +147,10 @@ pub(super) struct DeviceHooks {
 }
 
 impl DeviceHooks {
-    /// Loads the programs.
-    pub(super) fn load(ebpf: &mut Ebpf, paths: &Paths, way: Way) -> Result<Self, OpenError> {
-        let classifiers = DEVICE_PROGRAMS.into_iter().map(|name| classifier(ebpf, name));
+    /// Loads the programs, unless none is to be attached.
+    pub(super) fn open(ebpf: &mut Ebpf, paths: &Paths, way: Way, load: bool) -> Result<Self, OpenError> {
+        let names = DEVICE_PROGRAMS.into_iter().filter(|_| load);
+        let classifiers = names.map(|name| classifier(ebpf, name));
         Ok(Self { classifiers: classifiers.collect::<Result<_, _>>()?, way, links: paths.links.clone() })
     }
 
@@ -170,7 +171,7 @@ impl DeviceHooks {
             let classifier = classifiers
                 .iter_mut()
                 .find(|classifier| classifier.name == name)
-                .ok_or_else(|| refused(name, &io::Error::other("it is not in the embedded object")))?;
+                .ok_or_else(|| refused(name, &io::Error::other("it was not loaded")))?;
             match way {
                 Way::Tcx => tcx::attach(classifier, device, hook, links)?,
                 Way::Clsact => clsact::attach(classifier, device, hook)?,
