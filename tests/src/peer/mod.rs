@@ -7,7 +7,6 @@
 
 mod case;
 mod differences;
-mod flows;
 mod island;
 mod marker;
 mod objects;

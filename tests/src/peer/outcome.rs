@@ -126,9 +126,7 @@ fn name_of(failure: &Failure, took_ms: u64) -> String {
         "" => return failure.call.clone(),
         other => other,
     };
-    // Only connect(2) of TCP tries again, a second later; a datagram's error that comes late tells of a busy machine.
-    let at_once = took_ms < AT_ONCE_MS || failure.call != "connect";
-    if at_once { word.to_owned() } else { format!("{word}-late") }
+    if took_ms < AT_ONCE_MS { word.to_owned() } else { format!("{word}-late") }
 }
 
 impl fmt::Display for Outcome {
