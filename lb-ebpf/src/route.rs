@@ -64,7 +64,7 @@ impl Question {
     /// Where do packets of this tuple go that come in where this one did? `length` is that of the longest, from the network
     /// header on; 0 asks without regard to that. There is always one, which only the verifier does not know.
     #[inline(always)]
-    pub fn new<F: Routed>(skb: *mut __sk_buff, tuple: &FlowKey<F>, length: u16) -> Option<Self> {
+    pub(crate) fn new<F: Routed>(skb: *mut __sk_buff, tuple: &FlowKey<F>, length: u16) -> Option<Self> {
         let params = FIB.get_ptr_mut(0)?;
         // SAFETY: an element of the map, and nobody else's on this processor, see `maps::Works`. Any bytes are a value.
         let params = unsafe { &mut *params };
