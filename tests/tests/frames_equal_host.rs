@@ -1,0 +1,397 @@
+//! The same random frames, one after the other, through the programs that the agent attaches to devices, run by the kernel
+//! over its maps and its routing tables, and on the host over the simulated ones: bytes, verdicts, counters and connection
+//! tables must be equal.
+//!
+//! What is drawn by chance is held fixed: each Service has one backend, and the range of ports for source addresses has one
+//! port. Times are left out. Needs root and `cargo xtask ebpf`.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, SocketAddr},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, PerCpuArray},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+use lb_common::{
+    abi::{
+        Backend, ClusterIps, Counter, Device, Family, Flow, FlowKey, Frontend, FrontendKey, NodeConfig, Proto, Slot,
+        V4, V6, backend_state, device_flags, endpoint_sets, frontend_flags, maps, scope,
+    },
+    logic::{forward::Side, seam::Environment as _, seam::Route},
+    sim::{
+        Outcome, SimEnvironment, SimMaps, SimNode, SimPacket,
+        frames::{Body, Frame, ends},
+    },
+};
+use lb_tests::NetNs;
+
+const FRAMES: u32 = 4_000;
+/// Where `ifindex` stands in `struct __sk_buff` (include/uapi/linux/bpf.h).
+const IFINDEX_OFFSET: usize = 40;
+const UPLINK: u32 = 11;
+const PODS: u32 = 12;
+const UPLINK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const PODS_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const NEIGHBOUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+const MTU: u32 = 1_400;
+const SNAT_PORT: u16 = 61_000;
+const NODE_PORT: u16 = 30_080;
+
+/// Addresses by what they are, in both families.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Node,
+    Client(u8),
+    LocalPod(u8),
+    RemotePod(u8),
+    Service(u8),
+    Loopback,
+}
+
+impl Who {
+    fn ip(self, v6: bool) -> IpAddr {
+        let (net, last) = match self {
+            Self::Node => ([192, 168, 2], 1),
+            Self::Client(n) => ([203, 0, 113], n),
+            Self::LocalPod(n) => ([10, 244, 1], n),
+            Self::RemotePod(n) => ([10, 244, 2], n),
+            Self::Service(n) => ([10, 96, 0], n),
+            Self::Loopback if v6 => return V6::LOOPBACK.into(),
+            Self::Loopback => return V4::LOOPBACK.into(),
+        };
+        let [a, b, c] = net;
+        if v6 { [0xfd00, a.into(), b.into(), c.into(), 0, 0, 0, last.into()].into() } else { [a, b, c, last].into() }
+    }
+
+    fn of<F: Family>(self) -> F::Addr {
+        F::from_ip(self.ip(F::VERSION == 6)).unwrap()
+    }
+}
+
+/// The backends of the Services 1, 2 and so on, where they have one.
+const BACKENDS: [Option<(Who, u16)>; 6] =
+    [Some((Who::LocalPod(1), 8080)), Some((Who::RemotePod(1), 8080)), Some((Who::Node, 8080)), None, None, None];
+/// Of these the last answers nobody in silence, and the one before has no port but its guard.
+const SILENT: u8 = 6;
+const GUARDED: u8 = 5;
+
+struct Dice(SimEnvironment);
+
+impl Dice {
+    fn below(&self, n: u32) -> u32 {
+        self.0.random() % n
+    }
+
+    fn one_in(&self, n: u32) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<T: Copy>(&self, from: &[T]) -> T {
+        from[self.below(u32::try_from(from.len()).unwrap()) as usize]
+    }
+}
+
+/// A network namespace whose routes are those of [`fill`].
+fn network() -> NetNs {
+    let netns = NetNs::new("frames").unwrap();
+    netns.sysctl("net/ipv4/ip_forward", "1").unwrap();
+    netns.sysctl("net/ipv6/conf/all/forwarding", "1").unwrap();
+    let mut commands = vec![
+        format!("link add up0 index {UPLINK} address 02:00:00:00:00:01 mtu {MTU} type veth peer name far0"),
+        format!("link add pod0 index {PODS} address 02:00:00:00:00:02 mtu {MTU} type veth peer name far1"),
+    ];
+    commands.extend(["up0", "far0", "pod0", "far1"].map(|link| format!("link set {link} up")));
+    for v6 in [false, true] {
+        let (own, net) = if v6 { (128, 112) } else { (32, 24) };
+        let (node, router) = (Who::Node.ip(v6), if v6 { "fe80::9" } else { "169.254.9.9" });
+        let nodad = if v6 { " nodad" } else { "" };
+        commands.push(format!("addr add {node}/{own} dev up0{nodad}"));
+        commands.push(format!("neigh add {router} lladdr 02:00:00:00:00:09 dev up0 nud permanent"));
+        for who in [Who::Client(0), Who::RemotePod(0)] {
+            commands.push(format!("route add {}/{net} via {router} dev up0 onlink", who.ip(v6)));
+        }
+        commands.push(format!("route add {}/{net} dev pod0", Who::LocalPod(0).ip(v6)));
+        for pod in 0..4 {
+            let pod = Who::LocalPod(pod).ip(v6);
+            commands.push(format!("neigh add {pod} lladdr 02:00:00:00:00:09 dev pod0 nud permanent"));
+        }
+    }
+    netns.ip(commands).unwrap();
+    netns.wait_up(&["up0", "pod0"]).unwrap();
+    netns
+}
+
+/// The maps that the agent writes, and the routes.
+fn fill<F: Family>(maps: &mut SimMaps<F>, routes: &mut Vec<(F::Addr, u32, Route)>) {
+    for (service, backend) in (1..).zip(BACKENDS) {
+        let id = u32::from(service);
+        if let Some((who, port)) = backend {
+            let addr = who.of::<F>();
+            maps.slots.insert(id, Slot { addr, backend: id, port, reserved: 0 });
+            let sets =
+                endpoint_sets::CLUSTER | if matches!(who, Who::RemotePod(_)) { 0 } else { endpoint_sets::ON_NODE };
+            let state = backend_state::READY;
+            maps.backends.insert(id, Backend { addr, port, proto: 0, state, service: id, node: 0, sets });
+        }
+        let flags = if service == SILENT { frontend_flags::DROP } else { 0 };
+        let n_slots = u32::from(backend.is_some());
+        let value = Frontend { service: id, first_slot: id, n_slots, flags, ..Frontend::default() };
+        let mut put = |who: Who, port, proto, value: Frontend| {
+            let key = FrontendKey { addr: who.of::<F>(), port, proto, scope: scope::INTERNAL };
+            maps.frontends.insert(key, value.sealed(&key));
+        };
+        for proto in [Proto::Tcp, Proto::Udp].map(Proto::number) {
+            if service != GUARDED {
+                put(Who::Service(service), 80, proto, value);
+            }
+            put(Who::Node, NODE_PORT + u16::from(service), proto, value);
+        }
+        put(Who::Service(service), 0, 0, Frontend { service: id, ..Frontend::default() });
+    }
+    maps.cluster_ips = ClusterIps { prefix: F::Addr::default(), mask: F::Addr::default() };
+    let bits = if F::VERSION == 6 { 112 } else { 24 };
+    let to = |who: Who, index| (who.of::<F>(), bits, Route::Device(index));
+    routes.extend([to(Who::Client(0), UPLINK), to(Who::RemotePod(0), UPLINK), to(Who::LocalPod(0), PODS)]);
+}
+
+fn node() -> SimNode {
+    let mut node = SimNode::new(1);
+    fill::<V4>(&mut node.v4, &mut node.traffic.v4.routes);
+    fill::<V6>(&mut node.v6, &mut node.traffic.v6.routes);
+    let device = |flags| Device { flags, ..Device::default() };
+    node.traffic.devices = [(UPLINK, device(device_flags::UPLINK)), (PODS, device(device_flags::POD))].into();
+    node.traffic.mtus = [(UPLINK, MTU), (PODS, MTU)].into();
+    let (addr4, addr6) = (Who::Node.of::<V4>(), Who::Node.of::<V6>());
+    let (snat_first, snat_last, answers_per_s) = (SNAT_PORT, SNAT_PORT, u32::MAX);
+    node.traffic.node = NodeConfig { addr4, addr6, snat_first, snat_last, answers_per_s, flags: 0 };
+    node
+}
+
+/// The kernel's side.
+struct Kernel {
+    ebpf: Ebpf,
+}
+
+impl Kernel {
+    fn load(node: &SimNode) -> Self {
+        let executable = std::env::current_exe().unwrap();
+        let target = executable.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists()).unwrap();
+        let object = fs::read(target.join("bpf/lb-ebpf.o")).expect("`cargo xtask ebpf` builds the object");
+        let mut kernel = Self { ebpf: EbpfLoader::new().load(&object).unwrap() };
+        for program in ["lb_uplink", "lb_pod", "lb_egress"] {
+            kernel.program(program).load().unwrap();
+        }
+        kernel.put_family(&node.v4, [maps::FRONTENDS4, maps::SLOTS4, maps::BACKENDS4]);
+        kernel.put_family(&node.v6, [maps::FRONTENDS6, maps::SLOTS6, maps::BACKENDS6]);
+        kernel.put_hash(maps::DEVICES, &node.traffic.devices);
+        let mut map: Array<_, NodeConfig> = kernel.ebpf.map_mut(maps::NODE).unwrap().try_into().unwrap();
+        map.set(0, node.traffic.node, 0).unwrap();
+        kernel
+    }
+
+    fn program(&mut self, name: &str) -> &mut SchedClassifier {
+        self.ebpf.program_mut(name).unwrap().try_into().unwrap()
+    }
+
+    fn put_family<F: Family>(&mut self, sim: &SimMaps<F>, [frontends, slots, backends]: [&str; 3]) {
+        self.put_hash(frontends, &sim.frontends);
+        self.put_hash(backends, &sim.backends);
+        let mut map: Array<_, Slot<F>> = self.ebpf.map_mut(slots).unwrap().try_into().unwrap();
+        sim.slots.iter().for_each(|(index, slot)| map.set(*index, slot, 0).unwrap());
+    }
+
+    fn put_hash<K: aya::Pod, V: aya::Pod>(&mut self, name: &str, entries: &BTreeMap<K, V>) {
+        let mut map: HashMap<_, K, V> = self.ebpf.map_mut(name).unwrap().try_into().unwrap();
+        entries.iter().for_each(|(key, value)| map.insert(key, value, 0).unwrap());
+    }
+
+    /// Runs a program on a frame that is on this device.
+    fn run(&mut self, program: &str, index: u32, frame: &[u8]) -> (i32, Vec<u8>) {
+        let mut context = [0; IFINDEX_OFFSET + 4];
+        context[IFINDEX_OFFSET..].copy_from_slice(&index.to_ne_bytes());
+        let mut out = vec![0; 4_096];
+        let result = self
+            .program(program)
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ctx_in: Some(&context),
+                ..TestRunOptions::new()
+            })
+            .unwrap();
+        out.truncate(result.data_size_out as usize);
+        (result.return_value.cast_signed(), out)
+    }
+
+    /// The connection table without times.
+    fn conns<F: Family>(&self, name: &str) -> BTreeMap<FlowKey<F>, Flow<F>> {
+        let map: HashMap<_, FlowKey<F>, Flow<F>> = self.ebpf.map(name).unwrap().try_into().unwrap();
+        timeless(map.iter().map(Result::unwrap))
+    }
+
+    fn counted(&self, counter: Counter) -> u64 {
+        let map: PerCpuArray<_, u64> = self.ebpf.map(maps::STATS).unwrap().try_into().unwrap();
+        map.get(&(counter as u32), 0).unwrap().iter().sum()
+    }
+}
+
+fn timeless<F: Family>(all: impl IntoIterator<Item = (FlowKey<F>, Flow<F>)>) -> BTreeMap<FlowKey<F>, Flow<F>> {
+    all.into_iter().map(|(key, half)| (key, Flow { created_s: 0, last_seen_s: 0, ..half })).collect()
+}
+
+/// The programs by where a packet is.
+#[derive(Clone, Copy, Debug)]
+enum Hook {
+    Uplink,
+    Pod,
+    Egress,
+}
+
+/// What became of a frame: the verdict, the packet, and the link-layer addresses where it was sent somewhere.
+type Fate = (i32, Option<Vec<u8>>, Option<[[u8; 6]; 2]>);
+
+const PASS: i32 = -1;
+const DROP: i32 = 2;
+const REDIRECT: i32 = 7;
+
+impl Hook {
+    fn device(self) -> (&'static str, u32, [u8; 6]) {
+        match self {
+            Self::Uplink => ("lb_uplink", UPLINK, UPLINK_MAC),
+            Self::Pod => ("lb_pod", PODS, PODS_MAC),
+            Self::Egress => ("lb_egress", UPLINK, UPLINK_MAC),
+        }
+    }
+
+    fn on_the_host(self, node: &SimNode, packet: &SimPacket) -> Fate {
+        let (_, _, own) = self.device();
+        let outcome = match self {
+            Self::Uplink => node.arrives(packet.clone(), Side::Uplink),
+            Self::Pod => node.arrives(packet.clone(), Side::Pod),
+            Self::Egress => node.leaves(packet.clone()),
+        };
+        match outcome {
+            Outcome::Passed(packet) | Outcome::Rewritten(packet) => (PASS, Some(packet.bytes), None),
+            Outcome::Sent(UPLINK, packet) => (REDIRECT, Some(packet.bytes), Some([NEIGHBOUR_MAC, UPLINK_MAC])),
+            Outcome::Sent(_, packet) => (REDIRECT, Some(packet.bytes), Some([NEIGHBOUR_MAC, PODS_MAC])),
+            Outcome::Answered(packet) => (REDIRECT, Some(packet.bytes), Some([NEIGHBOUR_MAC, own])),
+            Outcome::Dropped => (DROP, None, None),
+        }
+    }
+
+    fn in_the_kernel(self, kernel: &mut Kernel, packet: &SimPacket) -> Fate {
+        let (program, index, own) = self.device();
+        let ethertype: [u8; 2] = if packet.bytes[0] >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] };
+        let frame = [&own[..], &NEIGHBOUR_MAC, &ethertype, &packet.bytes].concat();
+        let (verdict, frame) = kernel.run(program, index, &frame);
+        let mac = |at: usize| <[u8; 6]>::try_from(&frame[at..at + 6]).unwrap();
+        match verdict {
+            DROP => (DROP, None, None),
+            REDIRECT => (REDIRECT, Some(frame[14..].to_vec()), Some([mac(0), mac(6)])),
+            other => (other, Some(frame[14..].to_vec()), None),
+        }
+    }
+}
+
+/// A random packet: to a Service, in answer to an earlier one, an error about one, or of no concern.
+fn packet(dice: &Dice, seen: &[Vec<u8>]) -> SimPacket {
+    let v6 = dice.one_in(2);
+    let mut frame = if seen.is_empty() || dice.one_in(2) { request(dice, v6) } else { reaction(dice, seen) };
+    frame.hops = dice.pick(&[64, 64, 64, 2, 1]);
+    frame.options = dice.pick(&[0, 0, 0, 4]) * usize::from(frame.src.is_ipv4());
+    frame.may_fragment = dice.one_in(3);
+    if !matches!(frame.body, Body::Icmp(..)) {
+        frame.data = vec![7; dice.pick(&[0, 5, 700, 1_330, 1_400])];
+        frame.fragment = dice.one_in(8).then(|| dice.below(4));
+    }
+    frame.packet(false)
+}
+
+fn segment(dice: &Dice, src: SocketAddr, dst: SocketAddr) -> Frame {
+    match dice.below(4) {
+        0 => Frame { body: Body::Udp { unsummed: src.is_ipv4() && dice.one_in(3) }, ..Frame::udp(src, dst) },
+        1 => Frame::udp(src, dst),
+        2 => Frame::tcp(src, dst, 2),
+        _ => Frame::tcp(src, dst, dice.pick(&[2, 16, 18, 17, 4, 24, 20])),
+    }
+}
+
+fn request(dice: &Dice, v6: bool) -> Frame {
+    let who = dice.pick(&[Who::Client(1), Who::Client(2), Who::LocalPod(1), Who::LocalPod(2), Who::RemotePod(1)]);
+    let who = if dice.one_in(20) { dice.pick(&[Who::Node, Who::Loopback, Who::Service(1)]) } else { who };
+    let service = u8::try_from(1 + dice.below(6)).unwrap();
+    let (to, port) = match dice.below(6) {
+        0 | 1 => (Who::Service(service), 80),
+        2 | 3 => (Who::Node, NODE_PORT + u16::from(service)),
+        4 => (Who::Service(service), 81),
+        _ => (dice.pick(&[Who::Node, Who::Client(3), Who::LocalPod(3)]), 22),
+    };
+    let from = SocketAddr::new(who.ip(v6), dice.pick(&[40_000, 40_001]));
+    segment(dice, from, SocketAddr::new(to.ip(v6), port))
+}
+
+/// Something about a packet that came out before.
+fn reaction(dice: &Dice, seen: &[Vec<u8>]) -> Frame {
+    let quoted = &seen[dice.below(u32::try_from(seen.len()).unwrap()) as usize];
+    let (src, dst) = ends(quoted).unwrap();
+    if dice.one_in(4) {
+        let v6 = src.is_ipv6();
+        let kinds = if v6 {
+            [(1, 4, 0), (2, 0, 1_280), (3, 0, 0), (128, 0, 0)]
+        } else {
+            [(3, 3, 0), (3, 4, 1_280), (11, 0, 0), (8, 0, 0)]
+        };
+        let sender = if dice.one_in(2) { dst.ip() } else { Who::Client(9).ip(v6) };
+        let len = quoted.len().min(dice.pick(&[28, 60, 548]).max(if v6 { 48 } else { 28 }));
+        return Frame::icmp(sender, src.ip(), dice.pick(&kinds), quoted[..len].to_vec());
+    }
+    segment(dice, dst, src)
+}
+
+#[test]
+fn kernel_and_host_do_the_same_to_random_frames() {
+    network().run(compare).unwrap();
+}
+
+fn compare() {
+    let node = node();
+    let mut kernel = Kernel::load(&node);
+    let dice = Dice(SimEnvironment::new(20_261_122));
+    let mut verdicts: BTreeMap<i32, u32> = BTreeMap::new();
+    let mut seen: Vec<Vec<u8>> = Vec::new();
+    for number in 0..FRAMES {
+        let packet = packet(&dice, &seen);
+        let hook = dice.pick(&[Hook::Uplink, Hook::Uplink, Hook::Pod, Hook::Egress]);
+        let (on_host, in_kernel) = (hook.on_the_host(&node, &packet), hook.in_the_kernel(&mut kernel, &packet));
+        assert_eq!(in_kernel, on_host, "frame {number}, {hook:?}, kernel first: {:x?}", packet.bytes);
+        *verdicts.entry(on_host.0).or_default() += 1;
+        if let (_, Some(bytes), _) = on_host
+            && ends(&bytes).is_some_and(|(src, dst)| src.port() != 0 && dst.port() != 0)
+        {
+            seen.push(bytes);
+            seen.drain(..seen.len().saturating_sub(50));
+        }
+        if number % 100 == 0 {
+            same_maps(&kernel, &node, number);
+        }
+    }
+    let flows = node.traffic.v4.conns.borrow().len() + node.traffic.v6.conns.borrow().len();
+    assert!(flows > 20, "{flows} halves of flows");
+    let few = |verdict| verdicts.get(&verdict).is_none_or(|n| *n < FRAMES / 50);
+    assert!(![PASS, DROP, REDIRECT].into_iter().any(few), "too few of one kind: {verdicts:?}");
+    println!("{FRAMES} frames: {verdicts:?}, {flows} halves of flows");
+}
+
+fn same_maps(kernel: &Kernel, node: &SimNode, number: u32) {
+    assert_eq!(kernel.conns::<V4>(maps::CONNS4), timeless(node.traffic.v4.conns.borrow().clone()), "frame {number}");
+    assert_eq!(kernel.conns::<V6>(maps::CONNS6), timeless(node.traffic.v6.conns.borrow().clone()), "frame {number}");
+    for counter in Counter::ALL {
+        let (in_kernel, on_host) = (kernel.counted(*counter), node.environment.counted(*counter));
+        assert_eq!(in_kernel, on_host, "{} after frame {number}", counter.label());
+    }
+}
