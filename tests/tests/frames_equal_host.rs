@@ -4,12 +4,15 @@
 //!
 //! What is drawn by chance is held fixed: each Service has one backend, and the range of ports for source addresses has one
 //! port. Times are left out. Needs root and `cargo xtask ebpf`.
+//!
+//! `cargo test -p lb-tests --test frames_equal_host costs -- --nocapture` prints the times of docs/verifier.md.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::{
     collections::BTreeMap,
     fs,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use aya::{
@@ -153,10 +156,20 @@ fn fill<F: Family>(maps: &mut SimMaps<F>, routes: &mut Vec<(F::Addr, u32, Route)
         }
         put(Who::Service(service), 0, 0, Frontend { service: id, ..Frontend::default() });
     }
-    maps.cluster_ips = ClusterIps { prefix: F::Addr::default(), mask: F::Addr::default() };
+    maps.cluster_ips = ClusterIps { prefix: Who::Service(0).of::<F>(), mask: mask::<F>() };
     let bits = if F::VERSION == 6 { 112 } else { 24 };
     let to = |who: Who, index| (who.of::<F>(), bits, Route::Device(index));
     routes.extend([to(Who::Client(0), UPLINK), to(Who::RemotePod(0), UPLINK), to(Who::LocalPod(0), PODS)]);
+}
+
+/// Of the 24 or 112 bits that the Services share.
+fn mask<F: Family>() -> F::Addr {
+    let all: IpAddr = if F::VERSION == 6 {
+        [0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0].into()
+    } else {
+        [255, 255, 255, 0].into()
+    };
+    F::from_ip(all).unwrap()
 }
 
 fn node() -> SimNode {
@@ -186,8 +199,8 @@ impl Kernel {
         for program in ["lb_uplink", "lb_pod", "lb_egress"] {
             kernel.program(program).load().unwrap();
         }
-        kernel.put_family(&node.v4, [maps::FRONTENDS4, maps::SLOTS4, maps::BACKENDS4]);
-        kernel.put_family(&node.v6, [maps::FRONTENDS6, maps::SLOTS6, maps::BACKENDS6]);
+        kernel.put_family(&node.v4, [maps::FRONTENDS4, maps::SLOTS4, maps::BACKENDS4, maps::CLUSTERIPS4]);
+        kernel.put_family(&node.v6, [maps::FRONTENDS6, maps::SLOTS6, maps::BACKENDS6, maps::CLUSTERIPS6]);
         kernel.put_hash(maps::DEVICES, &node.traffic.devices);
         let mut map: Array<_, NodeConfig> = kernel.ebpf.map_mut(maps::NODE).unwrap().try_into().unwrap();
         map.set(0, node.traffic.node, 0).unwrap();
@@ -198,9 +211,11 @@ impl Kernel {
         self.ebpf.program_mut(name).unwrap().try_into().unwrap()
     }
 
-    fn put_family<F: Family>(&mut self, sim: &SimMaps<F>, [frontends, slots, backends]: [&str; 3]) {
+    fn put_family<F: Family>(&mut self, sim: &SimMaps<F>, [frontends, slots, backends, cluster_ips]: [&str; 4]) {
         self.put_hash(frontends, &sim.frontends);
         self.put_hash(backends, &sim.backends);
+        let mut map: Array<_, ClusterIps<F>> = self.ebpf.map_mut(cluster_ips).unwrap().try_into().unwrap();
+        map.set(0, sim.cluster_ips, 0).unwrap();
         let mut map: Array<_, Slot<F>> = self.ebpf.map_mut(slots).unwrap().try_into().unwrap();
         sim.slots.iter().for_each(|(index, slot)| map.set(*index, slot, 0).unwrap());
     }
@@ -212,6 +227,12 @@ impl Kernel {
 
     /// Runs a program on a frame that is on this device.
     fn run(&mut self, program: &str, index: u32, frame: &[u8]) -> (i32, Vec<u8>) {
+        let (verdict, frame, _) = self.timed(program, index, frame, 1);
+        (verdict, frame)
+    }
+
+    /// As [`Self::run`], again and again on the same packet, with the time of a run by the kernel's own account.
+    fn timed(&mut self, program: &str, index: u32, frame: &[u8], repeat: u32) -> (i32, Vec<u8>, Duration) {
         let mut context = [0; IFINDEX_OFFSET + 4];
         context[IFINDEX_OFFSET..].copy_from_slice(&index.to_ne_bytes());
         let mut out = vec![0; 4_096];
@@ -221,11 +242,12 @@ impl Kernel {
                 data_in: Some(frame),
                 data_out: Some(&mut out),
                 ctx_in: Some(&context),
+                repeat,
                 ..TestRunOptions::new()
             })
             .unwrap();
         out.truncate(result.data_size_out as usize);
-        (result.return_value.cast_signed(), out)
+        (result.return_value.cast_signed(), out, result.duration)
     }
 
     /// The connection table without times.
@@ -284,11 +306,16 @@ impl Hook {
         }
     }
 
-    fn in_the_kernel(self, kernel: &mut Kernel, packet: &SimPacket) -> Fate {
-        let (program, index, own) = self.device();
+    /// The packet with a link-layer header.
+    fn frame(self, packet: &SimPacket) -> Vec<u8> {
+        let (_, _, own) = self.device();
         let ethertype: [u8; 2] = if packet.bytes[0] >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] };
-        let frame = [&own[..], &NEIGHBOUR_MAC, &ethertype, &packet.bytes].concat();
-        let (verdict, frame) = kernel.run(program, index, &frame);
+        [&own[..], &NEIGHBOUR_MAC, &ethertype, &packet.bytes].concat()
+    }
+
+    fn in_the_kernel(self, kernel: &mut Kernel, packet: &SimPacket) -> Fate {
+        let (program, index, _) = self.device();
+        let (verdict, frame) = kernel.run(program, index, &self.frame(packet));
         let mac = |at: usize| <[u8; 6]>::try_from(&frame[at..at + 6]).unwrap();
         match verdict {
             DROP => (DROP, None, None),
@@ -394,4 +421,70 @@ fn same_maps(kernel: &Kernel, node: &SimNode, number: u32) {
         let (in_kernel, on_host) = (kernel.counted(*counter), node.environment.counted(*counter));
         assert_eq!(in_kernel, on_host, "{} after frame {number}", counter.label());
     }
+}
+
+/// The mean of many runs on a packet that none of them changes.
+fn mean(kernel: &mut Kernel, hook: Hook, packet: &SimPacket) -> Duration {
+    const REPEAT: u32 = 300_000;
+    let (program, index, _) = hook.device();
+    let (verdict, _, time) = kernel.timed(program, index, &hook.frame(packet), REPEAT);
+    assert_eq!(verdict, PASS, "{program}");
+    time
+}
+
+/// Runs of which the median is told.
+const RUNS: usize = 20_001;
+
+/// The median of single runs. A run changes its packet, so that repeating one by the kernel would run on another packet.
+fn median(kernel: &mut Kernel, hook: Hook, packet: &SimPacket, expected: i32) -> Duration {
+    let (program, index, _) = hook.device();
+    let frame = hook.frame(packet);
+    let mut times: Vec<Duration> = (0..RUNS)
+        .map(|_| {
+            let (verdict, _, time) = kernel.timed(program, index, &frame, 1);
+            assert_eq!(verdict, expected, "{program}");
+            time
+        })
+        .collect();
+    times.sort();
+    times[RUNS / 2]
+}
+
+#[test]
+fn what_a_packet_costs_is_told_for_packets_of_no_concern_and_for_those_of_a_flow() {
+    network().run(costs).unwrap();
+}
+
+fn costs() {
+    let mut kernel = Kernel::load(&node());
+    for v6 in [false, true] {
+        let at = |who: Who, port| SocketAddr::new(who.ip(v6), port);
+        let foreign = Frame::tcp(at(Who::Client(1), 40_000), at(Who::Client(2), 443), 16).packet(false);
+        // Of a transport protocol that the packet layer does not know.
+        let mut other = foreign.clone();
+        other.bytes[if v6 { 6 } else { 9 }] = 99;
+        for hook in [Hook::Uplink, Hook::Pod, Hook::Egress] {
+            let (nothing, all) = (mean(&mut kernel, hook, &other), mean(&mut kernel, hook, &foreign));
+            let (nothing1, all1) = (median(&mut kernel, hook, &other, PASS), median(&mut kernel, hook, &foreign, PASS));
+            println!(
+                "{hook:?} v6={v6}: foreign {all:?} of which not to be understood {nothing:?}; single {all1:?} {nothing1:?}"
+            );
+        }
+        for (service, pod) in [(1, Who::LocalPod(1)), (2, Who::RemotePod(1))] {
+            let (client, service) = (at(Who::Client(1), 40_000), at(Who::Node, NODE_PORT + service));
+            assert_eq!(kernel_verdict(&mut kernel, &Frame::tcp(client, service, 2)), REDIRECT);
+            let segment = Frame::tcp(client, service, 16).packet(false);
+            let forward = median(&mut kernel, Hook::Uplink, &segment, REDIRECT);
+            let sees = if matches!(pod, Who::LocalPod(_)) { client } else { at(Who::Node, SNAT_PORT) };
+            let answer = Frame::tcp(at(pod, 8080), sees, 16).packet(false);
+            let hook = if matches!(pod, Who::LocalPod(_)) { Hook::Pod } else { Hook::Uplink };
+            let reply = median(&mut kernel, hook, &answer, REDIRECT);
+            let egress = median(&mut kernel, Hook::Egress, &answer, PASS);
+            println!("{service} v6={v6}: forward {forward:?}, reply {reply:?} ({hook:?}), {egress:?} (Egress)");
+        }
+    }
+}
+
+fn kernel_verdict(kernel: &mut Kernel, frame: &Frame) -> i32 {
+    Hook::Uplink.in_the_kernel(kernel, &frame.packet(false)).0
 }

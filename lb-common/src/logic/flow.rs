@@ -131,12 +131,13 @@ where
 {
     let Work { headers, half: found, .. } = work;
     let key = &headers.tuple;
-    let now_s = kernel.now_s();
     let state = kernel.with_flow(key, |half| {
         *found = *half;
         if !found.is_of(key) || (halves == Halves::Reply && !found.is_reply()) {
             return State::Absent;
         }
+        // Not asked before: most packets belong to no flow, and the clock costs as much as a lookup.
+        let now_s = kernel.now_s();
         if age_s(now_s, found.last_seen_s) >= timeout::SHORTEST_S || headers.is_syn() {
             return State::Doubtful;
         }
@@ -145,7 +146,7 @@ where
     });
     match state {
         Some(State::Alive) => true,
-        Some(State::Doubtful) => !is_over(kernel, work, now_s),
+        Some(State::Doubtful) => !is_over(kernel, work),
         Some(State::Absent) | None => false,
     }
 }
@@ -164,13 +165,14 @@ enum State {
 /// Looks more closely at a half that was idle for a while, or that gets a SYN. Where the flow is over its halves are removed,
 /// otherwise the packet is noted.
 #[inline(never)]
-fn is_over<F, K>(kernel: &K, work: &mut Work<F>, now_s: u32) -> bool
+fn is_over<F, K>(kernel: &K, work: &mut Work<F>) -> bool
 where
     F: Family,
     K: Flows<F> + Maps<F> + Environment,
 {
     let Work { headers, half, other_key: partner, other, .. } = work;
     let key = &headers.tuple;
+    let now_s = kernel.now_s();
     *partner = half.partner(key);
     // The other half may by now be of a later flow, if a crash left this one alone.
     let has_other = kernel.with_flow(partner, |found| *other = *found).is_some()
