@@ -1,6 +1,6 @@
 //! Takes an installation down: programs first, then maps, then the directories.
 
-use std::{fs, io, os::fd::AsFd as _, path::Path};
+use std::{os::fd::AsFd as _, path::Path};
 
 use super::{
     devices,
@@ -8,11 +8,11 @@ use super::{
     load::entries,
     lock,
     paths::Paths,
-    sys,
+    pins, sys,
 };
 
 /// Detaches the programs and removes everything below `bpffs/lb`; returns what was removed, for people. Nothing there is
-/// no error. Refused with [`OpenError::Locked`] while an agent runs, unless `force`.
+/// no error, nor what another `cleanup` removes meanwhile. Refused with [`OpenError::Locked`] while an agent runs, unless `force`.
 pub fn cleanup(bpffs: &Path, force: bool) -> Result<Vec<String>, OpenError> {
     let paths = Paths::new(bpffs);
     let lock = match lock::acquire(&paths.root) {
@@ -28,30 +28,18 @@ pub fn cleanup(bpffs: &Path, force: bool) -> Result<Vec<String>, OpenError> {
     let mut removed = devices::remove_filters()?;
     for (directory, what) in [(&paths.links, "program"), (&paths.maps, "map"), (&paths.unfinished, "map")] {
         for path in entries(directory)? {
-            remove(fs::remove_file(&path), &path)?;
+            pins::remove(&path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             removed.push(format!("{what} {name}"));
         }
-        remove(fs::remove_dir(directory), directory)?;
+        pins::remove_directory(directory)?;
     }
-    remove(fs::remove_dir(&paths.root), &paths.root)?;
+    pins::remove_directory(&paths.root)?;
     drop(lock);
     Ok(removed)
 }
 
 /// The kernel detaches a program some time after its last pin is gone; here it is done when this returns.
 fn detach(pin: &Path) -> Result<(), OpenError> {
-    match sys::obj_get(pin).and_then(|link| sys::link_detach(link.as_fd())) {
-        // Another `cleanup` may have been faster.
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(system("detach", pin)(error)),
-        _ => Ok(()),
-    }
-}
-
-/// Another `cleanup` may have been faster.
-fn remove(result: io::Result<()>, path: &Path) -> Result<(), OpenError> {
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(system("remove", path)(error)),
-        _ => Ok(()),
-    }
+    pins::gone(sys::obj_get(pin).and_then(|link| sys::link_detach(link.as_fd()))).map_err(system("detach", pin))
 }

@@ -5,14 +5,14 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::maps::{HashMap, Map, MapData};
 use bytemuck::Zeroable as _;
 use lb_common::abi::{Backend, Family, Flow, FlowKey, V4, V6};
 
 use super::{
     load,
     paths::Paths,
-    store::{deleted, failed},
+    store::{deleted, failed, found},
     sys::{self, Batch},
 };
 use crate::datapath::{
@@ -105,14 +105,6 @@ impl<F: Family> FlowStore<F> for FamilyFlows<F> {
 
     fn flow_capacity(&self) -> u32 {
         self.capacity
-    }
-}
-
-fn found<T>(read: Result<T, MapError>, map: &'static str) -> Result<Option<T>, StoreError> {
-    match read {
-        Ok(value) => Ok(Some(value)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(error) => Err(failed(map, "read")(error)),
     }
 }
 

@@ -3,10 +3,7 @@
 use std::{
     collections::VecDeque,
     fs, io,
-    os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -16,9 +13,10 @@ use super::{
     Attached,
     error::{Note, OpenError, system},
     paths::{Paths, replacement},
+    pins,
     preflight::{self, Cgroup},
     programs::{self, Hook, PROGRAMS},
-    sys::{self, LinkInfo},
+    sys,
 };
 
 /// Attaches every program that is wanted, and detaches the others. A link that hangs where it should gets the new program
@@ -43,7 +41,7 @@ pub(super) fn attach(
 }
 
 fn attach_one(name: &'static str, mut hook: Hook<'_>, pin: &Path, cgroup: &Cgroup) -> Result<Option<Note>, OpenError> {
-    let old = open(pin)?;
+    let old = pins::open(pin, sys::link_info)?;
     let old_cgroup = old.as_ref().map(|(_, info)| info.cgroup_id);
     match (decide(old_cgroup, cgroup.id), old) {
         (Step::Create, _) => {
@@ -57,10 +55,7 @@ fn attach_one(name: &'static str, mut hook: Hook<'_>, pin: &Path, cgroup: &Cgrou
         (Step::Replace, None) => Ok(None),
         (Step::Move { reason }, _) => {
             let new = replacement(pin);
-            match fs::remove_file(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(system("remove", &new)(error)),
-                _ => {}
-            }
+            pins::remove(&new)?;
             link(&mut hook, &new, cgroup)?;
             // The old link goes with its last name.
             fs::rename(&new, pin).map_err(system("rename over", pin))?;
@@ -71,11 +66,11 @@ fn attach_one(name: &'static str, mut hook: Hook<'_>, pin: &Path, cgroup: &Cgrou
 
 /// What an agent with other flags left.
 fn detach(name: &'static str, pin: &Path) -> Result<Option<Note>, OpenError> {
-    let Some((link, _)) = open(pin)? else {
+    let Some((link, _)) = pins::open(pin, sys::link_info)? else {
         return Ok(None);
     };
     sys::link_detach(link.as_fd()).map_err(system("detach", pin))?;
-    fs::remove_file(pin).map_err(system("remove", pin))?;
+    pins::remove(pin)?;
     Ok(Some(Note::Detached { program: name }))
 }
 
@@ -101,22 +96,11 @@ fn link(hook: &mut Hook<'_>, pin: &Path, cgroup: &Cgroup) -> Result<(), OpenErro
     link.pin(pin).map(drop).map_err(|error| system("pin", pin)(io::Error::other(error)))
 }
 
-fn open(pin: &Path) -> Result<Option<(OwnedFd, LinkInfo)>, OpenError> {
-    match sys::obj_get(pin) {
-        Ok(link) => {
-            let info = sys::link_info(link.as_fd()).map_err(system("read the link", pin))?;
-            Ok(Some((link, info)))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(system("open the link", pin)(error)),
-    }
-}
-
 /// Where the programs are attached. A program without a link is left out.
 pub(super) fn attached(paths: &Paths) -> Result<Vec<Attached>, OpenError> {
     let mut attached: Vec<Attached> = Vec::new();
     for program in PROGRAMS {
-        let Some((_, info)) = open(&paths.links.join(program))? else {
+        let Some((_, info)) = pins::open(&paths.links.join(program), sys::link_info)? else {
             continue;
         };
         let known = attached.iter().find(|other| other.cgroup_id == info.cgroup_id);

@@ -21,6 +21,7 @@ use lb_common::abi::{ABI_VERSION, maps};
 use super::{
     error::{Note, OpenError, system},
     paths::{Paths, REPLACEMENT},
+    pins,
     programs::{self, Hook},
     resize,
     slots::Access,
@@ -79,12 +80,9 @@ fn remove_unfinished(paths: &Paths) -> Result<(), OpenError> {
     let unfinished = |path: &PathBuf| path.as_os_str().as_encoded_bytes().ends_with(REPLACEMENT.as_bytes());
     let leftovers = entries(&paths.maps)?.into_iter().filter(unfinished);
     for path in entries(&paths.unfinished)?.into_iter().chain(leftovers) {
-        fs::remove_file(&path).map_err(system("remove", &path))?;
+        pins::remove(&path)?;
     }
-    match fs::remove_dir(&paths.unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(system("remove", &paths.unfinished)(error)),
-        _ => Ok(()),
-    }
+    pins::remove_directory(&paths.unfinished)
 }
 
 /// What is in a directory; nothing if there is none.

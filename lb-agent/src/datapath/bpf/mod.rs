@@ -10,6 +10,7 @@
 
 mod addresses;
 mod canary;
+mod classifier;
 mod cleanup;
 mod devices;
 mod error;
@@ -20,6 +21,7 @@ mod lock;
 mod log;
 mod owner;
 mod paths;
+mod pins;
 mod preflight;
 mod programs;
 mod reader;

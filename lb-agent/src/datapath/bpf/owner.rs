@@ -3,17 +3,18 @@
 
 use aya::{
     Ebpf,
-    maps::{HashMap, Map, MapData, MapError},
+    maps::{HashMap, Map, MapData},
     programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions},
 };
 use bytemuck::{Zeroable as _, bytes_of, bytes_of_mut};
 use lb_common::abi::{Backend, Ends, Family, Frontend, FrontendKey, OwnerCall, Proto, SockDst, V4, V6, owner_answer};
 
 use super::{
+    classifier,
     error::OpenError,
-    load::{chain, open_pinned},
+    load::open_pinned,
     paths::Paths,
-    store::failed,
+    store::{failed, found},
 };
 use crate::datapath::store::{StoreError, map_names};
 
@@ -60,13 +61,7 @@ impl Owners {
 
 impl<F: Family> Owner<F> {
     fn load(ebpf: &mut Ebpf, paths: &Paths, name: &'static str) -> Result<Self, OpenError> {
-        let refused = |reason: String| OpenError::Program { program: name.to_owned(), reason };
-        let program = ebpf.program_mut(name).ok_or_else(|| refused("it is not in the embedded object".to_owned()))?;
-        let program: &mut SchedClassifier = program.try_into().map_err(|error: ProgramError| refused(chain(&error)))?;
-        program.load().map_err(|error| refused(chain(&error)))?;
-        // A handle of its own: the object stays with the thread that opened it.
-        let info = program.info().map_err(|error| refused(chain(&error)))?;
-        let program = SchedClassifier::from_program_info(info, name.into()).map_err(|error| refused(chain(&error)))?;
+        let (_, program) = classifier::load(ebpf, name)?;
         let open = |map| Ok::<_, OpenError>(Map::HashMap(open_pinned(&paths.maps, map)?));
         let names = map_names::<F>();
         let backends = open(names.backends)?.try_into().map_err(failed(names.backends, "open"))?;
@@ -107,13 +102,5 @@ impl<F: Family> Owner<F> {
             each(&backend);
         }
         Ok(())
-    }
-}
-
-fn found<T>(read: Result<T, MapError>, map: &'static str) -> Result<Option<T>, StoreError> {
-    match read {
-        Ok(value) => Ok(Some(value)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(error) => Err(failed(map, "read")(error)),
     }
 }

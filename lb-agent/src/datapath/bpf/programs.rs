@@ -48,11 +48,10 @@ enum Kind<'a> {
 impl<'a> Hook<'a> {
     /// Finds it in the object.
     pub(super) fn find(ebpf: &'a mut Ebpf, name: &'static str) -> Result<Self, OpenError> {
-        let refused = |reason: &str| OpenError::Program { program: name.to_owned(), reason: reason.to_owned() };
-        let kind = match ebpf.program_mut(name).ok_or_else(|| refused("it is not in the embedded object"))? {
+        let kind = match ebpf.program_mut(name).ok_or_else(|| missing(name))? {
             Program::CgroupSockAddr(program) => Kind::Addr(program),
             Program::CgroupSock(program) => Kind::Sock(program),
-            _ => return Err(refused("it is of another kind in the embedded object")),
+            _ => return Err(wrong(name, "it is of another kind in the embedded object")),
         };
         Ok(Self { name, kind })
     }
@@ -94,6 +93,15 @@ impl<'a> Hook<'a> {
         };
         link.map_err(|error| self.refused(&error))?.map_err(|error| self.refused(&error))
     }
+}
+
+fn wrong(name: &str, reason: &str) -> OpenError {
+    OpenError::Program { program: name.to_owned(), reason: reason.to_owned() }
+}
+
+/// The object has no program of that name.
+pub(super) fn missing(name: &str) -> OpenError {
+    wrong(name, "it is not in the embedded object")
 }
 
 /// The verifier's log ends with what it did not like, and a few lines of numbers.

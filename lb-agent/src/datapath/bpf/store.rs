@@ -300,6 +300,15 @@ pub(super) fn deleted(result: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
+/// An absent key is none.
+pub(super) fn found<T>(read: Result<T, MapError>, map: &'static str) -> Result<Option<T>, StoreError> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(failed(map, "read")(error)),
+    }
+}
+
 fn system_error(error: &MapError) -> Option<&io::Error> {
     match error {
         MapError::SyscallError(error) => Some(&error.io_error),

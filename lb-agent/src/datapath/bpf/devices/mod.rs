@@ -25,10 +25,10 @@ pub(super) use self::clsact::remove_all as remove_filters;
 pub(super) use self::store::served;
 pub use self::store::{KernelDevices, ServedDevice};
 use super::{
+    classifier,
     error::{OpenError, system},
     load::chain,
     paths::Paths,
-    programs::last_lines,
 };
 use crate::devices::{
     Role,
@@ -150,8 +150,8 @@ impl DeviceHooks {
     /// Loads the programs, unless none is to be attached.
     pub(super) fn open(ebpf: &mut Ebpf, paths: &Paths, way: Way, load: bool) -> Result<Self, OpenError> {
         let names = DEVICE_PROGRAMS.into_iter().filter(|_| load);
-        let classifiers = names.map(|name| classifier(ebpf, name));
-        Ok(Self { classifiers: classifiers.collect::<Result<_, _>>()?, way, links: paths.links.clone() })
+        let load = |name| classifier::load(ebpf, name).map(|(id, program)| Classifier { name, id, program });
+        Ok(Self { classifiers: names.map(load).collect::<Result<_, _>>()?, way, links: paths.links.clone() })
     }
 
     /// How programs are attached.
@@ -226,24 +226,6 @@ fn all_attached(links: &Path) -> Result<BTreeMap<u32, Programs>, OpenError> {
     let mut all = clsact::attached()?;
     all.extend(tcx::attached(links)?);
     Ok(all)
-}
-
-fn classifier(ebpf: &mut Ebpf, name: &'static str) -> Result<Classifier, OpenError> {
-    let missing = || refused(name, &io::Error::other("it is not in the embedded object"));
-    let found: &mut SchedClassifier =
-        ebpf.program_mut(name).ok_or_else(missing)?.try_into().map_err(|error: ProgramError| refused(name, &error))?;
-    match found.load() {
-        Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-        Err(error) => {
-            let reason = last_lines(&chain(&error));
-            return Err(OpenError::Program { program: name.to_owned(), reason });
-        }
-    }
-    // A handle of its own: the object stays with the thread that opened it.
-    let info = found.info().map_err(|error| refused(name, &error))?;
-    let id = info.id();
-    let program = SchedClassifier::from_program_info(info, name.into()).map_err(|error| refused(name, &error))?;
-    Ok(Classifier { name, id, program })
 }
 
 /// What others have at the hooks of a device, whichever way ours are attached: both kinds run, tcx first at ingress and

@@ -19,6 +19,7 @@ use super::{
         error::{OpenError, system},
         load::entries,
         paths::replacement,
+        pins,
         sys::{self, DeviceLinkInfo},
     },
     Classifier, DeviceRef, Hook, Programs, at, on_device, os_error, refused,
@@ -38,21 +39,7 @@ fn parse(pin: &Path) -> Option<(u32, Hook)> {
 }
 
 fn open(pin: &Path) -> Result<Option<(OwnedFd, DeviceLinkInfo)>, OpenError> {
-    match sys::obj_get(pin) {
-        Ok(link) => {
-            let info = sys::device_link_info(link.as_fd()).map_err(system("read the link", pin))?;
-            Ok(Some((link, info)))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(system("open the link", pin)(error)),
-    }
-}
-
-fn remove(pin: &Path) -> Result<(), OpenError> {
-    match fs::remove_file(pin) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(system("remove", pin)(error)),
-        _ => Ok(()),
-    }
+    pins::open(pin, sys::device_link_info)
 }
 
 pub(super) fn attach(
@@ -86,12 +73,12 @@ fn create(classifier: &mut Classifier, device: DeviceRef<'_>, hook: Hook, pin: &
     let link = program.take_link(link).map_err(refuse)?;
     let link: FdLink = link.try_into().map_err(|error: LinkError| refused(name, &error))?;
     let new = replacement(pin);
-    remove(&new)?;
+    pins::remove(&new)?;
     let pinned = link.pin(&new).map_err(|error| system("pin", &new)(io::Error::other(error)))?;
     drop(pinned);
     let found = open(&new)?.map(|(_, info)| info.device);
     if found != Some(device.index) {
-        remove(&new)?;
+        pins::remove(&new)?;
         return Err(on_device("attach to", device)(io::Error::other("it is another device by now; tried again")));
     }
     fs::rename(&new, pin).map_err(system("rename over", pin))
@@ -112,7 +99,7 @@ pub(super) fn detach(index: u32, hook: Hook, links: &Path) -> Result<(), OpenErr
         return Ok(());
     };
     sys::link_detach(link.as_fd()).map_err(system("detach", &pin))?;
-    remove(&pin)
+    pins::remove(&pin)
 }
 
 /// Removes the pins of links whose device is gone: the kernel has detached them.
@@ -120,7 +107,7 @@ pub(super) fn forget_gone(links: &Path) -> Result<(), OpenError> {
     for pin in entries(links)?.iter().filter(|pin| parse(pin).is_some()) {
         let device = open(pin)?.map(|(_, info)| info.device);
         if device != parse(pin).map(|(index, _)| index) {
-            remove(pin)?;
+            pins::remove(pin)?;
         }
     }
     Ok(())
