@@ -8,6 +8,7 @@ use std::{
 
 use lb_common::abi::maps;
 use tokio::sync::Notify;
+use tracing::warn;
 
 use super::metrics::Latency;
 pub use crate::reconcile::Problem;
@@ -197,6 +198,12 @@ impl Observer {
         let result = change(&mut self.lock());
         self.changed.notify_one();
         result
+    }
+
+    /// Logs a problem that the agent goes on with, and keeps it for `status`.
+    pub fn warn(&self, text: String) {
+        warn!("{text}");
+        self.update(|state| state.note(Problem { at: SystemTime::now(), text }));
     }
 
     /// Returns at the next [`Self::update`], at once if there was one since the last call. For one waiter.

@@ -4,7 +4,6 @@
 use std::{io, net::IpAddr, time::SystemTime};
 
 use tokio::{sync::watch, task::JoinHandle};
-use tracing::warn;
 
 use crate::{
     cli::PacketArgs,
@@ -17,7 +16,7 @@ use crate::{
     },
     model::NodePortAddresses,
     netlink::changes::{Changes, Of},
-    observe::{Observer, Problem},
+    observe::Observer,
 };
 
 /// Devices that have their programs, to be followed.
@@ -44,9 +43,7 @@ pub(super) fn start(
             Some(Devices { keeper, changes, first, observer: observer.clone() })
         }
         Err(error) => {
-            let text = format!("clients outside this node reach no Service: {error:#}");
-            warn!("{text}");
-            observer.update(|state| state.note(Problem { at: SystemTime::now(), text }));
+            observer.warn(format!("clients outside this node reach no Service: {error:#}"));
             None
         }
     }

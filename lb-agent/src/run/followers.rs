@@ -3,18 +3,18 @@
 //! remembered of clients ([`crate::affinity`]). An agent that may not do one of these goes on without: Services work all
 //! the same.
 
-use std::{mem, time::SystemTime};
+use std::time::SystemTime;
 
 use lb_common::abi::{V4, V6, maps};
-use tracing::warn;
 
+use super::news::News;
 use crate::{
     affinity::{AffinityAging, Pass},
     clients::{ClientAddresses, LiveNode, Look},
     connections::{Ended, FlowAging, Progress},
     datapath::{bpf::Datapath, flows::FlowStore, store::FamilyStore},
     observe::{ConnectionsEnded, MapUse, Observer, Problem},
-    reconcile::{GoneBackend, Report},
+    reconcile::GoneBackend,
     terminate::{NodeKernel, Outcome, TcpPolicy, Terminator, describe},
 };
 
@@ -22,7 +22,6 @@ use crate::{
 pub(super) struct Followers {
     terminator: Option<Terminator>,
     connections: Option<FlowAging>,
-    heard: Heard,
     clients: Option<ClientAddresses>,
     /// Works by itself.
     _affinity: Option<AffinityAging>,
@@ -38,7 +37,6 @@ impl Followers {
         Self {
             terminator: or_warn(terminator, "sockets of dead backends will not be ended", observer),
             connections: or_warn(connections, "connections that are over fill their table and stay in it", observer),
-            heard: Heard::default(),
             clients: or_warn(
                 clients,
                 "Services with loadBalancerSourceRanges refuse all clients of this node",
@@ -58,9 +56,8 @@ impl Followers {
         }
     }
 
-    /// Passes on what a report says about the maps.
-    pub(super) fn maps_reported(&mut self, report: &Report) {
-        let News { in_sync, written } = self.heard.news(report);
+    /// Passes on what is new about the maps.
+    pub(super) fn hear(&self, News { in_sync, written }: News) {
         // Before the first full lists the maps say nothing about what is gone.
         if let Some(connections) = &self.connections
             && in_sync
@@ -83,37 +80,8 @@ impl Followers {
     }
 }
 
-/// What the reports so far said. Most say nothing new, and each look at the maps costs system calls.
-#[derive(Debug, Default)]
-struct Heard {
-    synced: Option<SystemTime>,
-    updated: Option<SystemTime>,
-}
-
-/// What a report says that none said before.
-#[derive(Debug, PartialEq, Eq)]
-struct News {
-    /// The first full lists are in the maps.
-    in_sync: bool,
-    /// The maps were written, or are known to be as they should without that.
-    written: bool,
-}
-
-impl Heard {
-    fn news(&mut self, report: &Report) -> News {
-        let before = mem::replace(self, Self { synced: report.synced, updated: report.updated });
-        let in_sync = before.synced.is_none() && report.synced.is_some();
-        News { in_sync, written: in_sync || before.updated != report.updated }
-    }
-}
-
 fn or_warn<T>(started: anyhow::Result<T>, what: &str, observer: &Observer) -> Option<T> {
-    started.map_err(|error| note(observer, format!("{what}: {error:#}"))).ok()
-}
-
-fn note(observer: &Observer, text: String) {
-    warn!("{text}");
-    observer.update(|state| state.note(Problem { at: SystemTime::now(), text }));
+    started.map_err(|error| observer.warn(format!("{what}: {error:#}"))).ok()
 }
 
 fn terminator(datapath: &mut Datapath, tcp: TcpPolicy, observer: Observer) -> anyhow::Result<Terminator> {
@@ -146,7 +114,7 @@ fn connections(datapath: &Datapath, tcp: TcpPolicy, observer: Observer) -> anyho
         }),
         Progress::Ended(ended) => observer.update(|state| count(&mut state.connections_ended, ended)),
         Progress::Failed(error) => {
-            note(&observer, format!("connections that are over: {}; trying again", error.one_line()));
+            observer.warn(format!("connections that are over: {}; trying again", error.one_line()));
         }
     };
     Ok(FlowAging::start(flows, tcp, report)?)
@@ -183,30 +151,8 @@ fn affinity(datapath: &Datapath, observer: Observer) -> anyhow::Result<AffinityA
             observer.update(|state| state.affinities = Some(map_use));
         }
         Err(error) => {
-            note(&observer, format!("session affinities whose time is over: {}; trying again", error.one_line()))
+            observer.warn(format!("session affinities whose time is over: {}; trying again", error.one_line()))
         }
     };
     Ok(AffinityAging::start(store, report)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn those_who_follow_hear_of_the_first_sync_once_and_of_each_write() {
-        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        let mut heard = Heard::default();
-        let mut news = |synced, updated| {
-            let News { in_sync, written } = heard.news(&Report { synced, updated, ..Report::default() });
-            (in_sync, written)
-        };
-        assert_eq!(news(None, None), (false, false), "the lists are still to come");
-        assert_eq!(news(None, at(1)), (false, true));
-        assert_eq!(news(at(2), at(1)), (true, true), "nothing was written, and now that is known to be right");
-        assert_eq!(news(at(2), at(1)), (false, false));
-        assert_eq!(news(at(2), at(3)), (false, true));
-    }
 }

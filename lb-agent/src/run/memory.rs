@@ -2,9 +2,7 @@
 //! freed lies scattered between it and would stay with the process. Decides nothing about what the agent keeps.
 #![expect(unsafe_code, reason = "malloc_trim is in no library's safe interface")]
 
-use std::mem;
-
-use crate::reconcile::Report;
+use super::news::News;
 
 /// After so many changes it is time again: giving back takes some milliseconds, in which others wait for the allocator.
 const CHANGES: usize = 1_000;
@@ -12,23 +10,20 @@ const CHANGES: usize = 1_000;
 /// What was heard of the reconcile loop since memory was given back.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    synced: bool,
     changes: usize,
 }
 
 impl Memory {
-    /// Gives memory back where it is time.
-    pub(super) fn hear(&mut self, report: &Report) {
-        if self.is_due(report) {
+    /// Gives memory back where it is time: after the first full lists, and after each [`CHANGES`].
+    pub(super) fn hear(&mut self, news: News, changes: usize) {
+        if self.is_due(news, changes) {
             give_back();
         }
     }
 
-    /// After the first full lists, and after each [`CHANGES`].
-    fn is_due(&mut self, report: &Report) -> bool {
-        let first_lists = report.synced.is_some() && !mem::replace(&mut self.synced, true);
-        self.changes += report.latencies.len();
-        let due = first_lists || self.changes >= CHANGES;
+    fn is_due(&mut self, news: News, changes: usize) -> bool {
+        self.changes += changes;
+        let due = news.in_sync || self.changes >= CHANGES;
         if due {
             self.changes = 0;
         }
@@ -46,25 +41,18 @@ fn give_back() {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
-
     use super::*;
 
-    fn report(synced: bool, changes: usize) -> Report {
-        Report {
-            synced: synced.then_some(SystemTime::UNIX_EPOCH),
-            latencies: vec![Duration::ZERO; changes],
-            ..Report::default()
-        }
-    }
+    const FIRST_LISTS: News = News { in_sync: true, written: true };
+    const A_CHANGE: News = News { in_sync: false, written: true };
 
     #[test]
     fn memory_is_given_back_after_the_first_full_lists_and_after_many_changes() {
         let mut memory = Memory::default();
-        assert!(!memory.is_due(&report(false, 1)), "nothing was freed yet");
-        assert!(memory.is_due(&report(true, 10)));
-        assert!(!memory.is_due(&report(true, CHANGES - 1)));
-        assert!(memory.is_due(&report(true, 1)));
-        assert!(!memory.is_due(&report(true, 1)));
+        assert!(!memory.is_due(A_CHANGE, 1), "nothing was freed yet");
+        assert!(memory.is_due(FIRST_LISTS, 10));
+        assert!(!memory.is_due(A_CHANGE, CHANGES - 1));
+        assert!(memory.is_due(A_CHANGE, 1));
+        assert!(!memory.is_due(A_CHANGE, 1));
     }
 }

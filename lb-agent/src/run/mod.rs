@@ -11,6 +11,7 @@ mod devices;
 mod followers;
 mod logging;
 mod memory;
+mod news;
 mod reconciling;
 mod selftest;
 mod source;
@@ -28,6 +29,7 @@ use self::{
     devices::Devices,
     followers::Followers,
     memory::Memory,
+    news::Heard,
     reconciling::{Audience, Reconciling},
     source::Source,
 };
@@ -162,7 +164,14 @@ async fn operate(args: &RunArgs, parts: Parts) -> Result<(), Failure> {
             None => std::future::pending().await,
         }
     };
-    let audience = Audience { observer, followers, health_checks, node_addresses, memory: Memory::default() };
+    let audience = Audience {
+        observer,
+        followers,
+        health_checks,
+        node_addresses,
+        memory: Memory::default(),
+        heard: Heard::default(),
+    };
     let mut reconciling = Reconciling::start(datapath, model, messages, audience)?;
     let addresses = source::ended("watch on this node's addresses", tokio::spawn(addresses.run(sender.clone())));
     let source = source::ended("source of Services and endpoints", tokio::spawn(source.run(sender)));

@@ -4,7 +4,7 @@ use std::{net::IpAddr, thread::JoinHandle, time::SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{followers::Followers, memory::Memory, runtime, selftest, unexpected};
+use super::{followers::Followers, memory::Memory, news::Heard, runtime, selftest, unexpected};
 use crate::{
     cli::Failure,
     datapath::bpf::Datapath,
@@ -60,6 +60,7 @@ pub(super) struct Audience {
     pub(super) health_checks: watch::Sender<Checks>,
     pub(super) node_addresses: watch::Sender<Vec<IpAddr>>,
     pub(super) memory: Memory,
+    pub(super) heard: Heard,
 }
 
 impl Audience {
@@ -67,8 +68,9 @@ impl Audience {
         match update {
             Update::Source(status) => self.observer.update(|state| state.take_source(status, SystemTime::now())),
             Update::Maps(report) => {
-                self.followers.maps_reported(&report);
-                self.memory.hear(&report);
+                let news = self.heard.news(&report);
+                self.followers.hear(news);
+                self.memory.hear(news, report.latencies.len());
                 for latency in &report.latencies {
                     self.observer.latency().observe(*latency);
                 }
