@@ -30,6 +30,8 @@ pub trait Routed: Family {
     const AF: u8;
     /// Fills in where from and where to.
     fn set_ends(params: &mut bpf_fib_lookup, src: Self::Addr, dst: Self::Addr);
+    /// Whether this is the next hop: where that is a router, the kernel puts its address in the place of the destination's.
+    fn is_next_hop(params: &bpf_fib_lookup, dst: Self::Addr) -> bool;
 }
 
 impl Routed for V4 {
@@ -40,6 +42,13 @@ impl Routed for V4 {
         params.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(src);
         params.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(dst);
     }
+
+    /// A router may have an IPv6 address (RFC 8950).
+    #[inline(always)]
+    fn is_next_hop(params: &bpf_fib_lookup, dst: [u8; 4]) -> bool {
+        // SAFETY: an integer in either case.
+        params.family == Self::AF && unsafe { params.__bindgen_anon_4.ipv4_dst } == u32::from_ne_bytes(dst)
+    }
 }
 
 impl Routed for V6 {
@@ -49,6 +58,12 @@ impl Routed for V6 {
     fn set_ends(params: &mut bpf_fib_lookup, src: [u8; 16], dst: [u8; 16]) {
         params.__bindgen_anon_3.ipv6_src = Self::words(src);
         params.__bindgen_anon_4.ipv6_dst = Self::words(dst);
+    }
+
+    #[inline(always)]
+    fn is_next_hop(params: &bpf_fib_lookup, dst: [u8; 16]) -> bool {
+        // SAFETY: integers in either case.
+        unsafe { params.__bindgen_anon_4.ipv6_dst == Self::words(dst) }
     }
 }
 
@@ -89,14 +104,15 @@ impl Question {
         self
     }
 
-    /// In the words of who chooses.
+    /// In the words of who chooses. `dst` is whom was asked about.
     #[inline(always)]
-    pub fn route(&self) -> Route {
+    pub fn route<F: Routed>(&self, dst: F::Addr) -> Route {
         // Positive codes are the enumeration, negative ones errors in the question.
         match u32::try_from(self.code) {
             // The latter two come after the device was found.
             Ok(BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED) => {
-                Route::Device(self.params.ifindex)
+                let index = self.params.ifindex;
+                if F::is_next_hop(self.params, dst) { Route::Neighbour(index) } else { Route::Router(index) }
             }
             Ok(BPF_FIB_LKUP_RET_NOT_FWDED) => Route::NotForwarded,
             _ => Route::Unknown,
@@ -130,10 +146,34 @@ impl Question {
     }
 }
 
-/// Not inlined: the question has its own room on the stack.
+/// Not inlined: the question has its own room on the stack. Says the [`Route`] as a number: see `lb_common::logic::lookup`.
 #[inline(never)]
-fn find<F: Routed>(skb: *mut __sk_buff, tuple: &FlowKey<F>) -> Route {
-    Question::new(skb, tuple, 0).map_or(Route::Unknown, |mut question| question.ask(skb).route())
+fn find<F: Routed>(skb: *mut __sk_buff, tuple: &FlowKey<F>) -> u64 {
+    let route = Question::new(skb, tuple, 0)
+        .map_or(Route::Unknown, |mut question| question.ask(skb).route::<F>(tuple.dst_addr));
+    let kind = match route {
+        Route::NotForwarded => NOT_FORWARDED,
+        Route::Neighbour(_) => NEIGHBOUR,
+        Route::Router(_) => ROUTER,
+        Route::Unknown => 0,
+    };
+    kind | u64::from(route.device())
+}
+
+const NOT_FORWARDED: u64 = 1 << 32;
+const NEIGHBOUR: u64 = 2 << 32;
+const ROUTER: u64 = 3 << 32;
+
+/// What [`find`] said.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is the index")]
+fn route(found: u64) -> Route {
+    match found >> 32 << 32 {
+        NOT_FORWARDED => Route::NotForwarded,
+        NEIGHBOUR => Route::Neighbour(found as u32),
+        ROUTER => Route::Router(found as u32),
+        _ => Route::Unknown,
+    }
 }
 
 /// Sends the packet out of a device as it is.
@@ -166,7 +206,7 @@ pub trait Hooked: Context {
 impl<F: Pinned + Routed, C: Hooked> Network<F> for Kernel<C> {
     #[inline(always)]
     fn route(&self, tuple: &FlowKey<F>) -> Route {
-        find(self.context().skb(), tuple)
+        route(find(self.context().skb(), tuple))
     }
 
     #[inline(always)]

@@ -123,6 +123,12 @@ impl Service {
         self.and(pods, &json!({"ready": false, "serving": true, "terminating": true}))
     }
 
+    /// Without the names of the nodes that the endpoints are on, as somebody writes them by hand.
+    pub fn nowhere(mut self) -> Self {
+        self.endpoints.iter_mut().for_each(|endpoint| endpoint.node = None);
+        self
+    }
+
     fn and(mut self, pods: &[&Pod], conditions: &Value) -> Self {
         self.endpoints.extend(pods.iter().map(|pod| Endpoint {
             ips: [pod.v4().into(), pod.v6().into()],

@@ -158,8 +158,12 @@ fn fill<F: Family>(maps: &mut SimMaps<F>, routes: &mut Vec<(F::Addr, u32, Route)
     }
     maps.cluster_ips = ClusterIps { prefix: Who::Service(0).of::<F>(), mask: mask::<F>() };
     let bits = if F::VERSION == 6 { 112 } else { 24 };
-    let to = |who: Who, index| (who.of::<F>(), bits, Route::Device(index));
-    routes.extend([to(Who::Client(0), UPLINK), to(Who::RemotePod(0), UPLINK), to(Who::LocalPod(0), PODS)]);
+    let to = |who: Who, route| (who.of::<F>(), bits, route);
+    routes.extend([
+        to(Who::Client(0), Route::Router(UPLINK)),
+        to(Who::RemotePod(0), Route::Router(UPLINK)),
+        to(Who::LocalPod(0), Route::Neighbour(PODS)),
+    ]);
 }
 
 /// Of the 24 or 112 bits that the Services share.

@@ -44,8 +44,8 @@ const SYN: u8 = 2;
 fn lay_uplink(traffic: &mut SimTraffic) {
     const UPLINK: u32 = 1;
     traffic.devices = [(UPLINK, Device { flags: device_flags::UPLINK, ..Device::default() })].into();
-    traffic.v4.routes = vec![([0; 4], 0, Route::Device(UPLINK))];
-    traffic.v6.routes = vec![([0; 16], 0, Route::Device(UPLINK))];
+    traffic.v4.routes = vec![([0; 4], 0, Route::Router(UPLINK))];
+    traffic.v6.routes = vec![([0; 16], 0, Route::Router(UPLINK))];
     traffic.node = NodeConfig {
         addr4: [192, 0, 2, 254],
         addr6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 254).octets(),

@@ -218,8 +218,7 @@ where
     (work.to.dst_addr, work.to.dst_port) = (work.slot.addr, work.slot.port);
     match kernel.route(&work.to) {
         Route::NotForwarded => keep_source(kernel, work),
-        Route::Device(index) => choose_source(kernel, reached, index, work),
-        Route::Unknown => choose_source(kernel, reached, NO_DEVICE, work),
+        route => choose_source(kernel, reached, route, work),
     };
     let now_s = kernel.now_s();
     let half = &mut work.half;
@@ -263,10 +262,7 @@ where
     let client = answers.dst_addr;
     let usable = F::is_source(client) && client != answers.src_addr && !lookup::is_guarded(kernel, client);
     let route = if usable { kernel.route(answers) } else { Route::NotForwarded };
-    *index = match route {
-        Route::Device(index) => index,
-        Route::NotForwarded | Route::Unknown => NO_DEVICE,
-    };
+    *index = route.device();
     let (is_covered, is_pod) = match &Network::<F>::device(kernel, *index) {
         Some(device) => (true, device.flags & device_flags::POD != 0),
         None => (false, false),
@@ -287,31 +283,30 @@ where
 /// of this node; where another flow has its port, that alone changes. Otherwise it is the node's: the answers come to the
 /// node then.
 ///
-/// Pods on one device, a bridge, would answer one another past the node.
+/// Who shares a device with the client, a bridge, would answer it past the node. With the policy `Local` a client outside
+/// keeps its name all the same, as that promises.
 ///
 /// A backend that is the node itself cannot be sent packets under a name of the node's (the kernel takes them for martians),
 /// and what a pod on an uncovered device answers to the node never meets a program: such a flow changes its port at most.
 #[inline(never)]
-fn choose_source<F, K>(kernel: &K, reached: Client, index: u32, work: &mut Work<F>) -> u32
+fn choose_source<F, K>(kernel: &K, reached: Client, route: Route, work: &mut Work<F>) -> u32
 where
     F: Ip,
     K: Router<F>,
 {
     keep_source(kernel, work);
-    let Work { slot, source, to, device: device_of_client, .. } = work;
-    let device = Network::<F>::device(kernel, index);
+    let Work { slot, source, to, frontend, device: device_of_client, .. } = work;
+    let device = Network::<F>::device(kernel, route.device());
     // Written out: of an `Option` the compiler would read what is not there, and make no use of it.
     let (is_covered, flags, own) = match &device {
         Some(device) => (true, device.flags, device.addr::<F>()),
         None => (false, 0, F::Addr::default()),
     };
-    let sets = match kernel.backend(slot.backend) {
-        Some(backend) => backend.sets,
-        None => 0,
-    };
+    let is_on_link = !is_covered && matches!(route, Route::Neighbour(_));
+    let on_node = flags & device_flags::POD != 0 || is_on_node(kernel, slot.backend, is_on_link);
     let from_pod = reached == Client::Pod;
-    let neighbours = from_pod && *device_of_client == index;
-    let on_node = flags & device_flags::POD != 0 || sets & endpoint_sets::ON_NODE != 0;
+    let promised = !from_pod && frontend.flags & frontend_flags::LOCAL != 0;
+    let neighbours = is_covered && *device_of_client == route.device() && !promised;
     let unseen = on_node && !is_covered;
     let stays = (on_node || from_pod) && (reached != Client::Uncovered || unseen);
     source.replace = !stays || neighbours || slot.addr == to.src_addr;
@@ -322,6 +317,17 @@ where
         }
     }
     0
+}
+
+/// Whether a backend is on this node by what its EndpointSlice says. Where that says nothing (somebody wrote the endpoints by
+/// hand), who is on the link of a device without programs is taken for a pod: devices that lead to other machines have
+/// programs.
+#[inline(always)]
+fn is_on_node<F: Ip, K: Router<F>>(kernel: &K, backend: u32, is_on_link: bool) -> bool {
+    match kernel.backend(backend) {
+        Some(backend) => backend.sets & endpoint_sets::ON_NODE != 0 || is_on_link && backend.node == 0,
+        None => false,
+    }
 }
 
 /// The client keeps its name. Should its answers lead to another flow, it keeps its address.
@@ -335,9 +341,6 @@ fn keep_source<F: Ip, K: Router<F>>(kernel: &K, work: &mut Work<F>) -> u32 {
     }
     0
 }
-
-/// No interface has this index.
-const NO_DEVICE: u32 = 0;
 
 /// A TCP segment that belongs to no connection. At an address of the node's own the stack answers it, which may know it:
 /// a connection may be older than the Service. Elsewhere nobody else would.

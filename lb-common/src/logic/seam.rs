@@ -119,10 +119,26 @@ pub enum Route {
     /// To the node itself, or nowhere: `bpf_fib_lookup` does not tell one from the other
     /// (`BPF_FIB_LKUP_RET_NOT_FWDED`).
     NotForwarded,
-    /// Out of the device with this index.
-    Device(u32),
+    /// Out of the device with this index, on whose link the address itself is.
+    Neighbour(u32),
+    /// Out of the device with this index, to a router.
+    Router(u32),
     /// Not known: refused by a route or a rule, or the device does not forward.
     Unknown,
+}
+
+impl Route {
+    /// No interface has this index.
+    pub const NO_DEVICE: u32 = 0;
+
+    /// The index of the device, or [`Self::NO_DEVICE`].
+    #[inline(always)]
+    pub fn device(self) -> u32 {
+        match self {
+            Self::Neighbour(index) | Self::Router(index) => index,
+            Self::NotForwarded | Self::Unknown => Self::NO_DEVICE,
+        }
+    }
 }
 
 /// What the packet layer knows about the node and its devices.

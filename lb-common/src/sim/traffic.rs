@@ -232,7 +232,7 @@ impl SimTraffic {
     fn fib(&self, route: Route, packet: &SimPacket) -> Fib {
         match route {
             Route::NotForwarded | Route::Unknown => Fib::Stack,
-            Route::Device(index) => match self.mtus.get(&index) {
+            Route::Neighbour(index) | Route::Router(index) => match self.mtus.get(&index) {
                 Some(mtu) if packet.bytes.len() > *mtu as usize => Fib::TooBig(*mtu),
                 _ => Fib::Forward(index),
             },

@@ -328,6 +328,73 @@ fn what_leaves_by_a_device_without_programs_under_its_own_name_goes_through_the_
     }
 }
 
+/// Its EndpointSlice is somebody's own, who left the node out.
+#[test]
+fn a_backend_of_unknown_node_is_on_this_one_where_it_is_a_neighbour_behind_no_device_of_ours() {
+    for world in WORLDS {
+        for covered in [false, true] {
+            let mut net = Net::new(world);
+            let (world, service) = (net.world, net.world.node_port());
+            if !covered {
+                net.node.traffic.devices.remove(&PODS);
+            }
+            net.serve(service, &[world.local_pod(5)]);
+            net.forget_nodes();
+            let (client, pod) = (world.client(1), world.local_pod(5));
+            assert_eq!(sent(net.arrives(&Frame::tcp(client, service, SYN), Side::Uplink)), (client, pod));
+            net.answer(&Frame::tcp(pod, client, SYN | ACK), (service, client));
+        }
+    }
+}
+
+#[test]
+fn a_backend_of_unknown_node_is_elsewhere_behind_a_router_or_an_uplink() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.node_port());
+        let on_the_uplinks_link = world.at([192, 168, 2], 9, 8080);
+        net.route(on_the_uplinks_link.ip(), Route::Neighbour(UPLINK));
+        for backend in [world.tunnel_pod(7), on_the_uplinks_link, world.remote_pod(6)] {
+            net.serve(service, &[backend]);
+            net.forget_nodes();
+            let client = world.at([203, 0, 113], id(backend.ip()).try_into().unwrap(), 40_000);
+            let (src, dst) = sent(net.arrives(&Frame::tcp(client, service, SYN), Side::Uplink));
+            assert_eq!((src.ip(), dst), (world.node(), backend));
+        }
+    }
+}
+
+/// As in an overlay that is one link for all nodes.
+#[test]
+fn a_backend_that_is_said_to_be_elsewhere_is_so_also_as_a_neighbour() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service, backend) = (net.world, net.world.node_port(), net.world.remote_pod(6));
+        net.route(backend.ip(), Route::Neighbour(TUNNEL));
+        net.serve(service, &[backend]);
+        let (src, dst) = sent(net.arrives(&Frame::tcp(world.client(1), service, SYN), Side::Uplink));
+        assert_eq!((src.ip(), dst), (world.node(), backend));
+    }
+}
+
+/// The uplink is a bridge with pods on it, whose way to the client may lead past the node.
+#[test]
+fn a_backend_on_the_node_behind_the_clients_own_device_sees_the_node_unless_the_policy_is_local() {
+    for world in WORLDS {
+        for local in [false, true] {
+            let mut net = Net::new(world);
+            let (world, service, pod) = (net.world, net.world.node_port(), net.world.local_pod(5));
+            net.route(pod.ip(), Route::Neighbour(UPLINK));
+            let promise = |frontend| Frontend { flags: frontend_flags::LOCAL, ..frontend };
+            net.serve_with(service, scope::INTERNAL, &[pod], if local { promise } else { |frontend| frontend });
+            let (src, dst) = sent(net.arrives(&Frame::tcp(world.client(1), service, SYN), Side::Uplink));
+            assert_eq!((src.ip(), dst), (if local { world.client(1).ip() } else { world.node() }, pod));
+            let answer = net.arrives(&Frame::tcp(pod, src, SYN | ACK), Side::Uplink);
+            assert_eq!(sent(answer), (service, world.client(1)));
+        }
+    }
+}
+
 #[test]
 fn two_services_that_lead_one_client_to_a_pod_without_programs_differ_in_the_port_alone() {
     for world in WORLDS {

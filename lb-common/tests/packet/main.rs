@@ -20,7 +20,7 @@ use std::{
 use lb_common::{
     abi::{
         Backend, ClusterIps, Counter, Device, Endpoint, Family, Flow, FlowKey, Frontend, FrontendKey, NodeConfig,
-        Proto, SNAT_FIRST, SNAT_LAST, Slot, V4, V6, backend_state, device_flags, endpoint_sets, scope,
+        Proto, SNAT_FIRST, SNAT_LAST, Slot, V4, V6, backend_state, device_flags, endpoint_sets, frontend_flags, scope,
     },
     logic::{forward::Side, seam::Route},
     sim::{
@@ -121,12 +121,17 @@ impl Net {
         net
     }
 
+    /// Adds a route to one address.
+    fn route(&mut self, to: IpAddr, route: Route) {
+        match self.world {
+            World::V4 => self.node.traffic.v4.routes.push((V4::from_ip(to).unwrap(), 32, route)),
+            World::V6 => self.node.traffic.v6.routes.push((V6::from_ip(to).unwrap(), 128, route)),
+        }
+    }
+
     /// Gives a pod a device of its own, as point-to-point network plugins do.
     fn own_device(&mut self, pod: IpAddr, index: u32) {
-        match self.world {
-            World::V4 => self.node.traffic.v4.routes.push((V4::from_ip(pod).unwrap(), 32, Route::Device(index))),
-            World::V6 => self.node.traffic.v6.routes.push((V6::from_ip(pod).unwrap(), 128, Route::Device(index))),
-        }
+        self.route(pod, Route::Neighbour(index));
         self.node.traffic.devices.insert(index, Device { flags: device_flags::POD, ..Device::default() });
     }
 
@@ -149,6 +154,17 @@ impl Net {
             World::V4 => serve(&mut self.node.v4, address, scope, pods, change),
             World::V6 => serve(&mut self.node.v6, address, scope, pods, change),
         }
+    }
+
+    /// Nobody says on which nodes the backends are.
+    fn forget_nodes(&mut self) {
+        fn forget<F: Family>(maps: &mut SimMaps<F>) {
+            for backend in maps.backends.values_mut() {
+                (backend.node, backend.sets) = (0, endpoint_sets::CLUSTER);
+            }
+        }
+        forget(&mut self.node.v4);
+        forget(&mut self.node.v6);
     }
 
     fn arrives(&self, frame: &Frame, side: Side) -> Outcome {
@@ -252,10 +268,10 @@ fn routes<F: Traffic>(node: &mut SimNode, world: World, more_bits: u32) {
     let net = if world == World::V4 { 24 } else { 24 + more_bits };
     let addr = |ip| F::from_ip(ip).unwrap();
     F::flows_mut(&mut node.traffic).routes = vec![
-        (addr(world.ip([0, 0, 0], 0)), 0, Route::Device(UPLINK)),
+        (addr(world.ip([0, 0, 0], 0)), 0, Route::Router(UPLINK)),
         (addr(world.node()), all, Route::NotForwarded),
-        (addr(world.local_pod(0).ip()), net, Route::Device(PODS)),
-        (addr(world.tunnel_pod(0).ip()), net, Route::Device(TUNNEL)),
+        (addr(world.local_pod(0).ip()), net, Route::Neighbour(PODS)),
+        (addr(world.tunnel_pod(0).ip()), net, Route::Router(TUNNEL)),
     ];
 }
 
@@ -295,8 +311,8 @@ fn serve<F: Family>(
         maps.slots.insert(first_slot + u32::try_from(index).unwrap(), Slot { addr, backend, port, reserved: 0 });
         let here = same_net(World::V4.local_pod(0).ip(), pod.ip()) || same_net(World::V6.local_pod(0).ip(), pod.ip());
         let sets = endpoint_sets::CLUSTER | if here { endpoint_sets::ON_NODE | endpoint_sets::LOCAL } else { 0 };
-        let state = backend_state::READY;
-        maps.backends.insert(backend, Backend { addr, port, proto: 0, state, service, node: 0, sets });
+        let (state, node) = (backend_state::READY, if here { 1 } else { 2 });
+        maps.backends.insert(backend, Backend { addr, port, proto: 0, state, service, node, sets });
     }
     for proto in [Proto::Tcp, Proto::Udp] {
         let Endpoint { addr, port } = endpoint::<F>(address);

@@ -1,6 +1,6 @@
 //! Who is let in, and to which backends.
 
-use lb_common::abi::{SourceKey, frontend_flags};
+use lb_common::abi::SourceKey;
 
 use super::*;
 

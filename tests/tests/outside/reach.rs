@@ -7,8 +7,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use lb_tests::{
-    Guest, Layout, Node, Outside,
+    Guest, Layout, Node, Outside, eventually,
     guest::{Traffic, errno},
+    manifests::Service,
+    poll::PATIENCE,
 };
 
 use crate::world::{EVERY_TRAFFIC, Offload, POD_PORT, VARIANTS, World};
@@ -68,6 +70,27 @@ fn backends_are_reached_where_only_the_uplinks_have_programs() -> Result<()> {
                 assert!(local.clone().all(|(_, source)| *source == outside_like(to)), "{what}");
                 assert_eq!(local.map(|(name, _)| name).collect::<BTreeSet<_>>().len(), 2, "{what}");
                 assert!(met.iter().any(|(name, _)| name == "b1") && met.iter().any(|(name, _)| name == "b2"), "{what}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn backends_whose_slice_does_not_say_where_they_are_are_reached_as_well() -> Result<()> {
+    for (layout, offload) in VARIANTS {
+        let world = World::with(layout, offload, &[])?;
+        world.publish(&[0, 2], Service::nowhere)?;
+        for to in world.frontends() {
+            for traffic in EVERY_TRAFFIC {
+                eventually(&format!("{to} to have a1 and b1 alone"), PATIENCE, || {
+                    let met = answers(&world.client, traffic, to).unwrap_or_default();
+                    let names: BTreeSet<&str> = met.iter().map(|(name, _)| name.as_str()).collect();
+                    Ok((names == BTreeSet::from(["a1", "b1"])).then_some(()))
+                })?;
+                let met = answers(&world.client, traffic, to)?;
+                let local = met.iter().filter(|(name, _)| name == "a1");
+                assert!(local.map(|(_, source)| *source).eq([outside_like(to)]), "{layout:?}, {offload:?}: {met:?}");
             }
         }
     }
