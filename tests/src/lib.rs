@@ -12,9 +12,12 @@ pub mod cgroup;
 pub mod components;
 pub mod control_plane;
 pub mod guest;
+pub mod kernel_objects;
 pub mod manifests;
+pub mod netfilter;
 pub mod netns;
 pub mod node;
+
 pub mod outside;
 pub mod overlay;
 pub mod peer;

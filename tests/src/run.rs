@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{bpffs, cgroup, netns};
+use crate::{bpffs, cgroup, kernel_objects::target_directory, netns};
 
 /// What all our names begin with; the pid follows.
 pub const PREFIX: &str = "lbt-";
@@ -152,11 +152,9 @@ fn run_directory(pid: u32) -> PathBuf {
     std::env::temp_dir().join(format!("{PREFIX}{pid}"))
 }
 
-/// `target/tests-logs`, where `target` is the directory that this executable was built into.
+/// `target/tests-logs`.
 fn logs_directory() -> PathBuf {
-    let executable = std::env::current_exe().unwrap_or_default();
-    let target = executable.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists());
-    target.map_or_else(std::env::temp_dir, Path::to_path_buf).join("tests-logs")
+    target_directory().unwrap_or_else(std::env::temp_dir).join("tests-logs")
 }
 
 /// The path of a binary of this workspace: what the environment variable names, else next to this executable, which

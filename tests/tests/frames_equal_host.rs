@@ -10,7 +10,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -31,7 +30,7 @@ use lb_common::{
         frames::{Body, Frame, ends},
     },
 };
-use lb_tests::NetNs;
+use lb_tests::{NetNs, kernel_objects};
 
 const FRAMES: u32 = 4_000;
 /// Where `ifindex` stands in `struct __sk_buff` (include/uapi/linux/bpf.h).
@@ -196,9 +195,7 @@ struct Kernel {
 
 impl Kernel {
     fn load(node: &SimNode) -> Self {
-        let executable = std::env::current_exe().unwrap();
-        let target = executable.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists()).unwrap();
-        let object = fs::read(target.join("bpf/lb-ebpf.o")).expect("`cargo xtask ebpf` builds the object");
+        let object = kernel_objects::read(&kernel_objects::agent_object());
         let mut kernel = Self { ebpf: EbpfLoader::new().load(&object).unwrap() };
         for program in ["lb_uplink", "lb_pod", "lb_egress"] {
             kernel.program(program).load().unwrap();

@@ -7,9 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
 };
 
 use aya::{
@@ -26,6 +24,7 @@ use lb_common::{
     probe::{Call, answer, hook},
     sim::{Domain, SimEnvironment, SimMaps, SimNode, SimSocket},
 };
+use lb_tests::kernel_objects;
 
 const CALLS: u32 = 20_000;
 const SERVICES: u8 = 12;
@@ -67,14 +66,7 @@ struct Kernel {
 
 impl Kernel {
     fn load() -> Self {
-        let executable = std::env::current_exe().unwrap();
-        let target = executable.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists()).unwrap();
-        let path: PathBuf = match std::env::var_os("LB_PROBE_OBJECT") {
-            Some(path) => path.into(),
-            None => target.join("bpf/build/bpfel-unknown-none/bpf/lb-probe"),
-        };
-        let object =
-            fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask ebpf`", path.display()));
+        let object = kernel_objects::read(&kernel_objects::probe_object());
         let mut loader = EbpfLoader::new();
         for map in [maps::SLOTS4, maps::SLOTS6] {
             loader.map_max_entries(map, N_SLOTS);

@@ -9,16 +9,13 @@ mod installation;
 mod slots;
 mod verifier;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use lb_agent::datapath::{
     bpf::{Datapath, Note, OpenError, Options, Reader},
     store::Capacity,
 };
-use lb_tests::{BindMount, Bpffs, Cgroup, eventually, poll::PATIENCE};
+use lb_tests::{BindMount, Bpffs, Cgroup, eventually, kernel_objects, poll::PATIENCE};
 
 /// A place for an installation: a bpffs and a cgroup of its own.
 struct Place {
@@ -62,17 +59,9 @@ impl Place {
     }
 }
 
-/// The kernel programs, from where `cargo xtask ebpf` puts them.
+/// The kernel programs.
 fn object() -> &'static [u8] {
-    let executable = std::env::current_exe().unwrap();
-    let target = executable.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists()).unwrap();
-    let path: PathBuf = match std::env::var_os("LB_EBPF_OBJECT") {
-        Some(path) => path.into(),
-        None => target.join("bpf/lb-ebpf.o"),
-    };
-    let bytes =
-        fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; `cargo xtask ebpf` builds it", path.display()));
-    Vec::leak(bytes)
+    Vec::leak(kernel_objects::read(&kernel_objects::agent_object()))
 }
 
 /// Why opening fails.

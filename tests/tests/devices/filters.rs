@@ -2,7 +2,7 @@
 //! agent uses the better way.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
@@ -22,15 +22,11 @@ use lb_agent::{
         store::{DeviceRef, DeviceStore as _, Programs},
     },
 };
-use lb_tests::{Bpffs, Cgroup, NetNs, eventually, poll::PATIENCE};
-
-/// The object that `cargo xtask ebpf` builds.
-pub(crate) fn object_file() -> PathBuf {
-    let executable = std::env::current_exe().expect("this executable has a path");
-    let target = executable.ancestors().find(|directory| directory.join("CACHEDIR.TAG").exists());
-    std::env::var_os("LB_EBPF_OBJECT")
-        .map_or_else(|| target.expect("tests are below the target directory").join("bpf/lb-ebpf.o"), PathBuf::from)
-}
+use lb_tests::{
+    Bpffs, Cgroup, NetNs, eventually,
+    kernel_objects::{self, agent_object},
+    poll::PATIENCE,
+};
 
 /// Loads the object once more and pins one of its classifiers: somebody else's program.
 pub(crate) fn pin_a_program(object: &Path, pin: &str) -> Result<()> {
@@ -43,7 +39,7 @@ pub(crate) fn pin_a_program(object: &Path, pin: &str) -> Result<()> {
 /// Loads the object once more and attaches one of its classifiers by a tcx link, at ingress behind the others; it is there as
 /// long as what is returned.
 pub(crate) fn attach_a_program(device: &str) -> Result<Ebpf> {
-    let mut ebpf = EbpfLoader::new().load_file(object_file())?;
+    let mut ebpf = EbpfLoader::new().load_file(agent_object())?;
     let program: &mut SchedClassifier = ebpf.program_mut("lb_owner4").context("no lb_owner4")?.try_into()?;
     program.load()?;
     let last = TcAttachOptions::TcxOrder(LinkOrder::last());
@@ -67,7 +63,7 @@ impl Rig {
 
     /// As an agent does at its start.
     fn open(&self) -> Result<(Datapath, KernelDevices)> {
-        let object = std::fs::read(object_file()).context("`cargo xtask ebpf` builds it")?;
+        let object = kernel_objects::read(&agent_object());
         let options = Options {
             object: Some(Vec::leak(object)),
             bpffs: self.bpffs.path().to_owned(),
@@ -161,7 +157,7 @@ fn taking_filters_away_takes_the_qdisc_too_unless_somebody_else_has_a_filter_in_
     attach(&mut devices).context("attach anew")?;
     let pin = rig.bpffs.path().join("foreign");
     let pin = pin.to_str().context("not UTF-8")?;
-    pin_a_program(&object_file(), pin)?;
+    pin_a_program(&agent_object(), pin)?;
     let foreign = ["filter", "add", "dev", "dev0", "ingress", "prio", "10", "bpf", "da", "pinned", pin];
     rig.netns.output("tc", &foreign)?;
     let others = rig.with(&mut devices, |devices, dev0| devices.foreign(dev0))??;
@@ -185,7 +181,7 @@ fn a_filter_of_somebody_else_in_our_place_is_not_replaced() -> Result<()> {
     let (_datapath, mut devices) = rig.open()?;
     let pin = rig.bpffs.path().join("foreign");
     let pin = pin.to_str().context("not UTF-8")?;
-    pin_a_program(&object_file(), pin)?;
+    pin_a_program(&agent_object(), pin)?;
     rig.netns.output("tc", &["qdisc", "add", "dev", "dev0", "clsact"])?;
     let ours = ["filter", "add", "dev", "dev0", "egress", "prio", "3", "handle", "0x4c42", "bpf", "da", "pinned", pin];
     rig.netns.output("tc", &ours)?;

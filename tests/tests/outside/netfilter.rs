@@ -2,8 +2,11 @@
 //! nothing of a Service is seen there.
 
 use anyhow::{Context as _, Result};
-use lb_tests::{Layout, NetNs, guest::Traffic};
-use serde_json::Value;
+use lb_tests::{
+    Layout, NetNs,
+    guest::Traffic,
+    netfilter::{conntrack, packets},
+};
 
 use crate::world::{Offload, World};
 
@@ -67,17 +70,4 @@ fn use_web(world: &World) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn packets(netns: &NetNs, counter: &str) -> Result<u64> {
-    let text = netns.output("nft", &["-j", "list", "counter", "inet", "watch", counter])?;
-    let answer: Value = serde_json::from_str(&text).context("nft wrote no JSON")?;
-    let objects = answer["nftables"].as_array().context("no list of objects")?;
-    let found = objects.iter().find_map(|object| object["counter"]["packets"].as_u64());
-    found.with_context(|| format!("no counter {counter} in {text}"))
-}
-
-fn conntrack(netns: &NetNs) -> Result<String> {
-    let families = ["ipv4", "ipv6"].map(|family| netns.output("conntrack", &["-L", "-f", family]));
-    Ok(families.into_iter().collect::<Result<Vec<_>>>()?.concat())
 }

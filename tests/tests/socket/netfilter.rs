@@ -1,8 +1,10 @@
 //! Netfilter is out of the path: with rules and connection tracking on the node, nothing of a Service address is seen.
 
 use anyhow::{Context as _, Result};
-use lb_tests::{NetNs, guest::Traffic};
-use serde_json::Value;
+use lb_tests::{
+    guest::Traffic,
+    netfilter::{conntrack, packets},
+};
 
 use crate::cluster::{Cluster, EVERY_TRAFFIC, POD_PORT, WEB4, WEB6, at};
 
@@ -66,17 +68,4 @@ fn the_rules_do_see_a_service_address_that_is_not_translated() -> Result<()> {
     assert!(cluster.client.ask(Traffic::Tcp, nobody).is_err());
     assert!(packets(cluster.node.netns(), "to_services")? > 0);
     Ok(())
-}
-
-fn packets(netns: &NetNs, counter: &str) -> Result<u64> {
-    let text = netns.output("nft", &["-j", "list", "counter", "inet", "watch", counter])?;
-    let answer: Value = serde_json::from_str(&text).context("nft wrote no JSON")?;
-    let objects = answer["nftables"].as_array().context("no list of objects")?;
-    let found = objects.iter().find_map(|object| object["counter"]["packets"].as_u64());
-    found.with_context(|| format!("no counter {counter} in {text}"))
-}
-
-fn conntrack(netns: &NetNs) -> Result<String> {
-    let families = ["ipv4", "ipv6"].map(|family| netns.output("conntrack", &["-L", "-f", family]));
-    Ok(families.into_iter().collect::<Result<Vec<_>>>()?.concat())
 }
