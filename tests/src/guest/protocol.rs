@@ -92,7 +92,7 @@ pub enum Request {
         /// Where.
         at: SocketAddr,
     },
-    /// Several probes side by side: [`Reply::Probes`].
+    /// Several probes, all at the same time: [`Reply::Probes`].
     Probe(Vec<ProbeSpec>),
     /// A TCP connection that is kept: [`Reply::Socket`].
     TcpConnect(Target),
@@ -139,10 +139,13 @@ pub struct ProbeSpec {
     pub traffic: Traffic,
     /// Where to.
     pub target: Target,
-    /// How many sockets. None after one that met silence, or a late word: the next would meet it as well.
+    /// How many sockets. None after one that met silence, or a word that took TCP another SYN: the next would meet it as
+    /// well.
     pub attempts: u32,
     /// How long a call may take before that counts as silence.
     pub patience_ms: u64,
+    /// After this time no new socket: however busy the machine, the probe ends soon.
+    pub budget_ms: u64,
 }
 
 /// What a client met on one socket.
@@ -153,8 +156,8 @@ pub struct Attempt {
     /// With whom the client takes itself to talk: getpeername(2) of a connected socket, the sender of the answer
     /// otherwise. None without an answer.
     pub peer: Option<SocketAddr>,
-    /// From before connect(2) to the end.
-    pub took_ms: u64,
+    /// How often TCP had sent its last segment again when a call failed; 0 for UDP, and where none failed.
+    pub repeats: u8,
 }
 
 /// New sockets at a steady rate.
@@ -255,6 +258,13 @@ pub struct Failure {
     pub call: String,
     /// The name of the errno, such as `ECONNREFUSED`.
     pub errno: String,
+}
+
+impl Failure {
+    /// Whether the call waited in vain: the limits of socket(7), SO_RCVTIMEO and SO_SNDTIMEO, show as these two.
+    pub fn is_silence(&self) -> bool {
+        matches!(self.errno.as_str(), "EAGAIN" | "EINPROGRESS")
+    }
 }
 
 impl fmt::Display for Failure {

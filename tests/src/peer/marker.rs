@@ -74,7 +74,7 @@ fn all(ips: [IpAddr; 2], is_seen: impl Fn(IpAddr) -> Result<bool>) -> Result<boo
 }
 
 fn answers(island: &Island, to: SocketAddr, attempts: u32) -> Result<BTreeSet<String>> {
-    let spec = ProbeSpec { traffic: Traffic::Tcp, target: to.into(), attempts, patience_ms: 200 };
+    let spec = ProbeSpec { traffic: Traffic::Tcp, target: to.into(), attempts, patience_ms: 200, budget_ms: 5000 };
     let attempts = island.client(Client::Host).probe(vec![spec])?;
     Ok(attempts
         .into_iter()

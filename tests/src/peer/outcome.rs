@@ -10,9 +10,6 @@ use std::{
 use super::probe::Expectation;
 use crate::guest::{Attempt, Failure};
 
-/// A refusal is "at once" if it takes less than this.
-const AT_ONCE_MS: u64 = 250;
-
 /// How a probe ended, and what was seen at each end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -58,7 +55,7 @@ impl Outcome {
                 seen.peer.insert(names.peer(attempt.peer));
             }
             Err(failure) => {
-                let seen = self.ends.entry(name_of(failure, attempt.took_ms)).or_default();
+                let seen = self.ends.entry(name_of(failure, attempt.repeats)).or_default();
                 seen.call.insert(failure.call.clone());
             }
         }
@@ -83,8 +80,8 @@ impl Outcome {
         }
     }
 
-    /// The same for whichever one was met, where any one of several is as good, and whether some or all refusals were
-    /// late, which depends on how busy the machine is.
+    /// The same for whichever one was met, where any one of several is as good, and whether some or all refusals came only
+    /// when the SYN was sent again, which depends on how busy the machine is.
     pub(super) fn comparable(mut self, expected: &Expectation) -> Self {
         let any_is_as_good = matches!(expected, Expectation::OneOf(_) | Expectation::UnknownOne);
         if any_is_as_good && self.meets(expected) && self.is_answered() {
@@ -116,17 +113,17 @@ impl Names {
     }
 }
 
-fn name_of(failure: &Failure, took_ms: u64) -> String {
-    let word = match failure.errno.as_str() {
-        // The limits of socket(7) show as these two.
-        "EAGAIN" | "EINPROGRESS" => return "silent".to_owned(),
+fn name_of(failure: &Failure, repeats: u8) -> String {
+    let name = match failure.errno.as_str() {
+        _ if failure.is_silence() => "silent",
+        // Late is what counts for the socket only when TCP sends its SYN again, a second later, not what took long.
+        "ECONNREFUSED" if repeats > 0 => "refused-late",
         "ECONNREFUSED" => "refused",
-        // When is up to the network.
-        "EHOSTUNREACH" | "ENETUNREACH" => return "unreachable".to_owned(),
-        "" => return failure.call.clone(),
+        "EHOSTUNREACH" | "ENETUNREACH" => "unreachable",
+        "" => &failure.call,
         other => other,
     };
-    if took_ms < AT_ONCE_MS { word.to_owned() } else { format!("{word}-late") }
+    name.to_owned()
 }
 
 impl fmt::Display for Outcome {
@@ -154,12 +151,12 @@ mod tests {
     }
 
     fn answer(text: &str) -> Attempt {
-        Attempt { end: Ok(text.to_owned()), peer: Some(names().dialled), took_ms: 1 }
+        Attempt { end: Ok(text.to_owned()), peer: Some(names().dialled), repeats: 0 }
     }
 
-    fn failure(errno: &str, took_ms: u64) -> Attempt {
+    fn failure(errno: &str, repeats: u8) -> Attempt {
         let failure = Failure { call: "connect".to_owned(), errno: errno.to_owned() };
-        Attempt { end: Err(failure), peer: None, took_ms }
+        Attempt { end: Err(failure), peer: None, repeats }
     }
 
     #[test]
@@ -169,11 +166,11 @@ mod tests {
     }
 
     #[test]
-    fn failures_differ_by_errno_and_by_whether_they_come_at_once() {
+    fn failures_differ_by_errno_and_by_whether_they_take_another_syn() {
         let name = |attempt| Outcome::new(&[attempt], names()).names().pop_first().unwrap();
-        assert_eq!(name(failure("ECONNREFUSED", 3)), "refused");
-        assert_eq!(name(failure("ECONNREFUSED", 900)), "refused-late");
-        assert_eq!(name(failure("EINPROGRESS", 300)), "silent");
+        assert_eq!(name(failure("ECONNREFUSED", 0)), "refused");
+        assert_eq!(name(failure("ECONNREFUSED", 1)), "refused-late");
+        assert_eq!(name(failure("EINPROGRESS", 1)), "silent");
         assert_eq!(name(failure("EPERM", 0)), "EPERM");
     }
 

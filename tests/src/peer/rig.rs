@@ -12,7 +12,7 @@ use super::{
     Case, Client, Island, Outcome, Probe, Proxy, Table,
     marker::{self, ZONE},
     objects,
-    task::{Numbered, Task, ask},
+    task::{Effort, Numbered, Task, ask},
 };
 use crate::{
     control_plane::{ControlPlane, Kubelet},
@@ -57,9 +57,14 @@ pub struct Rig {
     node_labels: Value,
 }
 
-/// How long and how often a probe is tried: first for what is expected, then, where something else was met, with the
-/// patience and the number that make an accident of a busy machine or of chance unlikely.
-const TRIES: [(u32, u64); 4] = [(20, 300), (60, 1000), (200, 3000), (200, 3000)];
+/// How probes are tried: first for what is expected, then, where something else was met, with the patience and the number
+/// that make an accident of a busy machine or of chance unlikely, and fewer at a time, so that the machine is less busy.
+const TRIES: [Effort; 4] = [
+    Effort { attempts: 20, patience_ms: 300, budget_ms: 5_000, side_by_side: 32 },
+    Effort { attempts: 60, patience_ms: 1_000, budget_ms: 10_000, side_by_side: 16 },
+    Effort { attempts: 200, patience_ms: 3_000, budget_ms: 20_000, side_by_side: 8 },
+    Effort { attempts: 200, patience_ms: 3_000, budget_ms: 20_000, side_by_side: 4 },
+];
 
 impl Rig {
     /// Starts everything, and waits until both proxies work.
@@ -202,8 +207,8 @@ impl Rig {
     /// Tries all tasks, those again that went otherwise than they should, and says what is wrong in the end.
     fn probe_all(&self, mut tasks: Vec<Task<'_>>, table: &mut Table) -> Result<Vec<String>> {
         let mut problems = Vec::new();
-        for (attempts, patience_ms) in TRIES {
-            let outcomes = self.try_once(&tasks, attempts, patience_ms)?;
+        for effort in TRIES {
+            let outcomes = self.try_once(&tasks, effort)?;
             let mut again = Vec::new();
             problems.clear();
             for (task, outcome) in tasks.into_iter().zip(outcomes) {
@@ -222,7 +227,7 @@ impl Rig {
     }
 
     /// One outcome a task and island. Clients work side by side, each on its own tasks.
-    fn try_once(&self, tasks: &[Task<'_>], attempts: u32, patience_ms: u64) -> Result<Vec<Pair<Outcome>>> {
+    fn try_once(&self, tasks: &[Task<'_>], effort: Effort) -> Result<Vec<Pair<Outcome>>> {
         let outcomes = self.islands.try_map(|island| {
             island.forget_connections()?;
             let by_client = thread::scope(|scope| {
@@ -230,7 +235,7 @@ impl Rig {
                     let own = tasks.iter().enumerate().filter(move |(_, task)| task.probe.client == client);
                     scope.spawn(move || {
                         let (numbers, probes): (Vec<_>, Vec<_>) = own.map(|(n, task)| (n, &task.probe)).unzip();
-                        let outcomes = ask(island, client, &probes, attempts, patience_ms)?;
+                        let outcomes = ask(island, client, &probes, effort)?;
                         Ok(numbers.into_iter().zip(outcomes).collect::<Vec<_>>())
                     })
                 });

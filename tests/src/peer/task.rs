@@ -46,25 +46,38 @@ impl Task<'_> {
     }
 }
 
+/// How much is done to learn what a probe meets.
+#[derive(Clone, Copy)]
+pub(super) struct Effort {
+    /// How many sockets, for a probe whose choices are random.
+    pub(super) attempts: u32,
+    /// How long a call may take before that counts as silence.
+    pub(super) patience_ms: u64,
+    /// After this time a probe takes no new socket. With what two calls may take it is to be well below the minute that a
+    /// client is given to answer.
+    pub(super) budget_ms: u64,
+    /// How many probes of a client are under way at a time.
+    pub(super) side_by_side: usize,
+}
+
 /// What a client meets with these probes.
-pub(super) fn ask(
-    island: &Island,
-    client: Client,
-    probes: &[&Probe],
-    attempts: u32,
-    patience_ms: u64,
-) -> Result<Vec<Outcome>> {
+pub(super) fn ask(island: &Island, client: Client, probes: &[&Probe], effort: Effort) -> Result<Vec<Outcome>> {
     let spec = |probe: &&Probe| ProbeSpec {
         traffic: probe.traffic,
         target: probe.to.into(),
-        attempts,
-        patience_ms: if probe.takes_time() { patience_ms.max(LATE_MS) } else { patience_ms },
+        attempts: effort.attempts,
+        patience_ms: if probe.takes_time() { effort.patience_ms.max(LATE_MS) } else { effort.patience_ms },
+        budget_ms: effort.budget_ms,
     };
-    let met = island.client(client).probe(probes.iter().map(spec).collect())?;
-    let outcome = |(probe, attempts): (&&Probe, Vec<Attempt>)| {
-        let ip = probe.to.ip();
-        let (own, node) = (island.address(client, ip), island.address(Client::Host, ip));
-        Outcome::new(&attempts, Names { dialled: probe.to, client: own, node })
-    };
-    Ok(probes.iter().zip(met).map(outcome).collect())
+    let mut outcomes = Vec::new();
+    for together in probes.chunks(effort.side_by_side) {
+        let met = island.client(client).probe(together.iter().map(spec).collect())?;
+        let outcome = |(probe, attempts): (&&Probe, Vec<Attempt>)| {
+            let ip = probe.to.ip();
+            let (own, node) = (island.address(client, ip), island.address(Client::Host, ip));
+            Outcome::new(&attempts, Names { dialled: probe.to, client: own, node })
+        };
+        outcomes.extend(together.iter().zip(met).map(outcome));
+    }
+    Ok(outcomes)
 }

@@ -13,6 +13,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::socket::failure;
 
+/// More than there are clients at a time. Where a queue is full, the kernel drops the last segment of the handshake: the
+/// client takes itself to be connected, and hears nothing for seconds.
+const BACKLOG: i32 = 4096;
+
 /// Starts to listen on all addresses of both families; serves in threads until the process ends.
 pub(crate) fn start(name: &str, proto: Proto, port: u16) -> Result<(), Failure> {
     let wildcards = [SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
@@ -28,7 +32,7 @@ fn serve(proto: Proto, address: SocketAddr, answer: Answer) -> Result<(), Failur
     match proto {
         Proto::Tcp => {
             let listener = bind(address, Type::STREAM, Protocol::TCP)?;
-            listener.listen(128).map_err(failure("listen"))?;
+            listener.listen(BACKLOG).map_err(failure("listen"))?;
             thread::spawn(move || accept_forever(&listener.into(), &answer));
         }
         Proto::Udp => {

@@ -3,7 +3,7 @@
 use std::{io, mem::MaybeUninit, net::SocketAddr, time::Duration};
 
 use lb_tests::guest::{Answer, Failure, Names, Target, Traffic};
-use nix::errno::Errno;
+use nix::{errno::Errno, getsockopt_impl, sockopt_impl, sys::socket::getsockopt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// How long an answer may take. Datagrams are not lost between two namespaces of one machine, so none is repeated.
@@ -11,6 +11,15 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A question; TCP servers take a line.
 const QUESTION: &[u8] = b"who are you?\n";
+
+sockopt_impl!(
+    /// What the kernel tells of a TCP connection (tcp(7), TCP_INFO).
+    TcpInfo,
+    GetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    libc::tcp_info
+);
 
 /// A socket that asks who is at the other end.
 pub(crate) struct Conversation {
@@ -22,15 +31,8 @@ pub(crate) struct Conversation {
 impl Conversation {
     /// A socket that is ready to ask.
     pub(crate) fn open(traffic: Traffic, target: Target) -> Result<Self, Failure> {
-        Self::open_within(TIMEOUT, traffic, target)
-    }
-
-    /// As [`Self::open`], with another limit for each call.
-    pub(crate) fn open_within(timeout: Duration, traffic: Traffic, target: Target) -> Result<Self, Failure> {
-        let mut conversation = Self::new(timeout, traffic, target)?;
-        if traffic != Traffic::UdpUnconnected {
-            conversation.connect(conversation.to)?;
-        }
+        let mut conversation = Self::new(TIMEOUT, traffic, target)?;
+        conversation.begin()?;
         Ok(conversation)
     }
 
@@ -39,7 +41,8 @@ impl Conversation {
         Self::new(TIMEOUT, Traffic::UdpUnconnected, target)
     }
 
-    fn new(timeout: Duration, traffic: Traffic, target: Target) -> Result<Self, Failure> {
+    /// A socket whose calls take no longer than `timeout`, and that does nothing yet.
+    pub(crate) fn new(timeout: Duration, traffic: Traffic, target: Target) -> Result<Self, Failure> {
         let kind = if traffic == Traffic::Tcp { Type::STREAM } else { Type::DGRAM };
         let to = target.on_the_socket();
         let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
@@ -48,6 +51,11 @@ impl Conversation {
         // Also the time that connect(2) of a stream socket may take (socket(7), SO_SNDTIMEO).
         socket.set_write_timeout(Some(timeout)).map_err(failure("setsockopt"))?;
         Ok(Self { socket, traffic, to })
+    }
+
+    /// Makes it ready to ask: connect(2), except for the kind that has no peer.
+    pub(crate) fn begin(&mut self) -> Result<(), Failure> {
+        if self.traffic == Traffic::UdpUnconnected { Ok(()) } else { self.connect(self.to) }
     }
 
     /// bind(2).
@@ -63,6 +71,16 @@ impl Conversation {
     /// connect(2).
     pub(crate) fn connect(&mut self, to: SocketAddr) -> Result<(), Failure> {
         self.socket.connect(&to.into()).map_err(failure("connect"))
+    }
+
+    /// How often TCP has sent its last segment again without an answer. The kernel keeps this number when connect(2)
+    /// fails; the total (tcpi_total_retrans) it clears then.
+    pub(crate) fn repeats(&self) -> Result<u8, Failure> {
+        if self.traffic != Traffic::Tcp {
+            return Ok(0);
+        }
+        let info = getsockopt(&self.socket, TcpInfo).map_err(|error| failure("getsockopt")(error.into()))?;
+        Ok(info.tcpi_retransmits)
     }
 
     /// connect(2) to AF_UNSPEC.
