@@ -66,6 +66,7 @@ pub struct Service {
     cluster_ips: Vec<IpAddr>,
     ports: Vec<Port>,
     fields: Value,
+    ingress: Vec<IpAddr>,
     endpoints: Vec<Endpoint>,
 }
 
@@ -88,8 +89,14 @@ struct Port {
 impl Service {
     /// With these addresses (one or two, of different families), and no port yet.
     pub fn new(name: &str, cluster_ips: &[IpAddr]) -> Self {
-        let (ports, endpoints) = (Vec::new(), Vec::new());
-        Self { name: name.to_owned(), cluster_ips: cluster_ips.to_vec(), ports, fields: json!({}), endpoints }
+        Self {
+            name: name.to_owned(),
+            cluster_ips: cluster_ips.to_vec(),
+            ports: Vec::new(),
+            fields: json!({}),
+            ingress: Vec::new(),
+            endpoints: Vec::new(),
+        }
     }
 
     /// Adds a port; `target` is the endpoints'.
@@ -102,6 +109,12 @@ impl Service {
     pub fn node_port(mut self, node_port: u16) -> Self {
         self.ports.iter_mut().for_each(|port| port.node_port = Some(node_port));
         self.with(&json!({"type": "NodePort"}))
+    }
+
+    /// As a load balancer's, which has these addresses.
+    pub fn ingress(mut self, ips: &[IpAddr]) -> Self {
+        self.ingress = ips.to_vec();
+        self.with(&json!({"type": "LoadBalancer"}))
     }
 
     /// With these fields in its `spec`.
@@ -168,6 +181,10 @@ impl Service {
         });
         for (key, value) in self.fields.as_object().into_iter().flatten() {
             object["spec"][key] = value.clone();
+        }
+        if !self.ingress.is_empty() {
+            let ingress: Vec<_> = self.ingress.iter().map(|ip| json!({"ip": ip})).collect();
+            object["status"] = json!({"loadBalancer": {"ingress": ingress}});
         }
         object
     }

@@ -19,8 +19,8 @@ table inet watch {
         ct state invalid accept
         th dport { 30080, 8080 } counter name of_web return
         th sport { 30080, 8080 } counter name of_web return
-        ip daddr { 10.96.0.10, 198.51.100.10 } counter name of_web return
-        ip6 daddr { fd00:10:96::10, 2001:db8:e::10 } counter name of_web return
+        ip daddr { 10.96.0.10, 198.51.100.10, 198.51.100.80 } counter name of_web return
+        ip6 daddr { fd00:10:96::10, 2001:db8:e::10, 2001:db8:e::80 } counter name of_web return
         counter name of_others
     }
     chain prerouting { type filter hook prerouting priority filter; meta l4proto { tcp, udp } jump count; }

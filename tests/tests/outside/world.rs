@@ -1,5 +1,6 @@
 //! What the tests start from: a machine outside, a router, two nodes with their agents and two pods each, and a Service
-//! `web` that is reached at a NodePort of node `one`, at an external IP that the router sends there, and at its ClusterIP.
+//! `web` that is reached at a NodePort of node `one`, and at an external IP, a load balancer's IP and its ClusterIP, which the
+//! router sends there.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -34,6 +35,8 @@ const CLUSTER: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0x10))];
 pub(crate) const EXTERNAL: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(198, 51, 100, 10)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xe, 0, 0, 0, 0, 0x10))];
+const INGRESS: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(198, 51, 100, 80)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xe, 0, 0, 0, 0, 0x80))];
 
 /// Who computes the checksums of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +83,7 @@ impl World {
         for node in &nodes {
             outside.serve(node)?;
         }
-        for ip in CLUSTER.into_iter().chain(EXTERNAL) {
+        for ip in CLUSTER.into_iter().chain(EXTERNAL).chain(INGRESS) {
             outside.announce(ip, &nodes[0])?;
         }
         let pods = [("a1", 0), ("a2", 0), ("b1", 1), ("b2", 1)];
@@ -115,7 +118,7 @@ impl World {
 
     /// All addresses that the router sends to node `one`, with the ports of `web`.
     pub(crate) fn frontends(&self) -> Vec<SocketAddr> {
-        let others = CLUSTER.into_iter().chain(EXTERNAL).map(|ip| SocketAddr::new(ip, PORT));
+        let others = CLUSTER.into_iter().chain(EXTERNAL).chain(INGRESS).map(|ip| SocketAddr::new(ip, PORT));
         self.node_port().into_iter().chain(others).collect()
     }
 
@@ -151,6 +154,7 @@ fn web(pods: &[&Pod]) -> Service {
         .port("http", Proto::Tcp, PORT, POD_PORT)
         .port("datagrams", Proto::Udp, PORT, POD_PORT)
         .node_port(NODE_PORT)
+        .ingress(&INGRESS)
         .with(&json!({"externalIPs": EXTERNAL}))
         .to(pods)
 }

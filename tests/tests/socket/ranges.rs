@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::{Context as _, Result};
 use lb_tests::{
     Guest, eventually,
-    guest::{Target, Traffic, errno},
+    guest::{Proto, Target, Traffic, errno},
+    manifests::Service,
     poll::PATIENCE,
 };
 use serde_json::{Value, json};
@@ -28,34 +29,13 @@ fn ingress() -> [Target; 3] {
 
 /// The Service `public` with these ranges (none at all: open to everybody) and the first pod as its endpoint.
 fn publish(cluster: &Cluster, ranges: &[String]) -> Result<()> {
-    let pod = &cluster.pods[0];
-    let protocols = ["TCP", "UDP"];
-    let service = json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": "public", "namespace": "default"},
-        "spec": {
-            "type": "LoadBalancer",
-            "clusterIP": CLUSTER_IP, "clusterIPs": [IpAddr::from(CLUSTER_IP), IpAddr::from(CLUSTER_IP6)],
-            "ports": protocols.map(|protocol| json!({"name": protocol.to_lowercase(), "protocol": protocol, "port": 80})),
-            "loadBalancerSourceRanges": ranges,
-        },
-        "status": {"loadBalancer": {"ingress": [{"ip": INGRESS4}, {"ip": INGRESS6}]}},
-    });
-    let slice = |family: &str, address: IpAddr| {
-        json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {
-                "name": format!("public-{}", family.to_lowercase()), "namespace": "default",
-                "labels": {"kubernetes.io/service-name": "public"},
-            },
-            "addressType": family,
-            "ports": protocols
-                .map(|protocol| json!({"name": protocol.to_lowercase(), "protocol": protocol, "port": POD_PORT})),
-            "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-        })
-    };
-    let objects: [Value; 3] = [service, slice("IPv4", pod.v4().into()), slice("IPv6", pod.v6().into())];
-    cluster.manifests.write_text("public", &objects.map(|object| format!("{object:#}\n")).join("---\n"))
+    let service = Service::new("public", &[CLUSTER_IP.into(), CLUSTER_IP6.into()])
+        .port("tcp", Proto::Tcp, 80, POD_PORT)
+        .port("udp", Proto::Udp, 80, POD_PORT)
+        .ingress(&[INGRESS4.into(), INGRESS6.into()])
+        .with(&json!({"loadBalancerSourceRanges": ranges}))
+        .to(&[&cluster.pods[0]]);
+    cluster.manifests.write("public", &[&service])
 }
 
 /// Every way to the load balancer's addresses leads to the pod, or is refused.
