@@ -13,11 +13,11 @@ pub mod components;
 pub mod control_plane;
 pub mod guest;
 pub mod kernel_objects;
+pub mod kube_proxy;
 pub mod manifests;
 pub mod netfilter;
 pub mod netns;
 pub mod node;
-
 pub mod outside;
 pub mod overlay;
 pub mod peer;
@@ -25,6 +25,7 @@ pub mod pod;
 pub mod poll;
 pub mod process;
 pub mod run;
+pub mod site;
 
 pub use agent::{Agent, AgentSpec, Source, http_get};
 pub use bind::BindMount;
@@ -39,3 +40,4 @@ pub use outside::Outside;
 pub use pod::Pod;
 pub use poll::eventually;
 pub use process::Process;
+pub use site::{Between, Site};

@@ -36,7 +36,13 @@ use self::{
     pki::{Authority, Identity, TokenKeys},
     programs::ApiServerSpec,
 };
-use crate::{node::Node, pod::Pod, poll::eventually, process::Process, run};
+use crate::{
+    node::Node,
+    pod::{FAR_INDEX, Pod},
+    poll::eventually,
+    process::Process,
+    run,
+};
 
 /// Where Services get their addresses from: what kubeadm takes, and the same in IPv6.
 pub const SERVICE_CIDRS: &str = "10.96.0.0/16,fd00:10:96::/112";
@@ -129,6 +135,21 @@ impl ControlPlane {
     /// The URL of an API server for who is not on its machine.
     pub fn url(&self, number: u8) -> String {
         format!("https://{ADDRESS}:{}", port(number))
+    }
+
+    /// Gives a node a way here: by a link to `hub`, the node that this was started with. The link has addresses of its own on
+    /// both ends, since those of the nodes may be the same; `number` tells such links apart.
+    pub fn link(&self, hub: &Node, node: &Node, number: u8) -> Result<()> {
+        let far = format!("hub{}", run::current().number());
+        node.netns().ip([
+            format!("link add hub {FAR_INDEX} type veth peer name {far} netns {}", hub.netns().path().display()),
+            "link set hub up".to_owned(),
+            format!("addr add 100.64.{number}.2/24 dev hub"),
+        ])?;
+        hub.netns().ip([format!("link set {far} up"), format!("addr add 100.64.{number}.1/24 dev {far}")])?;
+        node.netns().wait_up(&["hub"])?;
+        hub.netns().wait_up(&[&far])?;
+        node.netns().ip([format!("route add {ADDRESS} via 100.64.{number}.1")])
     }
 
     /// The machine that all this runs on.

@@ -1,23 +1,19 @@
 //! One node with one proxy, and all that its clients may reach: pods on it, a process of its own, the pods of another
 //! node, and a host outside the cluster. Knows no objects and no cases.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    process::Command,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 
 use super::probe::Client;
 use crate::{
     agent::{Agent, AgentSpec, Source},
-    components::{self, Component},
     control_plane::ControlPlane,
     guest::{Guest, Proto},
+    kube_proxy,
     node::{Layout, Node},
-    pod::{FAR_INDEX, Pod},
+    pod::Pod,
     process::Process,
-    run,
 };
 
 /// The name of the node, on every island.
@@ -110,7 +106,7 @@ impl Island {
     /// `number` tells islands apart where they must be: on that way, which no case uses.
     pub fn new(hub: &Node, control_plane: &ControlPlane, number: u8) -> Result<Self> {
         let node = Node::with(NODE, 1, Layout::PointToPoint)?;
-        link_to_hub(hub, control_plane, &node, number)?;
+        control_plane.link(hub, &node, number)?;
         let beyond = Beyond::new(&node)?;
         let (a, b, p) = (node.pod("a")?, node.pod("b")?, node.pod("p")?);
         for netns in [node.netns(), beyond.0.netns(), a.netns(), b.netns(), p.netns()] {
@@ -217,21 +213,6 @@ fn serve(witness: &Witness, guest: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// A link that has addresses of its own on both ends, since the node's are the same on every island.
-fn link_to_hub(hub: &Node, control_plane: &ControlPlane, node: &Node, number: u8) -> Result<()> {
-    let far = format!("hub{}", run::current().number());
-    let api = control_plane.machine().v4();
-    node.netns().ip([
-        format!("link add hub {FAR_INDEX} type veth peer name {far} netns {}", hub.netns().path().display()),
-        "link set hub up".to_owned(),
-        format!("addr add 100.64.{number}.2/24 dev hub"),
-    ])?;
-    hub.netns().ip([format!("link set {far} up"), format!("addr add 100.64.{number}.1/24 dev {far}")])?;
-    node.netns().wait_up(&["hub"])?;
-    hub.netns().wait_up(&[&far])?;
-    node.netns().ip([format!("route add {api} via 100.64.{number}.1")])
-}
-
 /// The node's default gateway, in the place of the rest of the world: it has the addresses of another node, of its pods
 /// and of a host outside. At any other address `world` answers: so a client sees that a proxy let it pass.
 struct Beyond(Pod);
@@ -265,19 +246,12 @@ impl Beyond {
 }
 
 fn start_kube_proxy(node: &Node, control_plane: &ControlPlane) -> Result<Process> {
-    let kubeconfig = control_plane.user_kubeconfig("system:kube-proxy")?;
-    let mut command = Command::new(components::ensure(Component::KubeProxy)?);
-    command.arg(format!("--kubeconfig={}", kubeconfig.display())).arg(format!("--hostname-override={NODE}")).args([
+    let flags = [
         "--proxy-mode=nftables",
         "--cluster-cidr=10.244.0.0/16,fd00:10:244::/48",
         "--nodeport-addresses=primary",
         // Sets the period for nftables as well, in spite of its name (processV1Alpha1Flags); the default is a second.
         "--iptables-min-sync-period=10ms",
-        // These would set limits of the whole machine.
-        "--conntrack-max-per-core=0",
-        "--conntrack-tcp-timeout-established=0",
-        "--conntrack-tcp-timeout-close-wait=0",
-    ]);
-    node.netns().enter(&mut command);
-    Process::spawn("kube-proxy", command)
+    ];
+    kube_proxy::start(node, control_plane, &flags)
 }

@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::Result;
 use lb_tests::{
-    Agent, AgentSpec, Guest, Layout, Manifests, NetNs, Node, Outside, Pod, Source, eventually,
+    Agent, AgentSpec, Between, Guest, Layout, Manifests, NetNs, Node, Outside, Pod, Site, Source, eventually,
     guest::{Proto, Traffic},
     manifests::Service,
-    overlay::{Underlay, flannel},
+    overlay::Underlay,
     poll::PATIENCE,
 };
 use serde_json::json;
@@ -73,16 +73,7 @@ impl World {
 
     /// With further flags of the agents. `web` has all four pods at first.
     pub(crate) fn with(layout: Layout, offload: Offload, flags: &[&str]) -> Result<Self> {
-        let underlay = Underlay::new()?;
-        let nodes = vec![Node::with("one", 1, layout)?, Node::with("two", 2, layout)?];
-        for node in &nodes {
-            underlay.join(node)?;
-        }
-        flannel(&[&nodes[0], &nodes[1]])?;
-        let outside = Outside::new(&underlay)?;
-        for node in &nodes {
-            outside.serve(node)?;
-        }
+        let Site { outside, nodes, underlay } = Site::new(layout, Between::Vxlan)?;
         for ip in CLUSTER.into_iter().chain(EXTERNAL).chain(INGRESS) {
             outside.announce(ip, &nodes[0])?;
         }

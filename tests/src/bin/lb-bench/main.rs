@@ -10,6 +10,7 @@ mod figure;
 mod measure;
 mod objects;
 mod protocol;
+mod proxy;
 mod remote;
 mod report;
 mod rig;
@@ -36,10 +37,7 @@ use nix::{
 };
 use serde_json::json;
 
-use crate::{
-    objects::ENDPOINT_PORTS,
-    rig::{Kind, Rig},
-};
+use crate::{objects::ENDPOINT_PORTS, proxy::Kind, rig::Rig};
 
 /// Measures Service connections: direct, this agent, kube-proxy in nftables and iptables mode.
 #[derive(Parser)]

@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
 use crate::{
     figure::Figure,
     measure::{Measured, TargetMeasured},
-    rig::Kind,
+    proxy::Kind,
     stats::Quartiles,
     usage::as_f64,
 };

@@ -2,24 +2,19 @@
 //! all. Nodes have the same objects and the same addresses of endpoints; only the proxy differs.
 
 use std::{
-    fmt, fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::Command,
 };
 
-use anyhow::{Context as _, Result, ensure};
-use lb_tests::{
-    Agent, AgentSpec, Cgroup, ControlPlane, Kubelet, Layout, Node, Pod, Process, Source,
-    components::{self, Component},
-    overlay::Underlay,
-};
-use serde::Serialize;
+use anyhow::Result;
+use lb_tests::{Agent, Cgroup, ControlPlane, Kubelet, Layout, Node, Pod, Process, overlay::Underlay};
 
 use crate::{
     objects::{ENDPOINT_PORTS, SERVICE_PORT, cluster_ip},
     protocol::Request,
+    proxy::{Kind, Proxy, maps_mib},
     remote::Client,
-    usage::{Usage, as_f64},
+    usage::Usage,
 };
 
 /// The node that the control plane is linked to; the others reach it over the underlay.
@@ -27,42 +22,6 @@ const HUB: u8 = 100;
 
 /// The first endpoint's address; the next ones follow it.
 const FIRST_ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 250, 0, 2);
-
-/// What stands between client and endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
-    /// Nothing: the client asks the endpoints by their own addresses.
-    Direct,
-    /// The same once more: how far two equal targets differ is the noise of the run.
-    DirectAgain,
-    /// This project's agent.
-    Agent,
-    /// kube-proxy in nftables mode.
-    Nftables,
-    /// kube-proxy in iptables mode.
-    Iptables,
-}
-
-impl Kind {
-    pub(crate) const ALL: [Self; 5] = [Self::Direct, Self::DirectAgain, Self::Agent, Self::Nftables, Self::Iptables];
-
-    pub(crate) fn has_proxy(self) -> bool {
-        !matches!(self, Self::Direct | Self::DirectAgain)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Direct => "direct",
-            Self::DirectAgain => "direct again",
-            Self::Agent => "lb-agent",
-            Self::Nftables => "kube-proxy nftables",
-            Self::Iptables => "kube-proxy iptables",
-        })
-    }
-}
 
 /// The control plane and the network between the nodes.
 pub(crate) struct Rig {
@@ -134,75 +93,34 @@ pub(crate) struct Target {
     node: Node,
 }
 
-enum Proxy {
-    Agent(Box<Agent>),
-    KubeProxy(Process),
-}
-
 impl Target {
     /// Starts the proxy; does not wait for anything.
     pub(crate) fn start_proxy(&mut self, control_plane: &ControlPlane) -> Result<()> {
-        self.proxy = match self.kind {
-            Kind::Direct | Kind::DirectAgain => None,
-            Kind::Agent => {
-                let kubeconfig = control_plane.agent_kubeconfig()?;
-                let agent = self.node.start_agent_with(AgentSpec::new(Source::Kubeconfig(kubeconfig)))?;
-                Some(Proxy::Agent(Box::new(agent)))
-            }
-            Kind::Nftables => Some(Proxy::KubeProxy(self.start_kube_proxy(control_plane, "nftables")?)),
-            Kind::Iptables => Some(Proxy::KubeProxy(self.start_kube_proxy(control_plane, "iptables")?)),
-        };
+        if matches!(self.kind, Kind::Nftables | Kind::Iptables) {
+            // It waits for the Node object and its address.
+            Kubelet::register(&self.node, control_plane.admin())?;
+        }
+        self.proxy = Proxy::start(self.kind, &self.node, control_plane, |spec| spec)?;
         Ok(())
-    }
-
-    fn start_kube_proxy(&self, control_plane: &ControlPlane, mode: &str) -> Result<Process> {
-        // It waits for the Node object and its address.
-        Kubelet::register(&self.node, control_plane.admin())?;
-        let kubeconfig = control_plane.user_kubeconfig("system:kube-proxy")?;
-        let mut command = Command::new(components::ensure(Component::KubeProxy)?);
-        command.arg(format!("--proxy-mode={mode}")).arg(format!("--kubeconfig={}", kubeconfig.display()));
-        command.arg(format!("--hostname-override={}", self.node.name())).args([
-            "--cluster-cidr=10.244.0.0/16",
-            // These would set limits of the whole machine.
-            "--conntrack-max-per-core=0",
-            "--conntrack-tcp-timeout-established=0",
-            "--conntrack-tcp-timeout-close-wait=0",
-        ]);
-        self.node.netns().enter(&mut command);
-        Process::spawn(&format!("kube-proxy-{mode}"), command)
     }
 
     /// The agent, if that is the proxy.
     pub(crate) fn agent(&self) -> Option<&Agent> {
-        match self.proxy.as_ref()? {
-            Proxy::Agent(agent) => Some(agent),
-            Proxy::KubeProxy(_) => None,
-        }
+        self.proxy.as_ref()?.agent()
     }
 
     /// What the maps of the agent's installation take of the kernel's memory, MiB; none without such maps.
     pub(crate) fn maps_mib(&self) -> Result<Option<f64>> {
-        let Some(_) = self.agent() else { return Ok(None) };
-        let mut bytes = 0;
-        for map in fs::read_dir(self.node.bpffs().path().join("lb/maps"))? {
-            let shown = Command::new("bpftool").args(["-j", "map", "show", "pinned"]).arg(map?.path()).output()?;
-            ensure!(shown.status.success(), "bpftool: {}", String::from_utf8_lossy(&shown.stderr));
-            let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).context("bpftool's JSON")?;
-            bytes += shown["bytes_memlock"].as_u64().context("a map without bytes_memlock")?;
-        }
-        Ok(Some(as_f64(bytes) / f64::from(1 << 20)))
+        self.agent().map(|_| maps_mib(&self.node)).transpose()
     }
 
     /// The proxy's process.
     pub(crate) fn proxy(&self) -> Option<&Process> {
-        match self.proxy.as_ref()? {
-            Proxy::Agent(agent) => Some(agent.process()),
-            Proxy::KubeProxy(process) => Some(process),
-        }
+        self.proxy.as_ref().map(Proxy::process)
     }
 
     /// What the proxy has used so far.
     pub(crate) fn usage(&self) -> Result<Option<Usage>> {
-        self.proxy().map(|process| Usage::of(process.pid())).transpose()
+        self.proxy.as_ref().map(Proxy::usage).transpose()
     }
 }

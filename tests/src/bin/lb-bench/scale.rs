@@ -14,8 +14,9 @@ use crate::{
     measure::seconds,
     objects::{self, ENDPOINT_PORTS},
     protocol::{Request, now_ns},
+    proxy::Kind,
     report::{grid, spread},
-    rig::{Kind, Rig, Target},
+    rig::{Rig, Target},
     usage::{Usage, as_f64},
     write_json,
 };
