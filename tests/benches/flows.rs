@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::maps::{HashMap, Map, MapData};
 use lb_agent::{
     EBPF_OBJECT,
     connections::{Ending, Walk},
@@ -19,8 +18,11 @@ use lb_agent::{
     },
     terminate::TcpPolicy,
 };
-use lb_common::abi::{Flow, FlowKey, Proto, V4, flow_flags, flow_seen};
-use lb_tests::{Bpffs, Cgroup};
+use lb_common::abi::{Proto, V4, flow_seen};
+use lb_tests::{
+    Bpffs, Cgroup,
+    flows::{Filling, fill, table},
+};
 
 /// Seconds of the clock that the flows were written by.
 const NOW: u32 = 1_000_000;
@@ -39,51 +41,18 @@ fn main() -> Result<()> {
     let (datapath, _) = Datapath::open(&options).context("cannot make the maps")?;
     let mut flows = datapath.flows()?;
     walk("an empty table", &mut flows, Ending::Nobodys)?;
-    let map = MapData::from_pin(bpffs.path().join("lb/maps/lb_conns4"))?;
-    let mut map = Map::HashMap(map).try_into()?;
+    let mut table = table(bpffs.path())?;
+    let udp = Filling { proto: Proto::Udp, seen: flow_seen::PACKET, created_s: NOW - 1_000 };
     let began = Instant::now();
-    fill(&mut map, n, |_| 0)?;
+    fill(&mut table, n, udp, |_| NOW)?;
     println!("{n} flows written in {:?}", began.elapsed());
     walk("all busy", &mut flows, Ending::Nobodys)?;
-    fill(&mut map, n, |_| 60)?;
+    fill(&mut table, n, udp, |_| NOW - 60)?;
     walk("all idle, none over", &mut flows, Ending::Nobodys)?;
-    fill(&mut map, n, |flow| if flow % 10 == 0 { 121 } else { 0 })?;
+    fill(&mut table, n, udp, |flow| if flow % 10 == 0 { NOW - 121 } else { NOW })?;
     walk("one in ten over", &mut flows, Ending::Nobodys)?;
-    fill(&mut map, n, |_| 0)?;
+    fill(&mut table, n, udp, |_| NOW)?;
     walk("a backend with one in a hundred is gone", &mut flows, Ending::Of([(1, 1)].into()))
-}
-
-/// Writes UDP flows of a hundred backends as the programs do, each idle for so many seconds.
-fn fill(map: &mut HashMap<MapData, FlowKey<V4>, Flow<V4>>, n: u32, idle_s: impl Fn(u32) -> u32) -> Result<()> {
-    for flow in 0..n {
-        let [a, b, c, d] = flow.to_be_bytes();
-        let key = FlowKey::<V4> {
-            src_addr: [10 + a, b, c, d],
-            dst_addr: [192, 0, 2, 1],
-            src_port: 40_000,
-            dst_port: 53,
-            proto: Proto::Udp.number(),
-            reserved: [0; 3],
-        };
-        let half = Flow {
-            src_addr: key.src_addr,
-            dst_addr: [172, 16, 0, 1],
-            src_port: key.src_port,
-            dst_port: 5353,
-            service: 1,
-            backend: 1 + flow % 100,
-            created_s: NOW - 1_000,
-            last_seen_s: NOW - idle_s(flow),
-            seen: flow_seen::PACKET,
-            ..Flow::default()
-        };
-        let at = half.partner(&key);
-        let (src_addr, src_port, flags) = (key.dst_addr, key.dst_port, flow_flags::REPLY);
-        let reply = Flow { src_addr, src_port, dst_addr: key.src_addr, dst_port: key.src_port, flags, ..half };
-        map.insert(at, reply.sealed(&at), 0)?;
-        map.insert(key, half.sealed(&key), 0)?;
-    }
-    Ok(())
 }
 
 fn walk(what: &str, flows: &mut KernelFlows, ending: Ending) -> Result<()> {

@@ -11,6 +11,7 @@ pub mod bpffs;
 pub mod cgroup;
 pub mod components;
 pub mod control_plane;
+pub mod flows;
 pub mod guest;
 pub mod kernel_objects;
 pub mod kube_proxy;

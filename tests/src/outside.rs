@@ -71,6 +71,11 @@ impl Outside {
         &self.machine
     }
 
+    /// The cgroup of its processes.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
     /// The router's.
     pub fn router(&self) -> &NetNs {
         &self.router

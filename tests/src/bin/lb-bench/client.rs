@@ -14,10 +14,11 @@ use socket2::SockRef;
 use crate::{
     figure::Figure,
     protocol::{Reply, Request, now_ns},
+    whole,
 };
 
 /// As large as a small DNS query.
-const REQUEST: [u8; 40] = [0; 40];
+pub(crate) const REQUEST: [u8; 40] = [0; 40];
 
 /// Between two tries while something is awaited: the resolution of those figures. Not less, since the proxy that is
 /// waited for needs the processor too.
@@ -41,7 +42,8 @@ pub(crate) fn run() -> Result<()> {
             }
             Request::Block { figure, ops, first, among } => {
                 let among = &addresses[..among.min(addresses.len())];
-                Reply::Block { median_ns: block(among, figure, ops, first)? }
+                let whole = whole::mean_ns(figure, among, ops, first).transpose();
+                Reply::Block { ns: whole.unwrap_or_else(|| block(among, figure, ops, first))? }
             }
             Request::WaitForAll => {
                 addresses.iter().try_for_each(|&address| wait_for(address, |_| true))?;
@@ -79,6 +81,9 @@ fn block(addresses: &[SocketAddr], figure: Figure, ops: usize, first: usize) -> 
 type Operation = Box<dyn FnMut(SocketAddr) -> Result<Duration>>;
 
 /// What a figure does with each address; `kept` is where its one socket is connected, if it keeps one.
+///
+/// # Errors
+/// For a figure that is not timed operation by operation.
 fn operation(figure: Figure, kept: SocketAddr) -> Result<Operation> {
     Ok(match figure {
         Figure::TcpConnect => Box::new(tcp_connect),
@@ -97,6 +102,7 @@ fn operation(figure: Figure, kept: SocketAddr) -> Result<Operation> {
             let socket = udp_socket()?;
             Box::new(move |_| udp_unconnected(&socket, kept))
         }
+        _ => bail!("{figure} has no single operations"),
     })
 }
 
@@ -108,7 +114,7 @@ fn tcp_connect(to: SocketAddr) -> Result<Duration> {
     Ok(took)
 }
 
-fn tcp_connect_request_response(to: SocketAddr) -> Result<Duration> {
+pub(crate) fn tcp_connect_request_response(to: SocketAddr) -> Result<Duration> {
     let start = Instant::now();
     let mut connection = TcpStream::connect(to)?;
     ask(&mut connection)?;
@@ -136,7 +142,7 @@ fn udp_unconnected(socket: &UdpSocket, to: SocketAddr) -> Result<Duration> {
     Ok(took)
 }
 
-fn udp_socket() -> Result<UdpSocket> {
+pub(crate) fn udp_socket() -> Result<UdpSocket> {
     Ok(UdpSocket::bind("0.0.0.0:0")?)
 }
 
@@ -149,7 +155,7 @@ fn ask(connection: &mut TcpStream) -> Result<u16> {
 }
 
 /// Closing leaves no socket in TIME_WAIT, so that ports do not run out.
-fn close_with_reset(connection: &TcpStream) -> Result<()> {
+pub(crate) fn close_with_reset(connection: &TcpStream) -> Result<()> {
     Ok(SockRef::from(connection).set_linger(Some(Duration::ZERO))?)
 }
 

@@ -1,6 +1,7 @@
 //! `lb-bench`: measures this agent beside a direct connection and kube-proxy, all in one run, taking turns.
 //!
-//! `lb-bench scale` measures what large clusters cost instead: start, memory, changes.
+//! `lb-bench scale` measures what large clusters cost instead: start, memory, changes. `lb-bench outside` measures clients
+//! outside the cluster.
 //!
 //! For `cargo xtask bench`, which builds everything in release mode first. Ratios within a round are what to look at:
 //! absolute times of this kind drift from minute to minute on most machines. Needs root, as the tests do.
@@ -9,6 +10,7 @@ mod client;
 mod figure;
 mod measure;
 mod objects;
+mod outside;
 mod protocol;
 mod proxy;
 mod remote;
@@ -18,11 +20,12 @@ mod scale;
 mod server;
 mod stats;
 mod usage;
+mod whole;
 
 use std::{
     fs,
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread::available_parallelism,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -66,6 +69,8 @@ struct Args {
 enum Part {
     /// Measures starting, memory and changes in large clusters: this agent, then kube-proxy in nftables mode.
     Scale(scale::Args),
+    /// Measures NodePorts from outside the cluster: plain forwarding, this agent's packet layer, kube-proxy.
+    Outside(outside::Args),
     /// The measuring client: requests on stdin.
     #[command(hide = true)]
     Client,
@@ -82,6 +87,7 @@ fn main() -> Result<()> {
     match args.part.take() {
         None => bench(&args),
         Some(Part::Scale(args)) => scale::run(&args),
+        Some(Part::Outside(args)) => outside::run(&args),
         Some(Part::Client) => {
             pin()?;
             client::run()
@@ -116,16 +122,21 @@ fn bench(args: &Args) -> Result<()> {
         all.push(measured);
     }
     let report = json!({"endpoints": args.endpoints, "rounds": args.rounds, "measured": all});
-    eprintln!("written to {}", write_json(report)?.display());
+    eprintln!("written to {}", write_json(report, None)?.display());
     Ok(())
 }
 
-/// Keeps what was measured, with what it was measured on.
-fn write_json(mut report: serde_json::Value) -> Result<PathBuf> {
-    let directory = components::target_dir().join("bench");
-    fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+/// Keeps what was measured, with what it was measured on: in this file, or in a new one.
+fn write_json(mut report: serde_json::Value, file: Option<&Path>) -> Result<PathBuf> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
-    let path = directory.join(format!("{now}.json"));
+    let path = match file {
+        Some(file) => file.to_owned(),
+        None => {
+            let directory = components::target_dir().join("bench");
+            fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+            directory.join(format!("{now}.json"))
+        }
+    };
     report["unix_time_s"] = now.into();
     report["kernel"] = uname()?.release().to_string_lossy().into();
     report["processors"] = available_parallelism()?.get().into();

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, thread::sleep, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use crate::{
     Args,
     figure::Figure,
     objects::{self, ENDPOINT_PORTS, N_UDP},
-    protocol::{Reply, Request, now_ns},
+    protocol::{Request, now_ns},
     proxy::Kind,
     rig::{Rig, Target},
     usage::{Usage, as_f64},
@@ -83,17 +83,15 @@ fn start(rig: &Rig, target: &mut Target, measured: &mut TargetMeasured) -> Resul
 /// One block of every figure for every target. Who is first changes from round to round, so that what the machine does
 /// beside this hits all of them alike.
 fn take_turns(targets: &mut [Target], measured: &mut BTreeMap<Kind, TargetMeasured>, round: usize) -> Result<()> {
-    for figure in Figure::ALL {
+    for figure in Figure::OF_PODS {
         for turn in 0..targets.len() {
             let n = targets.len();
             let target = &mut targets[(turn + round) % n];
             // Another Service is first in each round: the place in a rule set must not decide.
             let among = if figure.is_udp() && target.kind.has_proxy() { N_UDP } else { usize::MAX };
             let request = Request::Block { figure, ops: figure.ops(), first: round * 997, among };
-            let Reply::Block { median_ns } = target.client.call(&request)? else {
-                bail!("the measuring client of {} did not answer with a block", target.kind);
-            };
-            measured.entry(target.kind).or_default().block_ns.entry(figure).or_default().push(median_ns);
+            let ns = target.client.block(&request)?;
+            measured.entry(target.kind).or_default().block_ns.entry(figure).or_default().push(ns);
         }
     }
     Ok(())

@@ -38,10 +38,15 @@ pub(crate) fn cluster_ip(index: usize) -> Result<Ipv4Addr> {
 
 /// Creates the Services `from..to`.
 pub(crate) fn create(admin: &Admin, from: usize, to: usize, endpoints: &[IpAddr]) -> Result<()> {
-    let objects: Vec<(Service, EndpointSlice)> = (from..to)
-        .map(|index| {
-            let service = serde_json::from_value(service(index)?)?;
-            Ok((service, serde_json::from_value(slice(index, endpoints))?))
+    create_each(admin, (from..to).map(|index| Ok((service(index)?, slice(index, endpoints)))))
+}
+
+/// Creates Services, each with its EndpointSlice.
+pub(crate) fn create_each(admin: &Admin, objects: impl Iterator<Item = Result<(Value, Value)>>) -> Result<()> {
+    let objects: Vec<(Service, EndpointSlice)> = objects
+        .map(|object| {
+            let (service, slice) = object?;
+            Ok((serde_json::from_value(service)?, serde_json::from_value(slice)?))
         })
         .collect::<Result<_>>()?;
     admin.call(|client| async move {

@@ -40,10 +40,10 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     /// Done.
     Done,
-    /// The median time of one operation.
+    /// The time of one operation: the median, or the mean where only the whole block is timed.
     Block {
         /// Nanoseconds.
-        median_ns: u64,
+        ns: u64,
     },
     /// When it came true, by [`now_ns`].
     At(u64),

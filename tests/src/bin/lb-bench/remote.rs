@@ -1,14 +1,24 @@
-//! The measuring client as the benchmark sees it: a process in a pod behind two pipes.
+//! The processes that are measured as the benchmark sees them: the measuring client behind two pipes, and the endpoints.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
+    net::IpAddr,
     process::{ChildStdin, ChildStdout, Command},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lb_tests::{Pod, Process};
+use lb_tests::{Cgroup, NetNs, Process};
 
 use crate::protocol::{Reply, Request};
+
+/// Starts the endpoints that have these addresses.
+pub(crate) fn start_server(netns: &NetNs, cgroup: &Cgroup, addresses: &[IpAddr]) -> Result<Process> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("server").args(addresses.iter().map(IpAddr::to_string));
+    netns.enter(&mut command);
+    cgroup.enter(&mut command)?;
+    Process::spawn("server", command)
+}
 
 /// The measuring client of a target.
 pub(crate) struct Client {
@@ -18,11 +28,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn start(pod: &Pod) -> Result<Self> {
+    pub(crate) fn start(netns: &NetNs, cgroup: &Cgroup) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("client");
-        pod.netns().enter(&mut command);
-        pod.cgroup().enter(&mut command)?;
+        netns.enter(&mut command);
+        cgroup.enter(&mut command)?;
         let (process, stdin, stdout) = Process::spawn_piped("client", command)?;
         Ok(Self { stdin, stdout: BufReader::new(stdout), process })
     }
@@ -52,6 +62,14 @@ impl Client {
     pub(crate) fn send(&mut self, request: &Request) -> Result<()> {
         match self.call(request)? {
             Reply::Done => Ok(()),
+            other => bail!("the measuring client answered {other:?}"),
+        }
+    }
+
+    /// Sends a request for a block: the time of one operation, nanoseconds.
+    pub(crate) fn block(&mut self, request: &Request) -> Result<u64> {
+        match self.call(request)? {
+            Reply::Block { ns } => Ok(ns),
             other => bail!("the measuring client answered {other:?}"),
         }
     }

@@ -12,7 +12,7 @@ use crate::{
 
 /// A table for one number of Services. Times of targets are given as ratios to the direct one of the same round.
 pub(crate) fn table(measured: &Measured) -> Table {
-    let of_data_path = Figure::ALL.into_iter().map(|figure| {
+    let of_data_path = Figure::OF_PODS.into_iter().map(|figure| {
         let kinds = measured.targets.keys();
         let cells = kinds.map(|&kind| data_path_cell(measured, kind, figure).unwrap_or_default());
         (figure.to_string(), cells.collect())

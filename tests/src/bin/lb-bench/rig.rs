@@ -1,10 +1,7 @@
 //! What is measured: for each target a node of its own with a client pod and the endpoints, and one control plane for
 //! all. Nodes have the same objects and the same addresses of endpoints; only the proxy differs.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    process::Command,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::Result;
 use lb_tests::{Agent, Cgroup, ControlPlane, Kubelet, Layout, Node, Pod, Process, overlay::Underlay};
@@ -13,7 +10,7 @@ use crate::{
     objects::{ENDPOINT_PORTS, SERVICE_PORT, cluster_ip},
     protocol::Request,
     proxy::{Kind, Proxy, maps_mib},
-    remote::Client,
+    remote::{Client, start_server},
     usage::Usage,
 };
 
@@ -53,7 +50,7 @@ impl Rig {
         node.netns().ip([format!("route add {control_plane} via {}", self.hub.v4())])?;
         let (machine, server) = self.start_server(&node)?;
         let pod = node.pod("client")?;
-        let mut client = Client::start(&pod)?;
+        let mut client = Client::start(pod.netns(), pod.cgroup())?;
         client.send(&Request::Addresses(self.addresses(kind, n_services)?))?;
         Ok(Target { kind, client, proxy: None, _server: server, _machine: machine, _pod: pod, node })
     }
@@ -65,12 +62,8 @@ impl Rig {
         let others = &self.endpoints[1..];
         machine.netns().ip(others.iter().map(|address| format!("addr add {address}/32 dev eth0")))?;
         node.netns().ip(others.iter().map(|address| format!("route add {address} via {FIRST_ENDPOINT}")))?;
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("server").args(self.endpoints.iter().map(IpAddr::to_string));
         let cgroup = node.cgroup().child("endpoints")?;
-        machine.netns().enter(&mut command);
-        cgroup.enter(&mut command)?;
-        let process = Process::spawn("server", command)?;
+        let process = start_server(machine.netns(), &cgroup, &self.endpoints)?;
         Ok((machine, (cgroup, process)))
     }
 

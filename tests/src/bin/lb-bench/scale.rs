@@ -122,7 +122,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("{}\n", table(shape, &measured));
         all.push(json!({"shape": shape, "measured": measured}));
     }
-    eprintln!("written to {}", write_json(json!({"scale": all}))?.display());
+    eprintln!("written to {}", write_json(json!({"scale": all}), None)?.display());
     Ok(())
 }
 
