@@ -19,7 +19,12 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{bpffs, cgroup, kernel_objects::target_directory, netns};
+use crate::{
+    bpffs, cgroup,
+    kernel_objects::target_directory,
+    netns,
+    poll::{PATIENCE, eventually},
+};
 
 /// What all our names begin with; the pid follows.
 pub const PREFIX: &str = "lbt-";
@@ -91,6 +96,13 @@ pub fn leftovers(pid: u32) -> Result<BTreeSet<PathBuf>> {
         found.insert(directory);
     }
     Ok(found)
+}
+
+/// Waits until nothing is left of the run of process `pid`, which has ended: its janitor needs a moment.
+pub fn wait_until_swept(pid: u32) -> Result<()> {
+    let nothing = || Ok(leftovers(pid)?.is_empty().then_some(()));
+    let swept = eventually(&format!("what process {pid} left behind to go"), PATIENCE, nothing);
+    swept.with_context(|| format!("{:?}", leftovers(pid)))
 }
 
 /// Removes everything that the run of process `pid` left behind, its processes first.

@@ -69,11 +69,6 @@ impl Drop for Running {
     }
 }
 
-fn wait_until_nothing_is_left(pid: u32) -> Result<()> {
-    let nothing = || Ok(run::leftovers(pid)?.is_empty().then_some(()));
-    eventually("the demo's leftovers to go", PATIENCE, nothing).with_context(|| format!("{:?}", run::leftovers(pid)))
-}
-
 #[test]
 fn demo_once_shows_the_service_and_a_dozen_answers_from_all_pods_and_leaves_nothing() -> Result<()> {
     let manifests = tempfile::tempdir()?;
@@ -87,7 +82,7 @@ fn demo_once_shows_the_service_and_a_dozen_answers_from_all_pods_and_leaves_noth
     assert_eq!(answers.len(), 12, "{text}");
     let pods = BTreeSet::from(["web-1", "web-2", "web-3"]);
     assert!(answers.iter().all(|name| pods.contains(name)), "{text}");
-    wait_until_nothing_is_left(pid)
+    run::wait_until_swept(pid)
 }
 
 #[test]
@@ -114,7 +109,7 @@ fn demo_follows_an_edit_of_its_manifests_and_ctrl_c_takes_everything_down() -> R
     let pid = demo.child.id();
     let status = demo.interrupt()?;
     assert!(status.success(), "{status}");
-    wait_until_nothing_is_left(pid)
+    run::wait_until_swept(pid)
 }
 
 #[test]

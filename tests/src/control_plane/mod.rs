@@ -36,13 +36,7 @@ use self::{
     pki::{Authority, Identity, TokenKeys},
     programs::ApiServerSpec,
 };
-use crate::{
-    node::Node,
-    pod::{FAR_INDEX, Pod},
-    poll::eventually,
-    process::Process,
-    run,
-};
+use crate::{node::Node, pod::Pod, poll::eventually, process::Process, run};
 
 /// Where Services get their addresses from: what kubeadm takes, and the same in IPv6.
 pub const SERVICE_CIDRS: &str = "10.96.0.0/16,fd00:10:96::/112";
@@ -56,6 +50,9 @@ const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x172, 0x19, 0, 0, 0, 0, 2);
 
 /// The port of API server 0; each further one has the next.
 const FIRST_PORT: u16 = 6443;
+
+/// The interface number of a node's link to here: no other's, as `FAR_INDEX` of pods, which a node's own `eth0` may have.
+const LINK_INDEX: u32 = 10_001;
 
 /// kube-apiserver is ready some seconds after its start, on a busy machine much later.
 const START: Duration = Duration::from_secs(90);
@@ -142,7 +139,7 @@ impl ControlPlane {
     pub fn link(&self, hub: &Node, node: &Node, number: u8) -> Result<()> {
         let far = format!("hub{}", run::current().number());
         node.netns().ip([
-            format!("link add hub {FAR_INDEX} type veth peer name {far} netns {}", hub.netns().path().display()),
+            format!("link add hub index {LINK_INDEX} type veth peer name {far} netns {}", hub.netns().path().display()),
             "link set hub up".to_owned(),
             format!("addr add 100.64.{number}.2/24 dev hub"),
         ])?;

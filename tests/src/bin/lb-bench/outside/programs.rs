@@ -36,9 +36,8 @@ const RUNS: usize = 20_001;
 
 const UPLINK: &str = "eth0";
 
-/// TCX_NEXT and TC_ACT_REDIRECT.
-const PASSED: i32 = -1;
-const REDIRECTED: i32 = 7;
+/// TCX_NEXT and TC_ACT_REDIRECT: a packet goes on, with the node's stack or past it.
+const GOES_ON: [i32; 2] = [-1, 7];
 
 /// One row: what, in which program, nanoseconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -75,18 +74,18 @@ pub(super) fn by_test_runs(island: &Island) -> Result<Vec<Cost>> {
         let reply = Frame { src: flow.backend, dst: flow.seen_as, ..foreign };
         let of = |what: &str| format!("{what}, {place} backend");
         let request = of("request");
-        costs.push(netns.run(|| uplink.median(TcAttachType::Ingress, &request, &forward, REDIRECTED))??);
+        costs.push(netns.run(|| uplink.median(TcAttachType::Ingress, &request, &forward))??);
         let reply_name = of("reply");
         match place {
             Place::Remote => {
-                costs.push(netns.run(|| uplink.median(TcAttachType::Ingress, &reply_name, &reply, REDIRECTED))??);
+                costs.push(netns.run(|| uplink.median(TcAttachType::Ingress, &reply_name, &reply))??);
             }
             Place::Local => {
-                costs.push(netns.run(|| uplink.median(TcAttachType::Egress, &reply_name, &reply, PASSED))??);
+                costs.push(netns.run(|| uplink.median(TcAttachType::Egress, &reply_name, &reply))??);
                 let link = Device::new(netns, island.pod(place).device())?;
                 let reply = Frame { to: link.mac, ..reply };
                 if netns.run(|| link.programs(TcAttachType::Ingress))??.len() == 1 {
-                    costs.push(netns.run(|| link.median(TcAttachType::Ingress, &reply_name, &reply, REDIRECTED))??);
+                    costs.push(netns.run(|| link.median(TcAttachType::Ingress, &reply_name, &reply))??);
                 }
             }
         }
@@ -216,28 +215,41 @@ impl Device {
     /// The mean of many runs on a packet that none of them changes.
     fn mean(&self, attach: TcAttachType, packet: &str, frame: &Frame) -> Result<Cost> {
         let (name, program) = self.program(attach)?;
-        let time = self.run(&program, frame, REPEAT, PASSED)?;
+        let (time, after) = self.run(&program, &frame.bytes(), REPEAT)?;
+        ensure!(after == frame.bytes(), "{name} has changed {frame:?}");
         Ok(Cost { packet: packet.to_owned(), program: name, ns: ns(time) })
     }
 
-    /// The median of single runs.
-    fn median(&self, attach: TcAttachType, packet: &str, frame: &Frame, verdict: i32) -> Result<Cost> {
+    /// The median of single runs on a packet that is translated.
+    fn median(&self, attach: TcAttachType, packet: &str, frame: &Frame) -> Result<Cost> {
         let (name, program) = self.program(attach)?;
-        let mut times: Vec<Duration> =
-            (0..RUNS).map(|_| self.run(&program, frame, 1, verdict)).collect::<Result<_>>()?;
+        let bytes = frame.bytes();
+        let mut times = Vec::new();
+        for _ in 0..RUNS {
+            let (time, after) = self.run(&program, &bytes, 1)?;
+            ensure!(after != bytes, "{name} has not changed {frame:?}");
+            times.push(time);
+        }
         times.sort_unstable();
         Ok(Cost { packet: packet.to_owned(), program: name, ns: ns(times[RUNS / 2]) })
     }
 
-    fn run(&self, program: &SchedClassifier, frame: &Frame, repeat: u32, verdict: i32) -> Result<Duration> {
+    /// The time of a run, and the frame after the last one.
+    fn run(&self, program: &SchedClassifier, frame: &[u8], repeat: u32) -> Result<(Duration, Vec<u8>)> {
         let mut context = [0; IFINDEX_OFFSET + 4];
         context[IFINDEX_OFFSET..].copy_from_slice(&self.index.to_ne_bytes());
-        let options =
-            TestRunOptions { data_in: Some(&frame.bytes()), ctx_in: Some(&context), repeat, ..TestRunOptions::new() };
+        let mut after = vec![0; frame.len()];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut after),
+            ctx_in: Some(&context),
+            repeat,
+            ..TestRunOptions::new()
+        };
         let result = program.test_run(options)?;
-        let got = result.return_value.cast_signed();
-        ensure!(got == verdict, "{frame:?} on {}: verdict {got}, not {verdict}", self.name);
-        Ok(result.duration)
+        let verdict = result.return_value.cast_signed();
+        ensure!(GOES_ON.contains(&verdict), "verdict {verdict} on {}", self.name);
+        Ok((result.duration, after))
     }
 }
 
