@@ -114,6 +114,10 @@ impl Island {
                 last = self.client.wait(&Request::WaitForAll)?;
             }
         }
+        if let Some(Proxy::Agent(agent)) = &mut self.proxy {
+            // The programs of the agent before it answered meanwhile. Who begins while a table gets another size is forgotten.
+            agent.wait_ready()?;
+        }
         Ok(self.kind.has_proxy().then(|| Duration::from_nanos(last.saturating_sub(start))))
     }
 
