@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::kernels;
+
 /// Builds, runs, tests, packages and measures.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -26,6 +28,8 @@ pub(crate) enum Task {
     Image(ImageFlags),
     /// Measure against a direct connection and against kube-proxy
     Bench(BenchFlags),
+    /// Run tests on Debian's kernels, in virtual machines (qemu, without KVM)
+    Kernels(KernelsFlags),
 }
 
 /// How the compiler is told to build.
@@ -87,6 +91,19 @@ pub(crate) struct BenchFlags {
     pub(crate) args: Vec<String>,
 }
 
+#[derive(Args)]
+pub(crate) struct KernelsFlags {
+    /// Which kernels [default: all]
+    #[arg(value_name = "VERSION", value_parser = kernels::versions())]
+    pub(crate) versions: Vec<String>,
+    /// A test target of lb-tests to run there
+    #[arg(long, value_name = "TARGET", default_value = kernels::TARGET)]
+    pub(crate) test: String,
+    /// Passed to the tests, such as a filter
+    #[arg(last = true)]
+    pub(crate) args: Vec<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +118,12 @@ mod tests {
     fn kind_without_a_name_means_the_cluster_that_kind_creates_by_default() {
         let Task::Run(flags) = Xtask::parse_from(["xtask", "run", "--kind"]).task else { panic!("another task") };
         assert_eq!(flags.kind.as_deref(), Some("kind"));
+    }
+
+    #[test]
+    fn a_kernel_that_is_not_among_those_that_are_tested_is_refused() {
+        assert!(Xtask::try_parse_from(["xtask", "kernels", "5.10", "newest"]).is_ok());
+        assert!(Xtask::try_parse_from(["xtask", "kernels", "2.6"]).is_err());
     }
 
     #[test]

@@ -7,7 +7,9 @@ mod components;
 mod ebpf;
 mod flags;
 mod image;
+mod kernels;
 mod kind;
+mod libraries;
 mod packages;
 mod process;
 mod run;
@@ -39,6 +41,7 @@ fn dispatch(task: Task) -> anyhow::Result<ExitCode> {
         Task::Build(flags) => agent::build(&ws, flags.profile()).map(|_| ExitCode::SUCCESS),
         Task::Run(flags) => run::run_task(&ws, &flags),
         Task::Bench(flags) => bench::run(&ws, &flags),
+        Task::Kernels(flags) => kernels::run_task(&ws, &flags).map(|()| ExitCode::SUCCESS),
         Task::Image(flags) => image::write(&ws, &flags).map(|_| ExitCode::SUCCESS),
         Task::Test(flags) => test::run_all(&ws, &flags),
     }

@@ -98,6 +98,11 @@ pub(crate) fn unpack(package: &Package, directory: &Path) -> Result<()> {
     if !fetched {
         bail!("could not fetch the package {}: is there a network?", package.name);
     }
+    unpack_archives(directory)
+}
+
+/// Unpacks every package file in a directory into it, and removes the files.
+pub(crate) fn unpack_archives(directory: &Path) -> Result<()> {
     for entry in directory.read_dir().with_context(|| format!("list {}", directory.display()))? {
         let archive = entry.with_context(|| format!("list {}", directory.display()))?.path();
         if archive.extension().is_some_and(|extension| extension == "deb") {

@@ -7,7 +7,6 @@ mod addresses;
 mod flows;
 mod installation;
 mod slots;
-mod verifier;
 
 use std::{fs, path::Path};
 

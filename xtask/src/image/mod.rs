@@ -2,7 +2,6 @@
 //! the shared libraries it is linked to, and nothing else, so there is no shell to break into and nothing to patch but
 //! what is listed here.
 
-mod libraries;
 mod oci;
 
 use std::fs;
@@ -12,6 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::agent;
 use crate::flags::{ImageFlags, Profile};
+use crate::libraries;
 use crate::process::say;
 use crate::workspace::Workspace;
 use oci::{Entry, Image};

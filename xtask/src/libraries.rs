@@ -7,11 +7,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::output;
 
-/// Paths of all libraries, the dynamic linker included.
+/// Paths of all libraries, the dynamic linker included. A static program has none.
 pub(crate) fn of(program: &Path) -> Result<Vec<PathBuf>> {
-    let text = output(Command::new("ldd").arg(program).env("LC_ALL", "C"))
-        .with_context(|| format!("list the libraries of {}", program.display()))?;
-    parse(&text)
+    match output(Command::new("ldd").arg(program).env("LC_ALL", "C")) {
+        // ldd fails with these words.
+        Err(error) if error.to_string().ends_with("not a dynamic executable") => Ok(Vec::new()),
+        other => parse(&other.with_context(|| format!("list the libraries of {}", program.display()))?),
+    }
 }
 
 /// Reads what ldd(1) prints: `NAME => PATH (ADDRESS)`, `PATH (ADDRESS)` for the dynamic linker, `NAME (ADDRESS)` for
