@@ -62,7 +62,7 @@ impl Kernel {
             "fetching Debian's kernel {} below target/: tests on other kernels than this machine's",
             self.name
         ));
-        let partial = root.with_extension("partial");
+        let partial = root.with_file_name(format!("{}.partial", self.name));
         clear(&partial)?;
         let suite = Suite::new(&partial.join("apt"), self.suite)?;
         let mut wanted = vec![PACKAGE.to_owned()];

@@ -5,8 +5,11 @@ mod debian;
 mod initramfs;
 mod machine;
 
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 use clap::builder::PossibleValuesParser;
@@ -17,8 +20,9 @@ use crate::flags::{KernelsFlags, Profile};
 use crate::packages::{self, Program};
 use crate::process::say;
 use crate::workspace::Workspace;
-use debian::KERNELS;
+use debian::{KERNELS, Kernel};
 use initramfs::Initramfs;
+use machine::Machine;
 
 /// The tests that are meant for other kernels.
 pub(crate) const TARGET: &str = "kernels";
@@ -56,24 +60,24 @@ pub(crate) fn run_task(ws: &Workspace, flags: &KernelsFlags) -> Result<()> {
     }
     packages::ensure_programs(&PROGRAMS)?;
     let test = build(ws, &flags.test)?;
-    let wanted = KERNELS
-        .iter()
-        .filter(|kernel| flags.versions.is_empty() || flags.versions.iter().any(|name| name == kernel.name));
-    let mut failures = Vec::new();
-    for kernel in wanted {
-        let directory = ws.target().join("kernels");
-        let outcome = kernel.ensure(ws).and_then(|files| {
-            say(&format!("Linux {}: test {}", files.release, flags.test));
-            let root = Initramfs::new(directory.join(format!("{}.root", kernel.name)))?;
-            fill(&root, ws, &test, &flags.args)?;
-            root.modules(&files.modules(&MODULES)?)?;
-            let archive = directory.join(format!("{}.cpio", kernel.name));
-            root.write(&archive)?;
-            machine::boot(kernel.name, &files.image, &archive)
-        });
-        failures.extend(outcome.err().map(|error| format!("{error:#}")));
-    }
+    let is_wanted =
+        |kernel: &&Kernel| flags.versions.is_empty() || flags.versions.iter().any(|name| name == kernel.name);
+    let machines = KERNELS.iter().filter(is_wanted).map(|kernel| Machine::prepare(ws, kernel, &test, &flags.args));
+    let machines = machines.collect::<Result<Vec<_>>>()?;
+    // Each has one processor.
+    let at_a_time = thread::available_parallelism().map_or(1, NonZero::get);
+    let failures: Vec<String> = machines.chunks(at_a_time).flat_map(boot_all).collect();
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
+}
+
+/// Boots them side by side; what went wrong.
+fn boot_all(machines: &[Machine]) -> Vec<String> {
+    thread::scope(|scope| {
+        let running: Vec<_> = machines.iter().map(|machine| scope.spawn(|| machine.boot())).collect();
+        let ended =
+            running.into_iter().filter_map(|machine| machine.join().unwrap_or_else(|panic| resume_unwind(panic)).err());
+        ended.map(|error| format!("{error:#}")).collect()
+    })
 }
 
 /// Builds the agent and a test of lb-tests; the test's path.
@@ -99,7 +103,7 @@ fn executable(messages: &str, target: &str) -> Option<PathBuf> {
     tests.find_map(|message| message["executable"].as_str().map(PathBuf::from))
 }
 
-/// Everything but the modules.
+/// The root file system but for the modules.
 fn fill(root: &Initramfs, ws: &Workspace, test: &Path, args: &[String]) -> Result<()> {
     for name in ["ip", "bridge"] {
         root.program_of_this_machine(name, &format!("usr/local/bin/{name}"))?;
@@ -115,6 +119,21 @@ fn fill(root: &Initramfs, ws: &Workspace, test: &Path, args: &[String]) -> Resul
     let args: Vec<String> = args.iter().map(|arg| format!(" '{arg}'")).collect();
     let tests = format!("#!/bin/sh\nexec /{INSIDE}/debug/deps/test --test-threads=1 --nocapture{}\n", args.concat());
     root.script("tests.sh", &tests)
+}
+
+impl Machine {
+    /// Fetches the kernel and writes what it starts from.
+    fn prepare(ws: &Workspace, kernel: &Kernel, test: &Path, args: &[String]) -> Result<Self> {
+        let files = kernel.ensure(ws)?;
+        say(&format!("Linux {} is {}", kernel.name, files.release));
+        let directory = ws.target().join("kernels");
+        let root = Initramfs::new(directory.join(format!("{}.root", kernel.name)))?;
+        fill(&root, ws, test, args)?;
+        root.modules(&files.modules(&MODULES)?)?;
+        let initramfs = directory.join(format!("{}.cpio", kernel.name));
+        root.write(&initramfs)?;
+        Ok(Self { name: kernel.name, kernel: files.image, initramfs })
+    }
 }
 
 #[cfg(test)]
