@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
 
-use crate::kernels;
+use crate::{fuzz, kernels};
 
 /// Builds, runs, tests, packages and measures.
 #[derive(Parser)]
@@ -30,6 +30,8 @@ pub(crate) enum Task {
     Bench(BenchFlags),
     /// Run tests on Debian's kernels, in virtual machines (qemu, without KVM)
     Kernels(KernelsFlags),
+    /// Look for inputs that the packet layer's logic handles wrongly (libFuzzer)
+    Fuzz(FuzzFlags),
 }
 
 /// How the compiler is told to build.
@@ -102,6 +104,16 @@ pub(crate) struct KernelsFlags {
     /// Passed to the tests, such as a filter
     #[arg(last = true)]
     pub(crate) args: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct FuzzFlags {
+    /// Which target [default: one after the other]
+    #[arg(value_parser = PossibleValuesParser::new(fuzz::TARGETS))]
+    pub(crate) target: Option<String>,
+    /// How long each runs
+    #[arg(long, value_name = "N", default_value_t = fuzz::SECONDS)]
+    pub(crate) seconds: u32,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod bench;
 mod components;
 mod ebpf;
 mod flags;
+mod fuzz;
 mod image;
 mod kernels;
 mod kind;
@@ -41,6 +42,7 @@ fn dispatch(task: Task) -> anyhow::Result<ExitCode> {
         Task::Build(flags) => agent::build(&ws, flags.profile()).map(|_| ExitCode::SUCCESS),
         Task::Run(flags) => run::run_task(&ws, &flags),
         Task::Bench(flags) => bench::run(&ws, &flags),
+        Task::Fuzz(flags) => fuzz::run_task(&ws, &flags).map(|()| ExitCode::SUCCESS),
         Task::Kernels(flags) => kernels::run_task(&ws, &flags).map(|()| ExitCode::SUCCESS),
         Task::Image(flags) => image::write(&ws, &flags).map(|_| ExitCode::SUCCESS),
         Task::Test(flags) => test::run_all(&ws, &flags),

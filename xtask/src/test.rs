@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 
 use crate::agent::{self, host_cargo};
 use crate::components;
-use crate::flags::{Profile, TestFlags};
+use crate::flags::{FuzzFlags, Profile, TestFlags};
+use crate::fuzz;
+use crate::kernels;
 use crate::packages::{self, Program};
 use crate::process::{find, root_prefix, run, say};
 use crate::workspace::Workspace;
@@ -38,11 +40,16 @@ pub(crate) fn run_all(ws: &Workspace, flags: &TestFlags) -> Result<ExitCode> {
     if filter.is_none() {
         stages.push(("format", Box::new(|| format(ws))));
         stages.push(("lints", Box::new(|| lints(ws))));
+        stages.push(("fuzzing", Box::new(|| fuzz::run_task(ws, &FuzzFlags { target: None, seconds: fuzz::SECONDS }))));
     }
     // Before the root tests, so that the minutes of building them count as nobody's test; a stage of its own, so that
     // only the tests that need them fail where they cannot be built (no Go, say).
     stages.push(("components", Box::new(|| components::ensure(ws, Profile::Debug).map(drop))));
     stages.push(("root tests", Box::new(move || root_tests(ws, filter))));
+    // The virtual machines run this machine's binaries, and there are such kernels to be had for this architecture.
+    if filter.is_none() && cfg!(target_arch = "x86_64") {
+        stages.push(("kernels", Box::new(|| kernels::test_oldest_and_newest(ws))));
+    }
     let outcomes: Vec<Outcome> = stages.into_iter().map(|(name, stage)| perform(name, &*stage)).collect();
     summarise(&outcomes);
     let failed = outcomes.iter().any(|outcome| outcome.error.is_some());
@@ -84,7 +91,9 @@ fn host_tests(ws: &Workspace, filter: Option<&str>) -> Result<()> {
 
 fn format(ws: &Workspace) -> Result<()> {
     ensure_component("rustfmt", "cargo-fmt")?;
-    run(host_cargo(ws, "fmt").args(["--all", "--check"])).context("`cargo fmt --all` mends it")
+    run(host_cargo(ws, "fmt").args(["--all", "--check"])).context("`cargo fmt --all` mends it")?;
+    let fuzz = ["--manifest-path", "fuzz/Cargo.toml", "--check"];
+    run(host_cargo(ws, "fmt").args(fuzz)).context("`cargo fmt --manifest-path fuzz/Cargo.toml` mends it")
 }
 
 fn lints(ws: &Workspace) -> Result<()> {

@@ -291,10 +291,12 @@ fn completed(packet: &SimPacket, error: &[u8]) -> Vec<u8> {
     const QUOTE: usize = 8;
     let mut error = error.to_vec();
     let quoted = error.get(QUOTE..).and_then(transport).filter(|_| packet.offloaded);
-    if let Some((proto, at)) = quoted {
-        let field = QUOTE + at + if proto == 6 { 16 } else { 6 };
-        let sum = !sum_of(&[&error[QUOTE + at..]]);
-        error[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+    if let Some((proto @ (6 | 17), at)) = quoted {
+        let segment = error.get_mut(QUOTE + at..).unwrap_or_default();
+        let sum = !sum_of(&[segment]);
+        let field = if proto == 6 { 16 } else { 6 };
+        // Of a short quotation it is not there.
+        segment.get_mut(field..field + 2).into_iter().for_each(|field| field.copy_from_slice(&sum.to_be_bytes()));
     }
     error
 }

@@ -14,7 +14,7 @@ const CAPACITY: u32 = 24;
 
 /// One step of a history.
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     /// Any packet between any of the places that there are.
     Packet { src: usize, dst: usize, packet: Packet },
     /// A packet of a client to a Service.
@@ -33,11 +33,11 @@ enum Step {
 
 /// What a packet is, and where it is met.
 #[derive(Clone, Copy, Debug)]
-struct Packet {
+pub(crate) struct Packet {
     /// `None`: UDP.
-    tcp: Option<u8>,
-    egress: bool,
-    pod_side: bool,
+    pub(crate) tcp: Option<u8>,
+    pub(crate) egress: bool,
+    pub(crate) pod_side: bool,
 }
 
 fn packet() -> impl Strategy<Value = Packet> {
@@ -102,7 +102,7 @@ impl Watched {
 }
 
 /// The naive connection table, and the world around it.
-struct Naive {
+pub(crate) struct Naive {
     net: Net,
     flows: BTreeMap<Tuple, Watched>,
     places: Vec<SocketAddr>,
@@ -114,7 +114,7 @@ struct Naive {
 }
 
 impl Naive {
-    fn new(world: (World, bool)) -> Self {
+    pub(crate) fn new(world: (World, bool)) -> Self {
         let mut net = Net::new(world);
         net.set_capacity(CAPACITY);
         let world = world.0;
@@ -264,16 +264,15 @@ impl Naive {
         Ok(())
     }
 
-    /// The agent's ageing: [`expired`] over all pairs.
+    /// [`expired`] over all pairs.
     fn age(&mut self) {
-        age::<V4>(&self.net.node, self.net.node.environment.now_s());
-        age::<V6>(&self.net.node, self.net.node.environment.now_s());
+        age_all(&self.net.node);
         let over: Vec<_> =
             self.flows.iter().filter(|(tuple, flow)| self.is_over(tuple, flow)).map(|(tuple, _)| *tuple).collect();
         over.iter().for_each(|tuple| drop(self.flows.remove(tuple)));
     }
 
-    fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
+    pub(crate) fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
             Step::Packet { src, dst, packet } => self.send(pick(&self.places, src), pick(&self.places, dst), packet)?,
             Step::Ask { client, service, packet } => {
@@ -300,6 +299,12 @@ impl Naive {
         prop_assert_eq!(self.net.n_entries(), 2 * self.flows.len(), "both hold the same flows: {:?}", self.flows);
         Ok(())
     }
+}
+
+/// The agent's ageing, of both families.
+pub(crate) fn age_all(node: &SimNode) {
+    age::<V4>(node, node.environment.now_s());
+    age::<V6>(node, node.environment.now_s());
 }
 
 fn age<F: Traffic>(node: &SimNode, now_s: u32) {

@@ -6,7 +6,7 @@ mod answers;
 mod errors;
 mod forward;
 mod fragments;
-mod history;
+pub(crate) mod history;
 mod lifetimes;
 mod limits;
 mod policies;
@@ -40,13 +40,14 @@ const RST: u8 = 4;
 const ACK: u8 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum World {
+pub(crate) enum World {
     V4,
     V6,
 }
 
 /// Both families, each with and without checksum offload.
-const WORLDS: [(World, bool); 4] = [(World::V4, false), (World::V4, true), (World::V6, false), (World::V6, true)];
+pub(crate) const WORLDS: [(World, bool); 4] =
+    [(World::V4, false), (World::V4, true), (World::V6, false), (World::V6, true)];
 
 impl World {
     fn ip(self, net: [u8; 3], last: u8) -> IpAddr {
@@ -66,44 +67,44 @@ impl World {
         SocketAddr::new(self.ip(net, last), port)
     }
 
-    fn node(self) -> IpAddr {
+    pub(crate) fn node(self) -> IpAddr {
         self.ip([192, 168, 2], 1)
     }
 
-    fn node_port(self) -> SocketAddr {
+    pub(crate) fn node_port(self) -> SocketAddr {
         SocketAddr::new(self.node(), 30_080)
     }
 
-    fn cluster_ip(self, last: u8) -> SocketAddr {
+    pub(crate) fn cluster_ip(self, last: u8) -> SocketAddr {
         self.at([10, 96, 0], last, 80)
     }
 
-    fn client(self, last: u8) -> SocketAddr {
+    pub(crate) fn client(self, last: u8) -> SocketAddr {
         self.at([203, 0, 113], last, 40_000)
     }
 
-    fn local_pod(self, last: u8) -> SocketAddr {
+    pub(crate) fn local_pod(self, last: u8) -> SocketAddr {
         self.at([10, 244, 1], last, 8080)
     }
 
-    fn remote_pod(self, last: u8) -> SocketAddr {
+    pub(crate) fn remote_pod(self, last: u8) -> SocketAddr {
         self.at([10, 244, 2], last, 8080)
     }
 
-    fn tunnel_pod(self, last: u8) -> SocketAddr {
+    pub(crate) fn tunnel_pod(self, last: u8) -> SocketAddr {
         self.at([10, 244, 9], last, 8080)
     }
 }
 
 /// A node in a world.
-struct Net {
-    node: SimNode,
-    world: World,
+pub(crate) struct Net {
+    pub(crate) node: SimNode,
+    pub(crate) world: World,
     offloaded: bool,
 }
 
 impl Net {
-    fn new((world, offloaded): (World, bool)) -> Self {
+    pub(crate) fn new((world, offloaded): (World, bool)) -> Self {
         let mut net = Self { node: SimNode::new(7), world, offloaded };
         let flags = |flags| Device { flags, ..Device::default() };
         net.node.traffic.devices = [(UPLINK, flags(device_flags::UPLINK)), (PODS, flags(device_flags::POD))].into();
@@ -145,7 +146,7 @@ impl Net {
 
     /// Makes these pods answer at `address` for TCP and UDP, and nobody else. The Service's id is the last byte of its address,
     /// and its slots begin at a hundred times that; a backend's id is that of the Service and the last byte of the pod's.
-    fn serve(&mut self, address: SocketAddr, pods: &[SocketAddr]) {
+    pub(crate) fn serve(&mut self, address: SocketAddr, pods: &[SocketAddr]) {
         self.serve_with(address, scope::INTERNAL, pods, |frontend| frontend);
     }
 
@@ -180,23 +181,23 @@ impl Net {
     }
 
     /// Every half has its other half, and both say the same of the flow.
-    fn assert_no_half_is_alone(&self) {
+    pub(crate) fn assert_no_half_is_alone(&self) {
         halves::<V4>(&self.node);
         halves::<V6>(&self.node);
     }
 
-    fn n_entries(&self) -> usize {
+    pub(crate) fn n_entries(&self) -> usize {
         self.node.traffic.v4.conns.borrow().len() + self.node.traffic.v6.conns.borrow().len()
     }
 
-    fn set_capacity(&mut self, n_conns: u32) {
+    pub(crate) fn set_capacity(&mut self, n_conns: u32) {
         self.node.traffic.v4.n_conns = n_conns;
         self.node.traffic.v6.n_conns = n_conns;
     }
 
     /// A TCP connection of `client` through `service`, of which all three segments of the handshake were seen. Returns what
     /// the backend sees: the client's end, and its own.
-    fn connect(&self, client: SocketAddr, service: SocketAddr, side: Side) -> (SocketAddr, SocketAddr) {
+    pub(crate) fn connect(&self, client: SocketAddr, service: SocketAddr, side: Side) -> (SocketAddr, SocketAddr) {
         let (from, to) = sent(self.arrives(&Frame::tcp(client, service, SYN), side));
         self.answer(&Frame::tcp(to, from, SYN | ACK), (service, client));
         sent(self.arrives(&Frame::tcp(client, service, ACK), side));

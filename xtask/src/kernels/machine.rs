@@ -28,7 +28,7 @@ impl Machine {
         // that patches itself falls over its own breakpoints.
         let mut qemu = Command::new("timeout");
         qemu.args(["--kill-after=10", PATIENCE_S, "qemu-system-x86_64"])
-            .args(["-accel", "tcg", "-cpu", "max", "-m", "2048"])
+            .args(["-accel", "tcg", "-cpu", "max,-cx16", "-m", "2048"])
             .args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-device", "virtio-rng-pci"])
             .arg("-kernel")
             .arg(kernel)
