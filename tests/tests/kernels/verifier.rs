@@ -96,11 +96,12 @@ fn account(program: &mut Program) -> Result<Account> {
     }
 }
 
-/// Reads `processed 5884 insns (limit 1000000) ...` and `stack depth 96+0+160`.
+/// Reads `processed 5884 insns (limit 1000000) ...` and `stack depth 96+0+160`, behind which newer kernels say more.
 fn parse(log: &str) -> Result<Account> {
     let behind = |words: &str| log.lines().find_map(|line| line.strip_prefix(words)).with_context(|| log.to_owned());
     let examined = behind("processed ")?.split(' ').next().unwrap_or_default().parse()?;
-    let depths =
-        behind("stack depth ")?.split('+').map(|depth| depth.trim().parse()).collect::<Result<Vec<u32>, _>>()?;
+    let stack = behind("stack depth ")?;
+    let depths = stack.split_whitespace().next().unwrap_or_default().split('+').map(str::parse);
+    let depths = depths.collect::<Result<Vec<u32>, _>>().with_context(|| format!("stack depth {stack}"))?;
     Ok(Account { examined, functions: depths.len(), stack: depths.into_iter().max().unwrap_or(0) })
 }
