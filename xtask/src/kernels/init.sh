@@ -16,7 +16,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
 for module in /modules/*; do insmod "$module" || echo "cannot load $module"; done
-# As sysctl.d of distributions and the kubelet have it: nobody but the tests uses the console.
+# The console is the tests': from the kernel only what ends it.
 echo 1 >/proc/sys/kernel/printk
 ip link set lo up
 

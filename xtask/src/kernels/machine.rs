@@ -24,8 +24,8 @@ impl Machine {
     /// Boots it, and waits for the end.
     pub(super) fn boot(&self) -> Result<()> {
         let Self { name, kernel, initramfs } = self;
-        // With one processor: where there are more, qemu 7.2 runs instructions that another one has just replaced, and a kernel
-        // that patches itself falls over its own breakpoints.
+        // What qemu 7.2 is bad at is left out. With several processors one runs instructions that another has just replaced, and a
+        // kernel that patches itself falls over its own breakpoints. CMPXCHG16B spoils the flags, and Linux 6.12 falls over that.
         let mut qemu = Command::new("timeout");
         qemu.args(["--kill-after=10", PATIENCE_S, "qemu-system-x86_64"])
             .args(["-accel", "tcg", "-cpu", "max,-cx16", "-m", "2048"])
