@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 
-use super::probe::Client;
+use super::{flows, probe::Client};
 use crate::{
     agent::{Agent, AgentSpec, Source},
     control_plane::ControlPlane,
@@ -54,11 +54,12 @@ const fn pod_v6(node: u16, number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0x10, 0x244, node, 0, 0, 0, number)
 }
 
-/// Pods `a` and `b` on the node, `h` a process of the node itself, `c` and `d` pods of another node, `n2` a process of
-/// that node, `x` a host outside the cluster.
-pub(super) const WITNESSES: [Witness; 7] = [
+/// Pods `a`, `b` and `v` on the node, of which the last is the client `vm`, `h` a process of the node itself, `c` and `d`
+/// pods of another node, `n2` a process of that node, `x` a host outside the cluster.
+pub(super) const WITNESSES: [Witness; 8] = [
     Witness { name: "a", v4: Ipv4Addr::new(10, 244, 1, 2), v6: pod_v6(1, 2), node: Some(NODE) },
     Witness { name: "b", v4: Ipv4Addr::new(10, 244, 1, 3), v6: pod_v6(1, 3), node: Some(NODE) },
+    Witness { name: "v", v4: Ipv4Addr::new(10, 244, 1, 4), v6: pod_v6(1, 4), node: Some(NODE) },
     Witness {
         name: "h",
         v4: Ipv4Addr::new(172, 18, 0, 1),
@@ -81,6 +82,9 @@ pub(super) const WITNESSES: [Witness; 7] = [
     },
 ];
 
+/// The client `out`.
+const OUTSIDE: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(192, 0, 2, 20), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x20));
+
 /// The witness of that name.
 pub(super) fn witness(name: &str) -> Option<&'static Witness> {
     WITNESSES.iter().find(|witness| witness.name == name)
@@ -89,10 +93,11 @@ pub(super) fn witness(name: &str) -> Option<&'static Witness> {
 /// A node with its proxy. The fields are dropped in this order: processes before their namespaces.
 pub struct Island {
     proxy: Option<Running>,
-    clients: [Guest; 3],
+    clients: [Guest; 5],
     _servers: Vec<Guest>,
-    addresses: [(Ipv4Addr, Ipv6Addr); 3],
+    addresses: [(Ipv4Addr, Ipv6Addr); 5],
     _pods: Vec<Pod>,
+    uplinks: String,
     node: Node,
 }
 
@@ -108,8 +113,9 @@ impl Island {
         let node = Node::with(NODE, 1, Layout::PointToPoint)?;
         control_plane.link(hub, &node, number)?;
         let beyond = Beyond::new(&node)?;
-        let (a, b, p) = (node.pod("a")?, node.pod("b")?, node.pod("p")?);
-        for netns in [node.netns(), beyond.0.netns(), a.netns(), b.netns(), p.netns()] {
+        let outside = node.external("out", OUTSIDE.0, OUTSIDE.1)?;
+        let (a, b, v, p) = (node.pod("a")?, node.pod("b")?, node.pod_without_hook("v")?, node.pod("p")?);
+        for netns in [node.netns(), beyond.0.netns(), a.netns(), b.netns(), v.netns(), p.netns()] {
             // Every refusal is to be told, however many there are.
             netns.sysctl("net/ipv4/icmp_ratelimit", "0")?;
             netns.sysctl("net/ipv4/icmp_msgs_per_sec", "1000000")?;
@@ -117,7 +123,8 @@ impl Island {
             netns.sysctl("net/ipv6/icmp/ratelimit", "0")?;
         }
         let (pod, endpoint, host) = (p.guest()?, a.guest()?, node.host_process("host")?);
-        let (beside, outside) = (b.guest()?, beyond.0.guest()?);
+        let (beside, far) = (b.guest()?, beyond.0.guest()?);
+        let (machine, vm) = (outside.guest()?, v.guest()?);
         for witness in &WITNESSES {
             serve(
                 witness,
@@ -125,22 +132,24 @@ impl Island {
                     "a" => &endpoint,
                     "b" => &beside,
                     "h" => &host,
-                    _ => &outside,
+                    "v" => &vm,
+                    _ => &far,
                 },
             )?;
         }
         for port in WORLD_PORTS {
-            outside.serve("world", Proto::Tcp, port)?;
+            far.serve("world", Proto::Tcp, port)?;
         }
         for port in MARKER_PORTS {
             endpoint.serve(&format!("marker-{port}"), Proto::Tcp, port)?;
         }
         Ok(Self {
             proxy: None,
-            addresses: [(p.v4(), p.v6()), (node.v4(), node.v6()), (a.v4(), a.v6())],
-            clients: [pod, host, endpoint],
-            _servers: vec![beside, outside],
-            _pods: vec![a, b, p, beyond.0],
+            addresses: [(p.v4(), p.v6()), (node.v4(), node.v6()), (a.v4(), a.v6()), OUTSIDE, (v.v4(), v.v6())],
+            clients: [pod, host, endpoint, machine, vm],
+            _servers: vec![beside, far],
+            uplinks: format!("{},{}", beyond.0.device(), outside.device()),
+            _pods: vec![a, b, v, p, beyond.0, outside],
             node,
         })
     }
@@ -150,7 +159,9 @@ impl Island {
         self.proxy = Some(match proxy {
             Proxy::KubeProxy => Running::KubeProxy(start_kube_proxy(&self.node, control_plane)?),
             Proxy::Agent => {
-                let spec = AgentSpec::new(Source::Kubeconfig(control_plane.agent_kubeconfig()?));
+                let source = Source::Kubeconfig(control_plane.agent_kubeconfig()?);
+                let pods = ["--pod-devices".into(), "veth*".into()];
+                let spec = AgentSpec { args: pods.into(), ..AgentSpec::new(source).on_devices(&self.uplinks) };
                 let mut agent = self.node.start_agent_with(spec)?;
                 agent.wait_ready()?;
                 Running::Agent(Box::new(agent))
@@ -185,8 +196,10 @@ impl Island {
 
     /// Forgets tracked connections, so that a source port that comes again is no part of an older conversation.
     pub fn forget_connections(&self) -> Result<()> {
-        self.node.netns().output("conntrack", &["-F"])?;
-        Ok(())
+        match self.proxy {
+            Some(Running::Agent(_)) => flows::forget(self.node.bpffs().path()),
+            _ => self.node.netns().output("conntrack", &["-F"]).map(|_| ()),
+        }
     }
 
     /// Where the proxy's log is.
@@ -213,7 +226,7 @@ fn serve(witness: &Witness, guest: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// The node's default gateway, in the place of the rest of the world: it has the addresses of another node, of its pods
+/// The node's default gateway, in the place of the rest of the world except for the client `out`: it has the addresses of another node, of its pods
 /// and of a host outside. At any other address `world` answers: so a client sees that a proxy let it pass.
 struct Beyond(Pod);
 
@@ -229,11 +242,13 @@ impl Beyond {
         machine.netns().ip([
             "route add 10.244.1.0/24 via 169.254.1.1".to_owned(),
             format!("route add {} via 169.254.1.1", node.v4()),
+            format!("route add {} via 169.254.1.1", OUTSIDE.0),
             "route del default".to_owned(),
             // Every other address is its own as well.
             "route add local default dev lo table main".to_owned(),
             "route add fd00:10:244:1::/64 via fe80::1 dev eth0".to_owned(),
             format!("route add {} via fe80::1 dev eth0", node.v6()),
+            format!("route add {} via fe80::1 dev eth0", OUTSIDE.1),
             "route del ::/0".to_owned(),
             "route add local ::/0 dev lo table main".to_owned(),
         ])?;

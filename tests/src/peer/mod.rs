@@ -7,6 +7,7 @@
 
 mod case;
 mod differences;
+mod flows;
 mod island;
 mod marker;
 mod objects;

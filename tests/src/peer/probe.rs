@@ -2,7 +2,8 @@
 //!
 //! `[CLIENT[,CLIENT...]] TRAFFIC DESTINATION = EXPECTATION`
 //!
-//! Clients are `pod`, `host` and `a` (a pod that is an endpoint itself); all three where none is named. Traffic is `tcp`,
+//! Clients are `pod`, `host` and `a` (a pod that is an endpoint itself), all three where none is named; further `out`, a
+//! machine outside the cluster, and `vm`, a pod whose processes no socket hook sees (as endpoint it is `v`). Traffic is `tcp`,
 //! `udp` (connected and not), `udpc`, `udpu`, or `any` (all three). What is expected of kube-proxy are the names of who
 //! answers, `one of NAME...`, or a word for what happens to the packets: `rejected` or `dropped` by a rule of kube-proxy,
 //! `refused` by whom they reach; also names and such a word. `?` where nothing is known beforehand, so that only equality
@@ -24,17 +25,26 @@ pub enum Client {
     Host,
     /// A pod on the node that is an endpoint of most Services.
     Endpoint,
+    /// A machine outside the cluster.
+    Outside,
+    /// A pod on the node whose processes are in no cgroup of the node's.
+    Vm,
 }
 
 impl Client {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Pod, Self::Host, Self::Endpoint];
+    pub const ALL: [Self; 5] = [Self::Pod, Self::Host, Self::Endpoint, Self::Outside, Self::Vm];
+
+    /// Those whose system calls the socket layer sees.
+    const HOOKED: [Self; 3] = [Self::Pod, Self::Host, Self::Endpoint];
 
     pub(super) fn index(self) -> usize {
         match self {
             Self::Pod => 0,
             Self::Host => 1,
             Self::Endpoint => 2,
+            Self::Outside => 3,
+            Self::Vm => 4,
         }
     }
 
@@ -44,6 +54,8 @@ impl Client {
             Self::Pod => "pod",
             Self::Host => "host",
             Self::Endpoint => "a",
+            Self::Outside => "out",
+            Self::Vm => "vm",
         }
     }
 }
@@ -97,7 +109,7 @@ impl Probe {
         let (what, expected) = line.split_once('=').context("without `= EXPECTATION`")?;
         let words: Vec<&str> = what.split_whitespace().collect();
         let (clients, traffic, destination) = match words[..] {
-            [traffic, destination] => (Client::ALL.to_vec(), traffic, destination),
+            [traffic, destination] => (Client::HOOKED.to_vec(), traffic, destination),
             [clients, traffic, destination] => (parse_clients(clients)?, traffic, destination),
             _ => anyhow::bail!("not [CLIENTS] TRAFFIC DESTINATION"),
         };
