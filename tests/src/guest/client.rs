@@ -88,7 +88,7 @@ impl Guest {
     /// Who answers at the target, asked on a new socket.
     pub fn ask(&self, traffic: Traffic, target: impl Into<Target>) -> Result<String> {
         let target = target.into();
-        if traffic == Traffic::Tcp {
+        if traffic.is_tcp() {
             return self.tcp(target)?.ask();
         }
         let socket = self.udp(target)?;
@@ -98,7 +98,7 @@ impl Guest {
                 socket.connect(to)?;
                 socket.send()?;
             }
-            Traffic::Tcp | Traffic::UdpUnconnected => socket.send_to(to)?,
+            Traffic::Tcp | Traffic::Http | Traffic::UdpUnconnected => socket.send_to(to)?,
         }
         Ok(socket.receive()?.name)
     }

@@ -69,6 +69,16 @@ pub enum Traffic {
     UdpConnected,
     /// UDP sockets with sendto.
     UdpUnconnected,
+    /// TCP connections with a GET of `/`. The answer is what [`crate::guest`]'s probe makes of the response: its status,
+    /// its headers in alphabetical order without those of the connection, and its body, in one word.
+    Http,
+}
+
+impl Traffic {
+    /// Whether it goes by TCP.
+    pub fn is_tcp(self) -> bool {
+        matches!(self, Self::Tcp | Self::Http)
+    }
 }
 
 /// A request to the guest.

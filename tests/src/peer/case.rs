@@ -35,7 +35,8 @@ pub struct Step {
     /// Objects to create or change.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub apply: BTreeMap<String, Value>,
-    /// Seconds without traffic, where time itself is the matter: the timeout of an affinity.
+    /// Seconds without traffic before each try of the probes, where time itself is the matter: the timeout of an
+    /// affinity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pause: Option<u64>,
     /// What is asked.

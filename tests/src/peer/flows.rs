@@ -9,8 +9,8 @@ use aya::{
 };
 use lb_common::abi::{Flow, FlowKey, V4, V6, maps};
 
-/// Removes all flows of the agent that pins its maps there, so that a source port that comes again is no part of an older
-/// conversation.
+/// Removes all flows of the agent that pins its maps there, so that a source port that comes again is no part of an
+/// older conversation.
 pub(super) fn forget(bpffs: &Path) -> Result<()> {
     let directory = bpffs.join("lb/maps");
     forget_all::<FlowKey<V4>, Flow<V4>>(&directory.join(maps::CONNS4))?;

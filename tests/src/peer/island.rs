@@ -54,8 +54,8 @@ const fn pod_v6(node: u16, number: u16) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0x10, 0x244, node, 0, 0, 0, number)
 }
 
-/// Pods `a`, `b` and `v` on the node, of which the last is the client `vm`, `h` a process of the node itself, `c` and `d`
-/// pods of another node, `n2` a process of that node, `x` a host outside the cluster.
+/// Pods `a`, `b` and `v` on the node, of which the last is the client `vm`, `h` a process of the node itself, `c` and
+/// `d` pods of another node, `n2` a process of that node, `x` a host outside the cluster.
 pub(super) const WITNESSES: [Witness; 8] = [
     Witness { name: "a", v4: Ipv4Addr::new(10, 244, 1, 2), v6: pod_v6(1, 2), node: Some(NODE) },
     Witness { name: "b", v4: Ipv4Addr::new(10, 244, 1, 3), v6: pod_v6(1, 3), node: Some(NODE) },
@@ -81,6 +81,9 @@ pub(super) const WITNESSES: [Witness; 8] = [
         node: None,
     },
 ];
+
+/// A further address of the node, which no Node object names.
+const SECOND: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 1);
 
 /// The client `out`.
 const OUTSIDE: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(192, 0, 2, 20), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x20));
@@ -111,6 +114,7 @@ impl Island {
     /// `number` tells islands apart where they must be: on that way, which no case uses.
     pub fn new(hub: &Node, control_plane: &ControlPlane, number: u8) -> Result<Self> {
         let node = Node::with(NODE, 1, Layout::PointToPoint)?;
+        node.netns().ip([format!("addr add {SECOND}/32 dev lo")])?;
         control_plane.link(hub, &node, number)?;
         let beyond = Beyond::new(&node)?;
         let outside = node.external("out", OUTSIDE.0, OUTSIDE.1)?;
@@ -155,13 +159,14 @@ impl Island {
     }
 
     /// Starts the proxy; [`super::Rig::settle`] waits until it works.
-    pub fn start(&mut self, proxy: Proxy, control_plane: &ControlPlane) -> Result<()> {
+    /// `node_ports` is its flag `--nodeport-addresses`.
+    pub fn start(&mut self, proxy: Proxy, control_plane: &ControlPlane, node_ports: &str) -> Result<()> {
         self.proxy = Some(match proxy {
-            Proxy::KubeProxy => Running::KubeProxy(start_kube_proxy(&self.node, control_plane)?),
+            Proxy::KubeProxy => Running::KubeProxy(start_kube_proxy(&self.node, control_plane, node_ports)?),
             Proxy::Agent => {
                 let source = Source::Kubeconfig(control_plane.agent_kubeconfig()?);
-                let pods = ["--pod-devices".into(), "veth*".into()];
-                let spec = AgentSpec { args: pods.into(), ..AgentSpec::new(source).on_devices(&self.uplinks) };
+                let args = ["--pod-devices", "veth*", "--nodeport-addresses", node_ports].map(Into::into).into();
+                let spec = AgentSpec { args, ..AgentSpec::new(source).on_devices(&self.uplinks) };
                 let mut agent = self.node.start_agent_with(spec)?;
                 agent.wait_ready()?;
                 Running::Agent(Box::new(agent))
@@ -226,8 +231,9 @@ fn serve(witness: &Witness, guest: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// The node's default gateway, in the place of the rest of the world except for the client `out`: it has the addresses of another node, of its pods
-/// and of a host outside. At any other address `world` answers: so a client sees that a proxy let it pass.
+/// The node's default gateway, in the place of the rest of the world except for the client `out`: it has the addresses
+/// of another node, of its pods and of a host outside. At any other address `world` answers: so a client sees that a
+/// proxy let it pass.
 struct Beyond(Pod);
 
 impl Beyond {
@@ -260,11 +266,12 @@ impl Beyond {
     }
 }
 
-fn start_kube_proxy(node: &Node, control_plane: &ControlPlane) -> Result<Process> {
+fn start_kube_proxy(node: &Node, control_plane: &ControlPlane, node_ports: &str) -> Result<Process> {
     let flags = [
         "--proxy-mode=nftables",
         "--cluster-cidr=10.244.0.0/16,fd00:10:244::/48",
-        "--nodeport-addresses=primary",
+        "--nodeport-addresses",
+        node_ports,
         // Sets the period for nftables as well, in spite of its name (processV1Alpha1Flags); the default is a second.
         "--iptables-min-sync-period=10ms",
     ];

@@ -80,8 +80,8 @@ impl Outcome {
         }
     }
 
-    /// The same for whichever one was met, where any one of several is as good, and whether some or all refusals came only
-    /// when the SYN was sent again, which depends on how busy the machine is.
+    /// The same for whichever one was met, where any one of several is as good, and whether some or all refusals came
+    /// only when the SYN was sent again, which depends on how busy the machine is.
     pub(super) fn comparable(mut self, expected: &Expectation) -> Self {
         let any_is_as_good = matches!(expected, Expectation::OneOf(_) | Expectation::UnknownOne);
         if any_is_as_good && self.meets(expected) && self.is_answered() {

@@ -2,12 +2,13 @@
 //!
 //! `[CLIENT[,CLIENT...]] TRAFFIC DESTINATION = EXPECTATION`
 //!
-//! Clients are `pod`, `host` and `a` (a pod that is an endpoint itself), all three where none is named; further `out`, a
-//! machine outside the cluster, and `vm`, a pod whose processes no socket hook sees (as endpoint it is `v`). Traffic is `tcp`,
-//! `udp` (connected and not), `udpc`, `udpu`, or `any` (all three). What is expected of kube-proxy are the names of who
-//! answers, `one of NAME...`, or a word for what happens to the packets: `rejected` or `dropped` by a rule of kube-proxy,
-//! `refused` by whom they reach; also names and such a word. `?` where nothing is known beforehand, so that only equality
-//! counts, and `one of ?` where any single one is as good as another.
+//! Clients are `pod`, `host` and `a` (a pod that is an endpoint itself), all three where none is named; further `out`,
+//! a machine outside the cluster, and `vm`, a pod whose processes no socket hook sees (as endpoint it is `v`). Traffic
+//! is `tcp`, `udp` (connected and not), `udpc`, `udpu`, or `any` (all three); also `http`, whose answer is a whole
+//! response in one word. What is expected of kube-proxy are the names of who answers, `one of NAME...`, or a word for
+//! what happens to the packets: `rejected` or `dropped` by a rule of kube-proxy, `refused` by whom they reach; also
+//! names and such a word. `?` where nothing is known beforehand, so that only equality counts, and `one of ?` where any
+//! single one is as good as another.
 
 use std::{collections::BTreeSet, fmt, net::SocketAddr};
 
@@ -102,7 +103,7 @@ impl Probe {
             Expectation::OneOf(_) => false,
             Expectation::Unknown | Expectation::UnknownOne => true,
         };
-        self.traffic == Traffic::Tcp && may_be_late
+        self.traffic.is_tcp() && may_be_late
     }
 
     fn parse_line(line: &str, case: u16) -> Result<Vec<Self>> {
@@ -136,6 +137,7 @@ pub(super) fn traffic_name(traffic: Traffic) -> &'static str {
         Traffic::Tcp => "tcp",
         Traffic::UdpConnected => "udpc",
         Traffic::UdpUnconnected => "udpu",
+        Traffic::Http => "http",
     }
 }
 
@@ -150,6 +152,7 @@ fn parse_traffic(text: &str) -> Result<&'static [Traffic]> {
         "udp" => &[Traffic::UdpConnected, Traffic::UdpUnconnected],
         "udpc" => &[Traffic::UdpConnected],
         "udpu" => &[Traffic::UdpUnconnected],
+        "http" => &[Traffic::Http],
         "any" => &[Traffic::Tcp, Traffic::UdpConnected, Traffic::UdpUnconnected],
         _ => anyhow::bail!("no traffic `{text}`"),
     })
@@ -193,7 +196,7 @@ struct Way {
 impl Way {
     /// What a client meets where a packet ends so; sets of names that are as good as each other.
     fn met_by(&self, word: &str) -> Vec<Vec<String>> {
-        let is_udp = self.traffic != Traffic::Tcp;
+        let is_udp = !self.traffic.is_tcp();
         // What a process of the node sends to a NodePort is looked at on its way in, anything else on its way out, and
         // what the output hook takes away is EPERM to the call that sent it. TCP tries again instead.
         let at_output = self.client == Client::Host && self.kind != Kind::NodePort;
@@ -201,7 +204,9 @@ impl Way {
             ("rejected" | "dropped", _) if is_udp && at_output => &[&["EPERM"]],
             // The ICMP error comes while connect(2) still holds the socket, so that it counts only when the SYN is sent
             // again, a second later (tcp_v4_err: "sock_owned_by_user"). On a busy machine it may come after that.
-            ("rejected", Traffic::Tcp) => &[&["refused-late"], &["refused"], &["refused", "refused-late"]],
+            ("rejected", Traffic::Tcp | Traffic::Http) => {
+                &[&["refused-late"], &["refused"], &["refused", "refused-late"]]
+            }
             ("rejected", Traffic::UdpConnected) => &[&["refused"]],
             // Linux tells a UDP socket that is not connected of an ICMP error only if it asks for that (IP_RECVERR).
             ("rejected" | "refused", Traffic::UdpUnconnected) => &[&["silent"]],

@@ -57,8 +57,9 @@ pub struct Rig {
     node_labels: Value,
 }
 
-/// How probes are tried: first for what is expected, then, where something else was met, with the patience and the number
-/// that make an accident of a busy machine or of chance unlikely, and fewer at a time, so that the machine is less busy.
+/// How probes are tried: first for what is expected, then, where something else was met, with the patience and the
+/// number that make an accident of a busy machine or of chance unlikely, and fewer at a time, so that the machine is
+/// less busy.
 const TRIES: [Effort; 4] = [
     Effort { attempts: 20, patience_ms: 300, budget_ms: 5_000, side_by_side: 32 },
     Effort { attempts: 60, patience_ms: 1_000, budget_ms: 10_000, side_by_side: 16 },
@@ -67,8 +68,8 @@ const TRIES: [Effort; 4] = [
 ];
 
 impl Rig {
-    /// Starts everything, and waits until both proxies work.
-    pub fn start() -> Result<Self> {
+    /// Starts everything, and waits until both proxies work. `node_ports` is their flag `--nodeport-addresses`.
+    pub fn start(node_ports: &str) -> Result<Self> {
         let hub = Node::with("hub", 100, Layout::PointToPoint)?;
         let control_plane = ControlPlane::start_without_controllers(&hub)?;
         let islands =
@@ -78,8 +79,8 @@ impl Rig {
         Kubelet::register(rig.islands.agent.node(), rig.control_plane.admin())?;
         rig.create_namespace(marker::NAMESPACE)?;
         rig.apply(&marker::of_zone()?)?;
-        rig.islands.kube_proxy.start(Proxy::KubeProxy, &rig.control_plane)?;
-        rig.islands.agent.start(Proxy::Agent, &rig.control_plane)?;
+        rig.islands.kube_proxy.start(Proxy::KubeProxy, &rig.control_plane, node_ports)?;
+        rig.islands.agent.start(Proxy::Agent, &rig.control_plane, node_ports)?;
         rig.settle()?;
         Ok(rig)
     }
@@ -119,8 +120,8 @@ impl Rig {
         self.apply(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})])
     }
 
-    /// Runs cases side by side, also such as change what they share if they all change it to the same, and removes their
-    /// objects.
+    /// Runs cases side by side, also such as change what they share if they all change it to the same, and removes
+    /// their objects.
     pub fn run_once(&mut self, cases: &[&Case], table: &mut Table) -> Result<Vec<String>> {
         let numbered: Vec<_> = cases.iter().zip(0..).map(|(case, number)| Numbered { case, number }).collect();
         let problems = self.run_together(&numbered, table);
@@ -163,8 +164,8 @@ impl Rig {
             }
             self.settle().with_context(|| format!("after step {} of {} cases", step + 1, cases.len()))?;
             let pauses = cases.iter().filter_map(|case| case.case.steps.get(step)?.pause);
-            thread::sleep(Duration::from_secs(pauses.max().unwrap_or_default()));
-            problems.extend(self.probe_all(tasks, table)?);
+            let pause = Duration::from_secs(pauses.max().unwrap_or_default());
+            problems.extend(self.probe_all(tasks, pause, table)?);
         }
         Ok(problems)
     }
@@ -204,10 +205,12 @@ impl Rig {
         Ok(())
     }
 
-    /// Tries all tasks, those again that went otherwise than they should, and says what is wrong in the end.
-    fn probe_all(&self, mut tasks: Vec<Task<'_>>, table: &mut Table) -> Result<Vec<String>> {
+    /// Tries all tasks after a pause, those again that went otherwise than they should, and says what is wrong in the
+    /// end.
+    fn probe_all(&self, mut tasks: Vec<Task<'_>>, pause: Duration, table: &mut Table) -> Result<Vec<String>> {
         let mut problems = Vec::new();
         for effort in TRIES {
+            thread::sleep(pause);
             let outcomes = self.try_once(&tasks, effort)?;
             let mut again = Vec::new();
             problems.clear();

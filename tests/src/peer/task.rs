@@ -53,8 +53,8 @@ pub(super) struct Effort {
     pub(super) attempts: u32,
     /// How long a call may take before that counts as silence.
     pub(super) patience_ms: u64,
-    /// After this time a probe takes no new socket. With what two calls may take it is to be well below the minute that a
-    /// client is given to answer.
+    /// After this time a probe takes no new socket. With what two calls may take it is to be well below the minute that
+    /// a client is given to answer.
     pub(super) budget_ms: u64,
     /// How many probes of a client are under way at a time.
     pub(super) side_by_side: usize,

@@ -12,6 +12,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use lb_tests::peer::Table;
 
+/// `--nodeport-addresses`: those of the Node object.
+const PRIMARY: &str = "primary";
+
 /// Each test has its own control plane and islands; a machine with two cores is busy with one of them.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());

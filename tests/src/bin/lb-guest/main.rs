@@ -3,6 +3,7 @@
 //! The same binary is the janitor of a test run (`lb-guest janitor PID`). It decides nothing and knows no Services.
 
 mod hold;
+mod http;
 mod load;
 mod pace;
 mod probe;

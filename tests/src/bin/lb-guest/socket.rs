@@ -1,10 +1,17 @@
 //! One client socket and the questions asked on it. Real calls on real sockets, blocking, as an application makes them.
 
-use std::{io, mem::MaybeUninit, net::SocketAddr, time::Duration};
+use std::{
+    io::{self, Read as _},
+    mem::MaybeUninit,
+    net::SocketAddr,
+    time::Duration,
+};
 
 use lb_tests::guest::{Answer, Failure, Names, Target, Traffic};
 use nix::{errno::Errno, getsockopt_impl, sockopt_impl, sys::socket::getsockopt};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::http;
 
 /// How long an answer may take. Datagrams are not lost between two namespaces of one machine, so none is repeated.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,7 +50,7 @@ impl Conversation {
 
     /// A socket whose calls take no longer than `timeout`, and that does nothing yet.
     pub(crate) fn new(timeout: Duration, traffic: Traffic, target: Target) -> Result<Self, Failure> {
-        let kind = if traffic == Traffic::Tcp { Type::STREAM } else { Type::DGRAM };
+        let kind = if traffic.is_tcp() { Type::STREAM } else { Type::DGRAM };
         let to = target.on_the_socket();
         let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
         let socket = Socket::new(Domain::for_address(to), kind, Some(protocol)).map_err(failure("socket"))?;
@@ -76,7 +83,7 @@ impl Conversation {
     /// How often TCP has sent its last segment again without an answer. The kernel keeps this number when connect(2)
     /// fails; the total (tcpi_total_retrans) it clears then.
     pub(crate) fn repeats(&self) -> Result<u8, Failure> {
-        if self.traffic != Traffic::Tcp {
+        if !self.traffic.is_tcp() {
             return Ok(0);
         }
         let info = getsockopt(&self.socket, TcpInfo).map_err(|error| failure("getsockopt")(error.into()))?;
@@ -90,7 +97,8 @@ impl Conversation {
 
     /// send(2).
     pub(crate) fn send(&self) -> Result<(), Failure> {
-        self.socket.send(QUESTION).map(|_| ()).map_err(failure("send"))
+        let question = if self.traffic == Traffic::Http { http::REQUEST } else { QUESTION };
+        self.socket.send(question).map(|_| ()).map_err(failure("send"))
     }
 
     /// sendto(2).
@@ -100,7 +108,11 @@ impl Conversation {
 
     /// Waits for an answer: a line of a stream, or a datagram.
     pub(crate) fn receive(&self) -> Result<Answer, Failure> {
-        if self.traffic == Traffic::Tcp { self.receive_line() } else { self.receive_datagram() }
+        match self.traffic {
+            Traffic::Tcp => self.receive_line(),
+            Traffic::Http => self.receive_response(),
+            Traffic::UdpConnected | Traffic::UdpUnconnected => self.receive_datagram(),
+        }
     }
 
     /// Asks as the kind of socket does it, and checks that an answer to sendto comes from where it was asked for:
@@ -143,6 +155,15 @@ impl Conversation {
                 _ => line.push(char::from(byte)),
             }
         }
+    }
+
+    /// All that comes until the server closes.
+    fn receive_response(&self) -> Result<Answer, Failure> {
+        let mut response = Vec::new();
+        (&self.socket).read_to_end(&mut response).map_err(failure("recv"))?;
+        let summary = http::summary(&response);
+        let name = summary.ok_or_else(|| Failure { call: "recv".to_owned(), errno: "no HTTP response".to_owned() })?;
+        Ok(Answer { name, from: None })
     }
 
     /// send(2) of any bytes, and the datagram that comes back.

@@ -11,7 +11,7 @@ use std::{env, fs, str::FromStr};
 use anyhow::{Context as _, Result};
 use lb_tests::peer::{Case, Rig, Table};
 
-use crate::{cases_directory, one_at_a_time, table};
+use crate::{PRIMARY, cases_directory, one_at_a_time, table};
 
 /// How many run side by side, in one batch of changes.
 const BATCH: u64 = 40;
@@ -23,7 +23,7 @@ fn random_histories_meet_the_same_with_the_agent_as_with_kube_proxy() -> Result<
     let first = from_environment("LB_PEER_SEED")?.unwrap_or_else(|| fastrand::u64(..1_000_000_000));
     println!("{wanted} histories from LB_PEER_SEED={first}");
     let mut table = table()?;
-    let mut rig = Rig::start()?;
+    let mut rig = Rig::start(PRIMARY)?;
     let mut seeds = first..first + wanted;
     loop {
         let batch: Vec<u64> = seeds.by_ref().take(usize::try_from(BATCH)?).collect();
