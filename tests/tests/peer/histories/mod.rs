@@ -32,6 +32,7 @@ fn random_histories_meet_the_same_with_the_agent_as_with_kube_proxy() -> Result<
         let zones = random::zones(*zones_of);
         let cases: Vec<Case> = batch.iter().map(|seed| random::history(*seed, &zones)).collect();
         let problems = rig.run_once(&cases.iter().collect::<Vec<_>>(), &mut table)?;
+        println!("{} from {zones_of}: {} problems", cases.len(), problems.len());
         if !problems.is_empty() {
             let kept = keep(&mut rig, &cases, &problems, &mut table)?;
             panic!("{} problems, from seed {zones_of} on:\n{}\n{kept}", problems.len(), problems.join("\n"));
