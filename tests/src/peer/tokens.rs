@@ -11,7 +11,7 @@ use super::island::{WITNESSES, witness};
 const N_EACH: u16 = 9;
 
 /// As many cases as there are NodePorts for, ten each.
-pub(super) const N_CASES: u16 = 270;
+pub(super) const N_CASES: u16 = 276;
 
 /// What a destination is to the proxy. Differences may be limited to kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
