@@ -160,7 +160,8 @@ impl<'a> Course<'a> {
             let target = targets.entry(island.kind).or_default();
             (target.usage, target.maps_mib) = (island.usage()?, island.maps_mib()?);
             if let Some(agent) = island.agent() {
-                if flows > 0 {
+                // Both agents walk alike.
+                if flows > 0 && island.kind == Kind::Agent {
                     target.pass = Some(watch_pass(agent.process().pid())?);
                 }
                 target.costs = programs::by_test_runs(island)?;
