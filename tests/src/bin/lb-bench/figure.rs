@@ -85,7 +85,7 @@ impl fmt::Display for Figure {
             Self::TcpRequestResponse => "TCP request, response (open)",
             Self::UdpUnconnected => "UDP unconnected",
             Self::UdpFreshConnected => "UDP fresh connected socket",
-            Self::TcpConnectMany => "the same, 8 at a time",
+            Self::TcpConnectMany => "TCP connect, request, response, 8 at a time",
             Self::UdpBurst => "UDP, 64 requests in flight",
             Self::BulkUp => "TCP stream to the backend",
             Self::BulkDown => "TCP stream from the backend",
