@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use lb_common::{
     abi::{Backend, Family, Flow, FlowKey, Proto},
-    logic::flow::{age_s, expired, lone_half_expired, timeout, timeout_s},
+    logic::flow::{age_s, expired, lone_half_expired, timeout},
 };
 
 use crate::{
@@ -77,7 +77,7 @@ impl<F: Family> Walk<F> {
     }
 
     /// Looks at some of the table; `now_s` in seconds of the monotonic clock. Returns what came of the whole walk at its
-    /// end. Costs one system call for each slice, one for each flow that is not busy, and three for each that ends.
+    /// end. Costs one system call for each slice, one for each half that is not busy, and three for each flow that ends.
     ///
     /// # Errors
     /// What the store says. What was not removed is met again by the next walk.
@@ -94,8 +94,7 @@ impl<F: Family> Walk<F> {
         Ok(self.cursor.is_none().then_some(self.ended))
     }
 
-    /// Why this half is to go, if it is. A half of the backend's packets goes with the client's, and is looked at more
-    /// closely only if it may have been left alone.
+    /// Why this half is to go, if it is. A half of the backend's packets goes with the client's, unless it was left alone.
     fn reason(
         &mut self,
         store: &impl FlowStore<F>,
@@ -109,12 +108,12 @@ impl<F: Family> Walk<F> {
         if !half.is_reply() && self.is_gone(store, key, half)? {
             return Ok(Some(Reason::BackendGone));
         }
-        let quiet_s = if half.is_reply() { timeout_s(key.proto, half.seen, half.seen) } else { timeout::SHORTEST_S };
-        if age_s(now_s, half.last_seen_s) <= quiet_s {
+        if age_s(now_s, half.last_seen_s) <= timeout::SHORTEST_S {
             return Ok(None);
         }
         let Some(other) = partner(store, key, half)? else {
-            // It may have been in this very slice, and gone with the other one.
+            // It may have been in this very slice, and gone with the other one. Or it is half of a flow that is being
+            // made: of that its age tells.
             let still = store.flow(key)?.filter(|now| lone_half_expired(now, now_s));
             return Ok(still.map(|_| Reason::Stray));
         };
@@ -150,19 +149,18 @@ impl<F: Family> Walk<F> {
         reason: Reason,
     ) -> Result<(), StoreError> {
         store.delete_flow(key)?;
-        let count = match reason {
+        *match reason {
             Reason::Idle => &mut self.ended.expired,
             Reason::BackendGone => &mut self.ended.gone,
-            Reason::Stray => {
-                self.ended.stray += 1;
-                return Ok(());
-            }
-        };
-        *count += 1;
-        // Unless another flow has it by now.
-        let reply = half.partner(key);
-        if store.flow(&reply)?.is_some_and(|other| other.partner(&reply) == *key) {
-            store.delete_flow(&reply)?;
+            Reason::Stray => &mut self.ended.stray,
+        } += 1;
+        // A client's half that was left alone leaves nothing else. Where a backend's was, its client may have begun a flow
+        // on it since it was looked at (`claim_reply`), which then goes, too: the client's next packet begins it anew.
+        if reason == Reason::Stray && !half.is_reply() {
+            return Ok(());
+        }
+        if partner(store, key, half)?.is_some() {
+            store.delete_flow(&half.partner(key))?;
         }
         Ok(())
     }

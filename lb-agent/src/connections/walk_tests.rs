@@ -3,6 +3,8 @@ use std::{cell::Cell, collections::BTreeMap};
 use lb_common::abi::{V4, V6, backend_state, flow_flags, flow_seen};
 use proptest::{collection::vec, prelude::*, sample::select};
 
+use lb_common::logic::flow::timeout_s;
+
 use super::*;
 
 const NOW: u32 = 100_000;
@@ -16,11 +18,13 @@ struct Table<F: Family> {
     lookups: Cell<u64>,
     /// A packet of this half comes when something was read, before the next lookup.
     busy: Option<FlowKey<F>>,
+    /// A flow that a program makes when something is about to be removed.
+    begun: Option<Made>,
 }
 
 impl<F: Family> Default for Table<F> {
     fn default() -> Self {
-        Self { halves: BTreeMap::new(), backends: BTreeMap::new(), lookups: Cell::new(0), busy: None }
+        Self { halves: BTreeMap::new(), backends: BTreeMap::new(), lookups: Cell::new(0), busy: None, begun: None }
     }
 }
 
@@ -48,6 +52,9 @@ impl<F: Family> FlowStore<F> for Table<F> {
     }
 
     fn delete_flow(&mut self, key: &FlowKey<F>) -> Result<(), StoreError> {
+        if let Some(flow) = self.begun.take() {
+            self.add(&flow);
+        }
         self.halves.remove(key);
         Ok(())
     }
@@ -192,14 +199,26 @@ fn a_packet_that_comes_while_a_slice_is_looked_at_saves_its_flow() {
 }
 
 #[test]
-fn a_half_that_was_left_alone_goes_and_one_that_waits_for_its_other_does_not() {
-    let mut table = Table::<V4>::default();
-    for (client, idle_s) in [(1, 500), (2, 500), (3, 5)] {
-        let [forward, reply] = table.add(&made(UDP, client, [idle_s, idle_s]));
-        table.halves.remove(if client == 1 { &forward } else { &reply });
+fn a_half_that_was_left_alone_goes_after_ten_seconds_and_one_that_waits_for_its_other_does_not() {
+    for proto in [TCP, UDP] {
+        let mut table = Table::<V4>::default();
+        for (client, idle_s, gone) in [(1, 11, 0), (2, 11, 1), (3, 10, 0), (4, 10, 1)] {
+            let halves = table.add(&made(proto, client, [idle_s, idle_s]));
+            table.halves.remove(&halves[gone]);
+        }
+        assert_eq!(table.age(), Ended { kept: 1, stray: 2, ..Ended::default() });
+        assert_eq!((table.clients(), table.halves.len()), (vec![4], 2));
     }
-    assert_eq!(table.age(), Ended { kept: 1, stray: 2, ..Ended::default() });
-    assert_eq!(table.clients(), [3]);
+}
+
+#[test]
+fn a_flow_that_is_made_while_a_half_on_its_way_is_removed_goes_whole() {
+    let mut table = Table::<V4>::default();
+    let [forward, _] = table.add(&made(UDP, 1, [11, 11]));
+    table.halves.remove(&forward);
+    table.begun = Some(made(UDP, 1, [0, 0]));
+    assert_eq!(table.age().stray, 1);
+    assert_eq!(table.halves.len(), 0);
 }
 
 #[test]
