@@ -62,6 +62,9 @@ counters! {
     PolicyDrop = "policy_drop",
     /// Later fragments whose first one was not seen, or not translated. Most of them are not ours.
     FragmentUnknown = "fragment_unknown",
+    /// Later fragments for a ClusterIP that belong to no flow, dropped: nobody else has that address. Their first one comes
+    /// after them, or was lost or refused.
+    FragmentDropped = "fragment_dropped",
     /// ICMP errors about translated packets that were translated back.
     IcmpError = "icmp_error",
     /// RSTs and ICMP errors that the packet layer sent.

@@ -189,13 +189,14 @@ pub struct FragmentKey<F: Family> {
     pub dst_addr: F::Addr,
     /// The identification field, host byte order.
     pub id: u32,
-    /// IP protocol number; for IPv6 the next header of the fragment header.
+    /// IP protocol number. 0 for IPv6, whose fragment headers say what comes next, extension headers too, and only that of
+    /// the first fragment counts.
     pub proto: u8,
     /// Always 0; named so that no padding is left.
     pub reserved: [u8; 3],
 }
 
-/// Value of `lb_frags4/6`: the ports, which only a datagram's first fragment has. Kept for translated datagrams alone.
+/// Value of `lb_frags4/6`: what only a datagram's first fragment has. Kept for translated datagrams alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Fragment {
@@ -205,4 +206,8 @@ pub struct Fragment {
     pub dst_port: u16,
     /// When the first fragment came, in seconds of the monotonic clock.
     pub seen_s: u32,
+    /// IP protocol number, see [`super::Proto`].
+    pub proto: u8,
+    /// Always 0; named so that no padding is left.
+    pub reserved: [u8; 3],
 }

@@ -30,7 +30,7 @@ const _: () = {
     assert!(size_of::<Frontend>() == 6 * 4);
     assert!(size_of::<AffinityKey>() == 4 + 2 + 2 + 16);
     assert!(size_of::<Affinity>() == 4 + 4);
-    assert!(size_of::<Fragment>() == 2 + 2 + 4);
+    assert!(size_of::<Fragment>() == 2 + 2 + 4 + 1 + 3);
     assert!(size_of::<Device>() == 4 + 16 + 4);
     assert!(size_of::<NodeConfig>() == 4 + 16 + 2 + 2 + 4 + 4);
     assert!(size_of::<Answers>() == 4 + 4);

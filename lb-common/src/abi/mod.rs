@@ -45,4 +45,4 @@ pub use slot::Slot;
 pub use sock::{N_UDP_PEERS, SockDst, UdpPeer, UdpPeers};
 
 /// Version of every layout in this module, recorded in the map `lb_abi` of a running installation.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;

@@ -58,8 +58,8 @@ where
         Recognised::Foreign => Verdict::Pass,
         Recognised::Error => icmp::translate(kernel, packet, work),
         Recognised::Flow => go_on(kernel, packet, work),
-        // Its first fragment was of a flow that is over.
-        Recognised::Stranger if work.headers.kind == Kind::LaterFragment => Verdict::Pass,
+        // The first fragment has not come yet, or was not translated, or its flow is over.
+        Recognised::Stranger if work.headers.kind == Kind::LaterFragment => stray_fragment(kernel, work),
         Recognised::Stranger => begin(kernel, packet, side, work),
     }
 }
@@ -107,9 +107,20 @@ where
         return Recognised::Error;
     }
     if work.headers.kind == Kind::LaterFragment && !fragment::recall(kernel, &mut work.headers) {
-        return Recognised::Foreign;
+        return Recognised::Stranger;
     }
     if flow::find(kernel, work, halves) { Recognised::Flow } else { Recognised::Stranger }
+}
+
+/// A later fragment that is of no flow. For a ClusterIP it would go astray: where the routes lead, out of the node as a rule.
+/// Other addresses may be somebody's, whatever Services they have.
+#[inline(never)]
+fn stray_fragment<F: Ip, K: Router<F>>(kernel: &K, work: &mut Work<F>) -> Verdict {
+    if !lookup::is_guarded(kernel, work.headers.tuple.dst_addr) {
+        return Verdict::Pass;
+    }
+    kernel.count(Counter::FragmentDropped);
+    Verdict::Drop
 }
 
 /// Gives a packet the tuple that its flow says.

@@ -35,7 +35,8 @@ pub enum Kind {
 /// What the headers of a packet say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers<F: Family> {
-    /// Addresses, ports and protocol. The ports of later fragments and ICMP errors are 0. Once the packet is rewritten:
+    /// Addresses, ports and protocol. The ports of later fragments and ICMP errors are 0, and the protocol of IPv6's later
+    /// fragments is what their fragment header says. Once the packet is rewritten:
     /// the new ones.
     pub tuple: FlowKey<F>,
     /// Where the network header is.
@@ -333,9 +334,10 @@ pub fn read<F: Ip, P: Packet>(packet: &P, headers: &mut Headers<F>) -> bool {
     if !F::read(packet, 0, headers) {
         return false;
     }
-    // Whether the datagram of a later fragment is one of ours its first one has said.
+    // Whether the datagram of a later fragment is one of ours its first one has said. Of IPv6 only that one says where the
+    // headers end, too.
     if headers.kind == Kind::LaterFragment {
-        return is_translated(headers.tuple.proto);
+        return F::VERSION == 6 || is_translated(headers.tuple.proto);
     }
     let read = match headers.tuple.proto {
         TCP => read_tcp(packet, headers),

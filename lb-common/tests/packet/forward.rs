@@ -198,6 +198,25 @@ fn what_is_not_a_service_passes_untouched() {
     }
 }
 
+/// Whether a Service answers, a port can tell, and an answer of ours could not (docs/differences.md).
+#[test]
+fn an_echo_request_to_a_service_passes_untouched() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let world = net.world;
+        let (cluster_ip, external) = (world.cluster_ip(1), world.at([198, 51, 100], 10, 80));
+        for service in [cluster_ip, external] {
+            net.serve(service, &[world.local_pod(5)]);
+            let request = if world == World::V4 { 8 } else { 128 };
+            let echo = Frame::icmp(world.client(1).ip(), service.ip(), (request, 0, 77), b"ping".to_vec());
+            for side in [Side::Uplink, Side::Pod] {
+                assert_eq!(passed(net.arrives(&echo, side)), echo.packet(false));
+            }
+        }
+        assert_eq!(net.counted(Counter::UnknownPort), 0);
+    }
+}
+
 #[test]
 fn egress_leaves_the_packets_of_clients_alone() {
     for world in WORLDS {

@@ -123,8 +123,30 @@ fn the_data_of_a_later_fragment_is_not_taken_for_headers() {
     let (client, service) = (net.world.client(1), net.world.node_port());
     net.serve(service, &[net.world.remote_pod(6)]);
     let [first, later] = pieces(client, service, 5);
-    arrives(&net, &first);
+    let Outcome::Sent(_, first) = arrives(&net, &first) else { panic!("not sent on") };
     // What it continues are destination options, and its data looks like some before a UDP header.
     let later = Frame { body: Body::Later(185, 60), data: vec![17, 0, 1, 4, 0, 0, 0, 0], ..later };
-    assert_eq!(passed(arrives(&net, &later)), later.packet(false));
+    let Outcome::Sent(_, packet) = arrives(&net, &later) else { panic!("not sent on") };
+    assert!(packet.bytes.ends_with(&later.data));
+    assert_eq!(packet.bytes[8..40], first.bytes[8..40], "the addresses; what comes next only the first one says");
+}
+
+#[test]
+fn a_fragment_before_its_first_one_is_dropped_where_nobody_but_a_service_can_want_it() {
+    for world in [World::V4, World::V6] {
+        let mut net = Net::new((world, false));
+        let (client, service) = (world.client(1), world.cluster_ip(1));
+        net.serve(service, &[world.remote_pod(6)]);
+        let [first, later] = pieces(client, service, 5);
+        for side in [Side::Uplink, Side::Pod] {
+            assert_eq!(net.node.arrives(later.packet(false), side), Outcome::Dropped);
+        }
+        assert_eq!(net.counted(Counter::FragmentDropped), 2);
+        let expected = addrs(arrives(&net, &first));
+        assert_eq!(addrs(arrives(&net, &later)), expected, "sent again");
+        assert_eq!(
+            passed(net.node.leaves(pieces(client, service, 6)[1].packet(false))).bytes.len(),
+            later.bytes().len()
+        );
+    }
 }

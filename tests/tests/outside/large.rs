@@ -1,9 +1,13 @@
 //! More than one packet: streams through narrow places, and datagrams that have to be cut.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd as _,
+};
 
 use anyhow::{Context as _, Result};
-use lb_tests::{Layout, NetNs, Node, Outside, guest::errno};
+use lb_tests::{Layout, NetNs, Node, Outside, guest::errno, poll::PATIENCE};
 
 use crate::world::{Offload, VARIANTS, World};
 
@@ -100,6 +104,45 @@ fn large_datagrams_are_echoed_although_they_are_cut_on_the_way() -> Result<()> {
                     echo(&world, to, len).with_context(|| format!("{layout:?}, offload {offload:?}, pod {backend}"))?;
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// Has the kernel put a destination option, which is padding, into each datagram: between the fragment header and UDP's
+/// (RFC 3542 section 9).
+fn pad(socket: &UdpSocket) -> io::Result<()> {
+    // Next header, which the kernel fills in; no more than eight bytes; PadN with four.
+    let option: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
+    let (from, len) = (option.as_ptr().cast(), libc::socklen_t::try_from(option.len()).map_err(io::Error::other)?);
+    // SAFETY: `option` has that many bytes, and the socket is open.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_DSTOPTS, from, len) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn padded_echo(to: SocketAddr) -> io::Result<bool> {
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+    pad(&socket)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect(to)?;
+    let sent: Vec<u8> = b"echo".iter().copied().chain((0..=u8::MAX).cycle()).take(4_000).collect();
+    socket.send(&sent)?;
+    let mut back = vec![0; 5_000];
+    let len = socket.recv(&mut back)?;
+    Ok(back.get(..len) == Some(&sent[..]))
+}
+
+#[test]
+fn datagrams_with_options_in_their_first_fragment_are_echoed() -> Result<()> {
+    let world = World::new(Layout::PointToPoint, Offload::On)?;
+    for (netns, device) in [(world.outside.machine(), "eth0"), (world.outside.router(), "eth1")] {
+        netns.ip([format!("link set {device} mtu 1430")])?;
+    }
+    for backend in [0, 2] {
+        world.list(&[backend])?;
+        for to in world.frontends().into_iter().filter(SocketAddr::is_ipv6) {
+            let same = world.outside.machine().run(|| padded_echo(to))?;
+            assert!(same.with_context(|| format!("{to}, pod {backend}"))?, "{to}, pod {backend}");
         }
     }
     Ok(())
