@@ -79,6 +79,9 @@ fn not_serving(state: &State) -> Option<String> {
         SelfTest::Passed if state.report.synced.is_none() => {
             Some("not in sync: the source has not delivered its first full lists yet".to_owned())
         }
+        SelfTest::Passed if state.devices_pending => {
+            Some("starting: the programs are not on the network devices yet".to_owned())
+        }
         SelfTest::Passed => None,
     }
 }
@@ -134,6 +137,7 @@ mod tests {
         assert_eq!(check(&serving()), (true, true));
         assert_eq!(check(&with(|report| report.synced = None)), (false, true));
         assert_eq!(check(&State { self_test: SelfTest::Pending, ..serving() }), (false, true));
+        assert_eq!(check(&State { devices_pending: true, ..serving() }), (false, true));
         assert_eq!(check(&State { self_test: SelfTest::Failed("x".to_owned()), ..serving() }), (false, true));
     }
 

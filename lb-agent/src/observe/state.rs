@@ -84,6 +84,8 @@ pub struct State {
     pub ended_tcp: u64,
     /// Sockets and network namespaces where that failed.
     pub end_failures: u64,
+    /// The packet layer's devices were not looked at yet.
+    pub devices_pending: bool,
     /// Devices that have the packet layer's programs.
     pub devices: u32,
     /// What is wrong with this node's settings for the packet layer.
@@ -136,6 +138,7 @@ impl State {
 
     /// Takes over how the packet layer's devices are doing.
     pub fn take_devices(&mut self, outcome: Outcome, now: SystemTime) {
+        self.devices_pending = false;
         self.devices = outcome.served;
         self.findings = outcome.findings;
         for text in outcome.failures {
@@ -156,10 +159,10 @@ impl State {
         is_new
     }
 
-    /// Whether `ready` is to be said now: the first full lists are in the maps and the programs were seen to work,
-    /// whichever came last. True once.
+    /// Whether `ready` is to be said now: the first full lists are in the maps, the programs were seen to work, and the
+    /// devices that are to be served are, whichever came last. True once.
     pub fn becomes_ready(&mut self) -> bool {
-        let ready = self.report.synced.is_some() && self.self_test == SelfTest::Passed;
+        let ready = self.report.synced.is_some() && self.self_test == SelfTest::Passed && !self.devices_pending;
         let first = ready && !self.ready_said;
         self.ready_said |= ready;
         first
@@ -271,17 +274,17 @@ mod tests {
 
     #[test]
     fn ready_is_said_once_whichever_condition_comes_last() {
-        let now = SystemTime::UNIX_EPOCH;
-        for test_is_last in [true, false] {
-            let mut state = State::default();
-            assert!(!state.becomes_ready());
-            for step in [!test_is_last, test_is_last] {
+        const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+        let steps: [fn(&mut State); 3] = [
+            |state| assert!(state.take_self_test(SelfTest::Passed, NOW)),
+            |state| state.report.synced = Some(NOW),
+            |state| state.take_devices(Outcome::default(), NOW),
+        ];
+        for last in 0..steps.len() {
+            let mut state = State { devices_pending: true, ..State::default() };
+            for i in 1..=steps.len() {
                 assert!(!state.becomes_ready());
-                if step {
-                    assert!(state.take_self_test(SelfTest::Passed, now));
-                } else {
-                    state.report.synced = Some(now);
-                }
+                steps[(last + i) % steps.len()](&mut state);
             }
             assert_eq!([state.becomes_ready(), state.becomes_ready()], [true, false]);
         }

@@ -5,42 +5,37 @@ use std::{io, net::IpAddr, time::SystemTime};
 
 use tokio::{sync::watch, task::JoinHandle};
 
+use super::selftest::say_ready;
 use crate::{
     cli::PacketArgs,
     datapath::bpf::{Datapath, KernelDevices, Way},
-    devices::{
-        Keeper, Outcome,
-        findings::Settings,
-        keep::{keep, pass},
-        sysctl,
-    },
+    devices::{Keeper, Outcome, keep::keep, sysctl},
     model::NodePortAddresses,
     netlink::changes::{Changes, Of},
     observe::Observer,
 };
 
-/// Devices that have their programs, to be followed.
+/// Devices that are to have their programs, to be followed.
 pub(super) struct Devices {
     keeper: Keeper<KernelDevices>,
     changes: Changes,
-    first: Outcome,
     observer: Observer,
 }
 
-/// Attaches the programs where they should be. `None` where that cannot be, which is said.
+/// What will attach the programs where they should be; the agent is not ready before it has tried. `None` where that cannot
+/// be, which is said.
 pub(super) fn start(
-    datapath: &mut Datapath,
+    datapath: &Datapath,
     args: &PacketArgs,
     nodeport_addresses: &NodePortAddresses,
     observer: &Observer,
 ) -> Option<Devices> {
     let settings = args.settings(nodeport_addresses);
-    match open(datapath, &settings) {
+    match open(datapath) {
         Ok((changes, store)) => {
-            let mut keeper = Keeper::new(store, settings, |devices| sysctl::read(devices.iter().copied()));
-            let first = pass(&mut keeper, &[]);
-            take(observer, first.clone());
-            Some(Devices { keeper, changes, first, observer: observer.clone() })
+            let keeper = Keeper::new(store, settings, |devices| sysctl::read(devices.iter().copied()));
+            observer.update(|state| state.devices_pending = true);
+            Some(Devices { keeper, changes, observer: observer.clone() })
         }
         Err(error) => {
             observer.warn(format!("clients outside this node reach no Service: {error:#}"));
@@ -50,18 +45,20 @@ pub(super) fn start(
 }
 
 /// Also where no device is to have programs: an earlier agent may have left some.
-fn open(datapath: &mut Datapath, settings: &Settings) -> anyhow::Result<(Changes, KernelDevices)> {
-    Ok((Changes::open(Of::Devices)?, datapath.devices(Way::probe()?, settings.has_packet_layer())?))
+fn open(datapath: &Datapath) -> anyhow::Result<(Changes, KernelDevices)> {
+    Ok((Changes::open(Of::Devices)?, datapath.devices(Way::probe()?)?))
 }
 
 impl Devices {
-    /// Follows them from now on; `node` tells the addresses of the Node object.
+    /// Attaches the programs and follows the devices from now on, beside everything else: it takes the verifier a second
+    /// or two. `node` tells the addresses of the Node object.
     pub(super) fn follow(self, node: watch::Receiver<Vec<IpAddr>>) -> JoinHandle<io::Result<()>> {
-        let Self { keeper, changes, first, observer } = self;
-        tokio::spawn(keep(keeper, changes, node, first, move |outcome| take(&observer, outcome)))
+        let Self { keeper, changes, observer } = self;
+        tokio::spawn(keep(keeper, changes, node, move |outcome| take(&observer, outcome)))
     }
 }
 
 fn take(observer: &Observer, outcome: Outcome) {
     observer.update(|state| state.take_devices(outcome, SystemTime::now()));
+    say_ready(observer);
 }

@@ -80,7 +80,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     let failed = selftest::note(&observer, || datapath.self_test()).is_err();
     let tester = failed.then(|| datapath.self_tester()).transpose()?;
     let followers = Followers::start(&mut datapath, args.terminate_tcp, &observer);
-    let devices = devices::start(&mut datapath, &args.packet, &args.nodeport_addresses, &observer);
+    let devices = devices::start(&datapath, &args.packet, &args.nodeport_addresses, &observer);
     let parts = Parts { source, addresses, model, datapath, tester, followers, devices, observer, record };
     runtime.block_on(operate(&args, parts))
 }

@@ -71,8 +71,8 @@ impl Rig {
             capacity: Capacity { frontends: 64, backends: 128, slots: 256, affinities: 64, conns: 64 },
             bind_protection: true,
         };
-        let (mut datapath, _) = Datapath::open(&options)?;
-        let devices = datapath.devices(Way::Clsact, true)?;
+        let (datapath, _) = Datapath::open(&options)?;
+        let devices = datapath.devices(Way::Clsact)?;
         Ok((datapath, devices))
     }
 

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aya::{
@@ -125,6 +126,11 @@ pub(super) fn version(directory: &Path, pinned: &BTreeMap<String, Pinned>) -> Re
 /// Opens a pinned map.
 pub(super) fn open_pinned(directory: &Path, name: &'static str) -> Result<MapData, StoreError> {
     MapData::from_pin(directory.join(name)).map_err(failed(name, "open"))
+}
+
+/// The object, which more than one part loads programs from. A panic while it was locked leaves it whole.
+pub(super) fn locked(ebpf: &Mutex<Ebpf>) -> MutexGuard<'_, Ebpf> {
+    ebpf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn set_version(ebpf: &mut Ebpf) -> Result<(), OpenError> {

@@ -35,6 +35,7 @@ mod sys;
 use std::{
     fs::File,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
 };
 
 use aya::{
@@ -111,7 +112,7 @@ pub fn foreign_programs(bpffs: &Path, index: u32, name: &str) -> Result<Vec<Fore
 /// The maps and programs of this node, held by the one agent that may write them.
 pub struct Datapath {
     store: KernelStore,
-    ebpf: Ebpf,
+    ebpf: Arc<Mutex<Ebpf>>,
     cgroup: Cgroup,
     paths: Paths,
     bind_protection: bool,
@@ -141,6 +142,7 @@ impl Datapath {
             notes.push(Note::Adopted { frontends });
         }
         let bind_protection = options.bind_protection;
+        let ebpf = Arc::new(Mutex::new(ebpf));
         Ok((Self { store, ebpf, cgroup, paths, bind_protection, _lock: lock }, notes))
     }
 
@@ -151,7 +153,7 @@ impl Datapath {
 
     /// Attaches the programs, in the place of an earlier agent's where there are some; there is no moment with none.
     pub fn attach(&mut self) -> Result<Vec<Note>, OpenError> {
-        links::attach(&mut self.ebpf, &self.paths, &self.cgroup, self.bind_protection)
+        links::attach(&mut load::locked(&self.ebpf), &self.paths, &self.cgroup, self.bind_protection)
     }
 
     /// Makes connections through the hooks and looks at what comes of them. Takes some milliseconds where they work, and
@@ -180,13 +182,13 @@ impl Datapath {
     /// What knows which sockets were translated to which backends; it may be sent to another thread. For once: it loads
     /// two programs more.
     pub fn owners(&mut self) -> Result<Owners, OpenError> {
-        Owners::load(&mut self.ebpf, &self.paths)
+        Owners::load(&mut load::locked(&self.ebpf), &self.paths)
     }
 
-    /// The packet layer's programs and devices, for once: it loads the programs. Without `load` it does not, which saves a
-    /// second or two of the verifier's work, and programs can only be taken away. It may be sent to another thread.
-    pub fn devices(&mut self, way: Way, load: bool) -> Result<KernelDevices, OpenError> {
-        let hooks = devices::DeviceHooks::open(&mut self.ebpf, &self.paths, way, load)?;
+    /// The packet layer's programs and devices; it may be sent to another thread. Programs are loaded when a device needs
+    /// them, which takes the verifier up to a second for each.
+    pub fn devices(&self, way: Way) -> Result<KernelDevices, OpenError> {
+        let hooks = devices::DeviceHooks::new(Arc::clone(&self.ebpf), &self.paths, way);
         KernelDevices::open(hooks, &self.paths)
     }
 

@@ -14,6 +14,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
 };
 
 use aya::{
@@ -27,7 +28,7 @@ pub use self::store::{KernelDevices, ServedDevice};
 use super::{
     classifier,
     error::{OpenError, system},
-    load::chain,
+    load::{chain, locked},
     paths::Paths,
 };
 use crate::devices::{
@@ -139,19 +140,29 @@ fn at(programs: &mut Programs, hook: Hook) -> &mut Option<u32> {
     }
 }
 
-/// The programs, loaded, and how to attach them; may be sent to another thread.
+/// The programs and how to attach them; may be sent to another thread. A program is loaded when the first device needs it,
+/// as the verifier takes up to a second for each, and few nodes have devices of every kind.
 pub(super) struct DeviceHooks {
+    ebpf: Arc<Mutex<Ebpf>>,
     classifiers: Vec<Classifier>,
     way: Way,
     links: PathBuf,
 }
 
 impl DeviceHooks {
-    /// Loads the programs, unless none is to be attached.
-    pub(super) fn open(ebpf: &mut Ebpf, paths: &Paths, way: Way, load: bool) -> Result<Self, OpenError> {
-        let names = DEVICE_PROGRAMS.into_iter().filter(|_| load);
-        let load = |name| classifier::load(ebpf, name).map(|(id, program)| Classifier { name, id, program });
-        Ok(Self { classifiers: names.map(load).collect::<Result<_, _>>()?, way, links: paths.links.clone() })
+    /// Loads nothing yet.
+    pub(super) fn new(ebpf: Arc<Mutex<Ebpf>>, paths: &Paths, way: Way) -> Self {
+        Self { ebpf, classifiers: Vec::new(), way, links: paths.links.clone() }
+    }
+
+    /// Loads the program if that was not done.
+    fn load(&mut self, name: &'static str) -> Result<(), OpenError> {
+        if self.classifiers.iter().any(|classifier| classifier.name == name) {
+            return Ok(());
+        }
+        let (id, program) = classifier::load(&mut locked(&self.ebpf), name)?;
+        self.classifiers.push(Classifier { name, id, program });
+        Ok(())
     }
 
     /// How programs are attached.
@@ -165,7 +176,9 @@ impl DeviceHooks {
     /// # Errors
     /// The kernel refuses, or there is no such device any more.
     pub(super) fn attach(&mut self, device: DeviceRef<'_>, role: Role) -> Result<(), OpenError> {
-        let Self { classifiers, way, links } = self;
+        // Before the first of them is attached: a packet that is translated needs both.
+        Hook::ALL.into_iter().try_for_each(|hook| self.load(program_of(role, hook)))?;
+        let Self { classifiers, way, links, .. } = self;
         for hook in [Hook::Egress, Hook::Ingress] {
             let name = program_of(role, hook);
             let classifier = classifiers
