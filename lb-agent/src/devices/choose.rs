@@ -97,6 +97,9 @@ pub enum WhyNot {
     Loopback,
     /// The device of this name, which it is a member of, is chosen.
     Member(String),
+    /// `--pod-devices` matches it, but not the bridge of this name that it is a port of. What pods send to the node is
+    /// addressed to the bridge and is the bridge's packet.
+    BridgePort(String),
     /// Its frames begin with something that no program reads: an ARPHRD_... number.
     UnknownFrames(u16),
     /// `--pod-devices` matches it, but its frames have no Ethernet header.
@@ -112,6 +115,7 @@ impl fmt::Display for WhyNot {
         match self {
             Self::Loopback => f.write_str("loopback"),
             Self::Member(master) => write!(f, "member of {master}, which is chosen"),
+            Self::BridgePort(bridge) => write!(f, "port of the bridge {bridge}, which --pod-devices does not match"),
             Self::UnknownFrames(layer) => write!(f, "its frames (link type {layer}) are neither Ethernet nor IP"),
             Self::PodWithoutEthernet => f.write_str("matches --pod-devices, but its frames are not Ethernet"),
             Self::NoUplink => f.write_str("no default route, no address of the node, no overlay"),
@@ -203,17 +207,26 @@ fn found(link: &Link, network: &Network, wishes: &Wishes<'_>) -> Option<Why> {
     default_route.or_else(node_address).or_else(overlay).or_else(lately)
 }
 
-/// The packets of a member pass its master's programs; they must not pass two.
+/// The packets of a member pass its master's programs; they must not pass two. A bridge's port by itself is of no use to
+/// pods.
 fn leave_members(network: &Network, choices: &mut [Choice]) {
     let is_bundle = |link: &Link| link.kind.as_deref().is_some_and(|kind| BUNDLES.contains(&kind));
     let chosen: BTreeSet<u32> =
         choices.iter().filter(|choice| choice.decision.is_ok()).map(|choice| choice.index).collect();
     for choice in choices.iter_mut().filter(|choice| choice.decision.is_ok()) {
         let master = network.link(choice.index).and_then(|link| network.link(link.master?));
-        if let Some(master) = master.filter(|master| is_bundle(master) && chosen.contains(&master.index)) {
+        let Some(master) = master.filter(|master| is_bundle(master)) else { continue };
+        if chosen.contains(&master.index) {
             choice.decision = Err(WhyNot::Member(master.name.clone()));
+        } else if is_bridge(master) && matches!(choice.decision, Ok((Role::Pod, _))) {
+            choice.decision = Err(WhyNot::BridgePort(master.name.clone()));
         }
     }
+}
+
+/// Whether a link is a bridge.
+pub(super) fn is_bridge(link: &Link) -> bool {
+    link.kind.as_deref() == Some("bridge")
 }
 
 #[cfg(test)]

@@ -148,7 +148,8 @@ fn pod_devices_are_found_by_pattern_and_the_members_of_a_bridge_pass_through_it(
     assert_eq!(case.chosen(), ["eth0 uplink", "flannel.1 uplink", "cni0 pod"]);
     assert_eq!(case.decision("veth1"), Err(WhyNot::Member("cni0".into())));
     let case = Case { pods: "veth*", devices: "none", ..Case::auto(flannel()) };
-    assert_eq!(case.chosen(), ["veth1 pod", "veth2 pod"], "the bridge itself is not wanted");
+    assert_eq!(case.chosen(), [""; 0]);
+    assert_eq!(case.decision("veth1"), Err(WhyNot::BridgePort("cni0".into())), "its packets are the bridge's");
 }
 
 #[test]

@@ -41,6 +41,10 @@ pub struct Sysctls {
     pub forwarding4: Option<bool>,
     /// `ipv6.conf.all.forwarding`.
     pub forwarding6: Option<bool>,
+    /// `bridge.bridge-nf-call-iptables`; absent without the module br_netfilter.
+    pub bridge_filter4: Option<bool>,
+    /// `bridge.bridge-nf-call-ip6tables`.
+    pub bridge_filter6: Option<bool>,
     /// Of each chosen device, by name.
     pub devices: BTreeMap<String, DeviceSysctls>,
     /// `ipv4.ip_local_port_range`.
@@ -115,6 +119,8 @@ pub fn findings(facts: &Facts<'_>) -> Vec<Finding> {
         return Vec::new();
     }
     let mut found = devices(facts);
+    found.extend(bridge_ports(facts));
+    found.extend(bridge_filter(facts));
     found.extend(addresses(facts));
     found.extend(forwarding(facts));
     found.extend(rp_filter(facts));
@@ -145,6 +151,49 @@ fn devices(facts: &Facts<'_>) -> Vec<Finding> {
         _ => None,
     };
     uplinks.into_iter().chain(facts.choices.iter().filter_map(unsuitable)).collect()
+}
+
+/// One for each bridge, however many pods it has.
+fn bridge_ports(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut ports: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for choice in facts.choices {
+        if let Err(WhyNot::BridgePort(bridge)) = &choice.decision {
+            ports.entry(bridge).or_default().push(&choice.name);
+        }
+    }
+    let one = |(bridge, ports): (&str, Vec<&str>)| {
+        let first = ports.first().copied().unwrap_or_default();
+        finding(
+            format!("--pod-devices, bridge {bridge}"),
+            format!(
+                "{} of its ports match ({first}), and the bridge does not: packets of pods are the bridge's",
+                ports.len()
+            ),
+            format!("add {bridge} to --pod-devices; until then the pods behind it are not served by the packet layer"),
+        )
+    };
+    ports.into_iter().map(one).collect()
+}
+
+/// The module br_netfilter has netfilter see what comes in by a bridge's port, before the bridge's own programs.
+fn bridge_filter(facts: &Facts<'_>) -> Vec<Finding> {
+    let is_bridge = |name: &&str| facts.network.named(name).is_some_and(super::choose::is_bridge);
+    let Some(bridge) = chosen(facts).find(is_bridge) else {
+        return Vec::new();
+    };
+    let families = [("iptables", facts.sysctls.bridge_filter4), ("ip6tables", facts.sysctls.bridge_filter6)];
+    let on = families.into_iter().filter(|(_, on)| *on == Some(true));
+    on.map(|(family, _)| {
+        finding(
+            format!("net.bridge.bridge-nf-call-{family}"),
+            format!(
+                "it is 1: rules and connection tracking see what pods behind {bridge} send to Services before it is \
+                 translated, and may drop it"
+            ),
+            "set it to 0 unless a network policy needs it",
+        )
+    })
+    .collect()
 }
 
 fn is_named(name: &str, facts: &Facts<'_>) -> bool {

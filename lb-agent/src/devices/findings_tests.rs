@@ -43,7 +43,7 @@ fn healthy() -> Node {
             forwarding6: Some(true),
             devices: [("eth0".to_owned(), eth0)].into(),
             local_ports: Some(range("32768-60999")),
-            reserved_ports: Vec::new(),
+            ..Sysctls::default()
         },
         foreign: Vec::new(),
         addresses: vec![ip],
@@ -84,6 +84,42 @@ fn a_device_that_does_not_exist_is_named_and_one_that_cannot_be_served_with_the_
     one(&with("ib0"), "--devices ib0", &["link type 32"]);
     let pods = after(|node| node.settings.pods = "ib*".parse().unwrap());
     one(&pods, "device ib0", &["not Ethernet"]);
+}
+
+/// With pods on a bridge.
+fn bridged(node: &mut Node, pods: &str) {
+    node.settings.pods = pods.parse().unwrap();
+    let link = |index, name: &str, kind: &str, master| Link {
+        index,
+        name: name.into(),
+        layer: 1,
+        is_up: true,
+        kind: Some(kind.into()),
+        master,
+        ..Link::default()
+    };
+    let ports = [5, 6].map(|index| link(index, &format!("veth{index}"), "veth", Some(4)));
+    node.network.links.extend([link(4, "cni0", "bridge", None)].into_iter().chain(ports));
+}
+
+#[test]
+fn ports_of_a_bridge_that_is_not_wanted_itself_are_named_once() {
+    let found = after(|node| bridged(node, "veth*"));
+    one(&found, "--pod-devices, bridge cni0", &["2 of its ports", "add cni0 to --pod-devices"]);
+    assert_eq!(after(|node| bridged(node, "cni0,veth*")), []);
+}
+
+#[test]
+fn netfilter_in_a_served_bridge_is_named() {
+    let filtered = |pods: &'static str| {
+        after(|node| {
+            bridged(node, pods);
+            node.sysctls.bridge_filter4 = Some(true);
+            node.sysctls.bridge_filter6 = Some(false);
+        })
+    };
+    one(&filtered("cni0"), "net.bridge.bridge-nf-call-iptables", &["behind cni0", "set it to 0"]);
+    assert_eq!(filtered("none"), [], "the bridge is not served");
 }
 
 #[test]

@@ -27,6 +27,8 @@ fn read_below<'a>(root: &Path, devices: impl IntoIterator<Item = &'a str>) -> Sy
     Sysctls {
         forwarding4: on("ipv4/ip_forward"),
         forwarding6: on("ipv6/conf/all/forwarding"),
+        bridge_filter4: on("bridge/bridge-nf-call-iptables"),
+        bridge_filter6: on("bridge/bridge-nf-call-ip6tables"),
         devices,
         local_ports: text("ipv4/ip_local_port_range").as_deref().and_then(two_numbers),
         reserved_ports: text("ipv4/ip_local_reserved_ports").as_deref().map(ranges).unwrap_or_default(),
@@ -63,6 +65,7 @@ mod tests {
         };
         write("ipv4/ip_forward", "1\n");
         write("ipv4/conf/all/rp_filter", "1\n");
+        write("bridge/bridge-nf-call-iptables", "1\n");
         write("ipv4/conf/eth0.7/rp_filter", "0\n");
         write("ipv4/conf/eth0.7/forwarding", "0\n");
         write("ipv4/ip_local_port_range", "32768\t60999\n");
@@ -73,6 +76,8 @@ mod tests {
             Sysctls {
                 forwarding4: Some(true),
                 forwarding6: None,
+                bridge_filter4: Some(true),
+                bridge_filter6: None,
                 devices: [(
                     "eth0.7".to_owned(),
                     DeviceSysctls { forwarding4: Some(false), forwarding6: None, rp_filter: Some(1) }
