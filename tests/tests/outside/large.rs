@@ -2,12 +2,13 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
-    os::fd::AsRawFd as _,
+    net::{IpAddr, SocketAddr, UdpSocket},
 };
 
 use anyhow::{Context as _, Result};
+use lb_common::sim::frames::Frame;
 use lb_tests::{Layout, NetNs, Node, Outside, guest::errno, poll::PATIENCE};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::world::{Offload, VARIANTS, World};
 
@@ -109,39 +110,42 @@ fn large_datagrams_are_echoed_although_they_are_cut_on_the_way() -> Result<()> {
     Ok(())
 }
 
-/// Has the kernel put a destination option, which is padding, into each datagram: between the fragment header and UDP's
-/// (RFC 3542 section 9).
-fn pad(socket: &UdpSocket) -> io::Result<()> {
-    // Next header, which the kernel fills in; no more than eight bytes; PadN with four.
-    let option: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
-    let (from, len) = (option.as_ptr().cast(), libc::socklen_t::try_from(option.len()).map_err(io::Error::other)?);
-    // SAFETY: `option` has that many bytes, and the socket is open.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_DSTOPTS, from, len) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn padded_echo(to: SocketAddr) -> io::Result<bool> {
-    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-    pad(&socket)?;
+/// Sends a datagram in two fragments whose fragmentable part begins with a destination option, so that no fragment header
+/// says UDP (RFC 8200 section 4.5), and receives the answer. Linux itself puts options before the fragment header.
+fn padded_echo(from: SocketAddr, to: SocketAddr) -> io::Result<bool> {
+    const DESTINATION_OPTIONS: u8 = 60;
+    const CUT: u16 = 1_200;
+    let socket = UdpSocket::bind(from)?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    socket.connect(to)?;
-    let sent: Vec<u8> = b"echo".iter().copied().chain((0..=u8::MAX).cycle()).take(4_000).collect();
-    socket.send(&sent)?;
+    let data: Vec<u8> = b"echo".iter().copied().chain((0..=u8::MAX).cycle()).take(2_000).collect();
+    let whole = Frame { data: data.clone(), ..Frame::udp(from, to) }.bytes();
+    let (header, datagram) = whole.split_at(40);
+    // UDP follows; no more than eight bytes; PadN with four.
+    let part = [&[17, 0, 1, 4, 0, 0, 0, 0], datagram].concat();
+    let raw = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
+    let (first, later) = part.split_at(CUT.into());
+    for (offset_and_more, piece) in [(1, first), (CUT, later)] {
+        let [high, low] = u16::to_be_bytes(offset_and_more);
+        let fragment = [DESTINATION_OPTIONS, 0, high, low, 0, 0, 0, 7];
+        let mut packet = [header, &fragment[..], piece].concat();
+        let len = u16::try_from(packet.len() - 40).map_err(io::Error::other)?;
+        packet[4..6].copy_from_slice(&len.to_be_bytes());
+        packet[6] = 44;
+        raw.send_to(&packet, &SocketAddr::new(to.ip(), 0).into())?;
+    }
     let mut back = vec![0; 5_000];
     let len = socket.recv(&mut back)?;
-    Ok(back.get(..len) == Some(&sent[..]))
+    Ok(back.get(..len) == Some(&data[..]))
 }
 
 #[test]
-fn datagrams_with_options_in_their_first_fragment_are_echoed() -> Result<()> {
+fn datagrams_with_options_inside_their_fragments_are_echoed() -> Result<()> {
     let world = World::new(Layout::PointToPoint, Offload::On)?;
-    for (netns, device) in [(world.outside.machine(), "eth0"), (world.outside.router(), "eth1")] {
-        netns.ip([format!("link set {device} mtu 1430")])?;
-    }
     for backend in [0, 2] {
         world.list(&[backend])?;
-        for to in world.frontends().into_iter().filter(SocketAddr::is_ipv6) {
-            let same = world.outside.machine().run(|| padded_echo(to))?;
+        for (port, to) in (5_000..).zip(world.frontends().into_iter().filter(SocketAddr::is_ipv6)) {
+            let from = SocketAddr::new(Outside::V6.into(), port);
+            let same = world.outside.machine().run(|| padded_echo(from, to))?;
             assert!(same.with_context(|| format!("{to}, pod {backend}"))?, "{to}, pod {backend}");
         }
     }
