@@ -16,12 +16,13 @@ use lb_common::{
     },
 };
 
-use crate::packet::{Net, WORLDS, World, history::age_all};
+use crate::packet::{
+    Net, WORLDS, World,
+    history::{CAPACITY, age_all},
+};
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
-/// Few enough to run out.
-const CAPACITY: u32 = 24;
 const EGRESS: u8 = 1;
 const POD_SIDE: u8 = 2;
 /// The longest timeout of a flow is a day.

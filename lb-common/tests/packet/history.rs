@@ -9,8 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Entries of the table: few enough to run out.
-const CAPACITY: u32 = 24;
+/// Entries of the table: few enough to run out, and an odd number, so that there comes a flow of which one half finds room.
+pub(crate) const CAPACITY: u32 = 25;
 
 /// One step of a history.
 #[derive(Clone, Debug)]
