@@ -3,6 +3,9 @@
 
 use crate::abi::{N_COUNTERS, SockDst, UdpPeers, V4, V6};
 
+/// How deep cgroups are in a call.
+pub const N_CGROUPS: usize = 4;
+
 /// Values of [`Call::hook`].
 pub mod hook {
     /// connect4, and so on.
@@ -57,6 +60,8 @@ pub struct Call {
     pub netns: u32,
     /// The cookie of the node's.
     pub node_netns: u32,
+    /// The cgroups of the caller from the root down, by their ids; 0 below its own.
+    pub cgroups: [u32; N_CGROUPS],
     /// Not 0: no new storage can be had.
     pub no_memory: u32,
     /// See [`answer`]; 0 before the call.

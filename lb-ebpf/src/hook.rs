@@ -19,6 +19,11 @@ static LB_SET_RETVAL: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static LB_NODE_NETNS: Global<u64> = Global::new(0);
 
+/// Set by the agent where workloads may be excluded from the socket layer. Where not, no program holds any of that, for the
+/// same reason.
+#[unsafe(no_mangle)]
+static LB_EXCLUDE: Global<u32> = Global::new(0);
+
 const ECONNREFUSED: i32 = 111;
 const EADDRINUSE: i32 = 98;
 
@@ -62,6 +67,17 @@ impl<C: EbpfContext> Context for Call<'_, C> {
     fn netns(self) -> u64 {
         // SAFETY: the program's own context.
         unsafe { helpers::bpf_get_netns_cookie(self.0.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn may_exclude(self) -> bool {
+        LB_EXCLUDE.load() != 0
+    }
+
+    #[inline(always)]
+    fn cgroup_at(self, level: u32) -> u64 {
+        // SAFETY: takes and returns a number. At these hooks since Linux 5.7 (kernel commit 5a52ae4e32a6).
+        unsafe { helpers::bpf_get_current_ancestor_cgroup_id(level.cast_signed()) }
     }
 
     #[inline(always)]

@@ -12,10 +12,10 @@ use lb_common::{
         Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Frontend, FrontendKey, Slot, SockDst,
         SourceKey, UdpPeers,
     },
-    logic::seam::{Affinities, Caller, Environment, Maps, NoStorage, NotAdded, Socket},
+    logic::seam::{Affinities, Caller, Cgroups, Environment, Maps, NoStorage, NotAdded, Socket},
 };
 
-use crate::maps::{AFFINITY, Pinned, source};
+use crate::maps::{AFFINITY, EXCLUDED, EXCLUSION, Pinned, source};
 
 const EEXIST: i32 = 17;
 
@@ -31,6 +31,10 @@ pub trait Context: Copy {
     fn netns(self) -> u64;
     /// The cookie of the node's own.
     fn node_netns(self) -> u64;
+    /// Whether anybody may be excluded, as long as this program is attached.
+    fn may_exclude(self) -> bool;
+    /// See [`Cgroups::cgroup_at`].
+    fn cgroup_at(self, level: u32) -> u64;
 }
 
 /// Programs that run for a socket with storage. Pointers are null or to storage that nobody else writes meanwhile.
@@ -138,6 +142,27 @@ impl<C: Context> Caller for Kernel<C> {
     #[inline(always)]
     fn is_on_host(&self) -> bool {
         self.context.netns() == self.context.node_netns()
+    }
+}
+
+impl<C: Context> Cgroups for Kernel<C> {
+    #[inline(always)]
+    fn excluded_levels(&self) -> u32 {
+        if !self.context.may_exclude() {
+            return 0;
+        }
+        EXCLUSION.get(0).map_or(0, |exclusion| exclusion.levels)
+    }
+
+    #[inline(always)]
+    fn cgroup_at(&self, level: u32) -> u64 {
+        self.context.cgroup_at(level)
+    }
+
+    #[inline(always)]
+    fn is_excluded_cgroup(&self, id: u64) -> bool {
+        // SAFETY: that it is there is all that counts.
+        unsafe { EXCLUDED.get(id) }.is_some()
     }
 }
 

@@ -8,11 +8,12 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Family, Flow, FlowKey,
-        Fragment, FragmentKey, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, NodeConfig, Slot, SockDst, SourceKey,
-        UdpPeers, V4, V6,
+        Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Exclusion, Family, Flow,
+        FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, NodeConfig, Slot, SockDst,
+        SourceKey, UdpPeers, V4, V6,
         maps::{
-            N_AFFINITIES, N_BACKENDS, N_CLIENTS, N_CONNS, N_DEVICES, N_FRAGS, N_FRONTENDS, N_NAMES, N_SLOTS, N_SOURCES,
+            N_AFFINITIES, N_BACKENDS, N_CLIENTS, N_CONNS, N_DEVICES, N_EXCLUDED, N_FRAGS, N_FRONTENDS, N_NAMES,
+            N_SLOTS, N_SOURCES,
         },
     },
     logic::work::Work,
@@ -90,6 +91,12 @@ static WORK6: Works<V6> = Works::new();
 /// `lb_affinity`.
 #[btf_map(name = "lb_affinity")]
 pub static AFFINITY: HashMap<AffinityKey, Affinity, { N_AFFINITIES as usize }, NO_PREALLOC> = HashMap::new();
+/// `lb_exclusion`.
+#[btf_map(name = "lb_exclusion")]
+pub static EXCLUSION: Array<Exclusion, 1> = Array::new();
+/// `lb_excluded`.
+#[btf_map(name = "lb_excluded")]
+pub static EXCLUDED: HashMap<u64, u32, { N_EXCLUDED as usize }, NO_PREALLOC> = HashMap::new();
 /// `lb_devices`.
 #[btf_map(name = "lb_devices")]
 pub static DEVICES: HashMap<u32, Device, { N_DEVICES as usize }, NO_PREALLOC> = HashMap::new();

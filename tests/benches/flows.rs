@@ -37,6 +37,7 @@ fn main() -> Result<()> {
         cgroup_root: Some(cgroup.path().to_owned()),
         capacity: Capacity { conns: 2 * n, ..Capacity::default() },
         bind_protection: false,
+        exclusion: false,
     };
     let (datapath, _) = Datapath::open(&options).context("cannot make the maps")?;
     let mut flows = datapath.flows()?;

@@ -17,11 +17,11 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Family, Frontend, FrontendKey, Proto, Slot,
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Exclusion, Family, Frontend, FrontendKey, Proto, Slot,
         SourceKey, V4, V6, backend_state, frontend_flags, map_v4, mapped_v4, maps, scope,
     },
     logic::seam::Environment as _,
-    probe::{Call, answer, hook},
+    probe::{Call, N_CGROUPS, answer, hook},
     sim::{Domain, SimEnvironment, SimMaps, SimNode, SimSocket},
 };
 use lb_tests::kernel_objects;
@@ -31,6 +31,8 @@ const SERVICES: u8 = 12;
 const PODS: u8 = 5;
 /// Cookies of network namespaces: the node's and pods'.
 const NETNS: [u8; 4] = [1, 2, 3, 4];
+/// Ids of cgroups at each level below the root.
+const CGROUPS: [[u8; 3]; N_CGROUPS - 1] = [[10, 11, 12], [20, 21, 22], [30, 31, 32]];
 /// Fewer than there are clients of Services with affinity.
 const N_AFFINITIES: u32 = 30;
 const NODE_PORT: u16 = 30053;
@@ -116,6 +118,9 @@ impl Kernel {
     fn fill_all(&mut self, node: &SimNode) {
         self.fill(&node.v4, &NAMES4);
         self.fill(&node.v6, &NAMES6);
+        self.fill_hash(maps::EXCLUDED, &node.excluded.iter().map(|id| (*id, 1_u32)).collect());
+        let mut map: Array<_, Exclusion> = self.ebpf.map_mut(maps::EXCLUSION).unwrap().try_into().unwrap();
+        map.set(0, node.exclusion, 0).unwrap();
     }
 
     /// What the programs remember about clients.
@@ -181,6 +186,19 @@ fn shuffle<F: Family>(dice: &Dice, maps: &mut SimMaps<F>) {
         let key = SourceKey { service: u32::from(service), addr: addr(244, 1 + dice.byte(4)) };
         let bits = u32::try_from(8 * size_of::<F::Addr>()).unwrap();
         maps.sources.insert((32 + bits - dice.below(3), key));
+    }
+}
+
+/// Other cgroups: at times none, at times with bits for levels where there is none.
+fn exclude(dice: &Dice, node: &mut SimNode) {
+    node.excluded.clear();
+    node.exclusion = Exclusion::default();
+    for level in (1..N_CGROUPS).filter(|_| dice.one_in(10)) {
+        node.excluded.insert(u64::from(dice.pick(&CGROUPS[level - 1])));
+        node.exclusion.levels |= 1 << level;
+    }
+    if dice.one_in(4) {
+        node.exclusion.levels |= dice.0.random();
     }
 }
 
@@ -255,6 +273,8 @@ impl Pair {
         let proto = dice.pick(&[Proto::Tcp, Proto::Udp, Proto::Udp]);
         let sim = SimSocket::new(domain, proto).in_netns(u64::from(dice.pick(&NETNS)));
         sim.no_memory.set(dice.one_in(10));
+        let depth = dice.below(4) as usize;
+        sim.cgroups.borrow_mut().extend(CGROUPS[..depth].iter().map(|level| u64::from(dice.pick(level))));
         Self { sim, domain, proto, call: Call::default(), peer: None }
     }
 
@@ -308,11 +328,18 @@ fn before(pair: &Pair, node: &SimNode, seed: u64) -> Call {
         inet6: u32::from(pair.domain == Domain::Inet6),
         netns: u32::try_from(pair.sim.netns.get()).unwrap(),
         node_netns: u32::try_from(node.netns).unwrap(),
+        cgroups: cgroups(&pair.sim),
         no_memory: u32::from(pair.sim.no_memory.get()),
         answer: 0,
         counts: Default::default(),
         ..pair.call
     }
+}
+
+fn cgroups(socket: &SimSocket) -> [u32; N_CGROUPS] {
+    let mut all = [0; N_CGROUPS];
+    all.iter_mut().zip(socket.cgroups.borrow().iter()).for_each(|(to, id)| *to = u32::try_from(*id).unwrap());
+    all
 }
 
 /// Makes one random call on both sides. `Err` says how they differ.
@@ -411,6 +438,7 @@ fn kernel_and_host_agree_on_random_calls() {
         if number % 200 == 0 {
             shuffle(&dice, &mut node.v4);
             shuffle(&dice, &mut node.v6);
+            exclude(&dice, &mut node);
             kernel.fill_all(&node);
         }
         if number % 500 == 0 {

@@ -114,6 +114,7 @@ fn open_datapath(args: &RunArgs) -> Result<Datapath, Failure> {
             conns: args.max_connections.saturating_mul(2),
         },
         bind_protection: args.nodeport_bind_protection,
+        exclusion: false,
     };
     let (datapath, notes) = Datapath::open(&options)?;
     log_notes(&notes);

@@ -1,8 +1,8 @@
 //! Compile-time proof that no layout has padding: a key with padding passes the verifier and then misses at random.
 
 use super::{
-    Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, ERROR_LEN, Ends, FIRST_LEN,
-    Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_UDP_PEERS, NAME_LEN, Name, NameKey,
+    Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, ERROR_LEN, Ends, Exclusion,
+    FIRST_LEN, Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_UDP_PEERS, NAME_LEN, Name, NameKey,
     NodeConfig, OwnerCall, SOURCE_LEN, Slot, SockDst, SourceKey, UdpPeer, UdpPeers, V4, V6, VERSION_LEN,
 };
 
@@ -34,6 +34,7 @@ const _: () = {
     assert!(size_of::<Device>() == 4 + 16 + 4);
     assert!(size_of::<NodeConfig>() == 4 + 16 + 2 + 2 + 4 + 4);
     assert!(size_of::<Answers>() == 4 + 4);
+    assert!(size_of::<Exclusion>() == 4);
     assert!(size_of::<NameKey>() == 2 * 4);
     assert!(size_of::<Name>() == NAME_LEN);
     assert!(size_of::<AgentStatus>() == 5 * 8 + 10 * 4 + VERSION_LEN + SOURCE_LEN + ERROR_LEN + 5 * FIRST_LEN);

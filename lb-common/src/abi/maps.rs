@@ -40,6 +40,10 @@ pub const SOCK6: &str = "lb_sock6";
 pub const SOCKUDP4: &str = "lb_sockudp4";
 /// As [`SOCKUDP4`], IPv6.
 pub const SOCKUDP6: &str = "lb_sockudp6";
+/// Array of one [`super::Exclusion`].
+pub const EXCLUSION: &str = "lb_exclusion";
+/// Hash, cgroup id to [`super::excluded_by`].
+pub const EXCLUDED: &str = "lb_excluded";
 /// Hash, [`super::FlowKey`] to [`super::Flow`].
 pub const CONNS4: &str = "lb_conns4";
 /// As [`CONNS4`], IPv6.
@@ -70,6 +74,8 @@ pub const N_NAMES: u32 = N_FRONTENDS + 16_384;
 pub const N_AFFINITIES: u32 = 65_536;
 /// Default capacity of `lb_clients4/6`: network namespaces on a node.
 pub const N_CLIENTS: u32 = 4_096;
+/// Capacity of `lb_excluded`: a cgroup for each pod of the node that is excluded, and for each match of a pattern.
+pub const N_EXCLUDED: u32 = 4_096;
 /// Default capacity of `lb_sources4/6`: ranges of all Services with `loadBalancerSourceRanges`.
 pub const N_SOURCES: u32 = 16_384;
 /// Default capacity of `lb_conns4/6`: two entries for each flow, so as many flows as conntrack has at least under

@@ -1,7 +1,7 @@
 //! Marks the layouts as plain data for bytemuck and aya.
 
 use super::{
-    Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Ends, Family, Flow, FlowKey,
+    Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Ends, Exclusion, Family, Flow, FlowKey,
     Fragment, FragmentKey, Frontend, FrontendKey, Name, NameKey, NodeConfig, OwnerCall, Slot, SockDst, SourceKey,
     UdpPeer, UdpPeers,
 };
@@ -28,7 +28,7 @@ macro_rules! plain_per_family {
     )+};
 }
 
-plain!(Affinity, AffinityKey, AgentStatus, Answers, Device, Fragment, Frontend, Name, NameKey, NodeConfig);
+plain!(Affinity, AffinityKey, AgentStatus, Answers, Device, Exclusion, Fragment, Frontend, Name, NameKey, NodeConfig);
 plain_per_family!(
     Backend,
     ClientAddr,

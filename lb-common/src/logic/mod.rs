@@ -7,6 +7,7 @@ pub mod affinity;
 pub mod bind;
 pub mod client;
 pub mod deliver;
+pub mod exclude;
 pub mod flow;
 pub mod forward;
 pub mod fragment;

@@ -49,6 +49,16 @@ pub trait Caller {
     fn is_on_host(&self) -> bool;
 }
 
+/// The control groups that the calling process is in, and which of those the agent excluded.
+pub trait Cgroups {
+    /// Reads [`crate::abi::Exclusion::levels`].
+    fn excluded_levels(&self) -> u32;
+    /// The id of the process's cgroup at that level, where the root is at level 0; 0 where it is not in one as deep.
+    fn cgroup_at(&self, level: u32) -> u64;
+    /// Looks a cgroup up in `lb_excluded`.
+    fn is_excluded_cgroup(&self, id: u64) -> bool;
+}
+
 /// Which client was given which backend, `lb_affinity`.
 pub trait Affinities {
     /// Lets `f` work on an entry of `lb_affinity`, in place. `None` where there is none. Several processors may do so
@@ -64,9 +74,9 @@ pub trait Chooser<F: Family>: Maps<F> + Environment + Affinities {}
 impl<F: Family, K: Maps<F> + Environment + Affinities> Chooser<F> for K {}
 
 /// What the hooks of the socket layer need.
-pub trait Node<F: Family>: Chooser<F> + Caller {}
+pub trait Node<F: Family>: Chooser<F> + Caller + Cgroups {}
 
-impl<F: Family, K: Chooser<F> + Caller> Node<F> for K {}
+impl<F: Family, K: Chooser<F> + Caller + Cgroups> Node<F> for K {}
 
 /// What the programs of the packet layer need.
 pub trait Router<F: Family>: Chooser<F> + Flows<F> + Network<F> {}

@@ -2,9 +2,13 @@
 //!
 //! connect and sendmsg turn a Service's address into a backend's; recvmsg and getpeername turn it back, for exactly
 //! those sockets that were told so. All four leave everything else alone.
+//!
+//! To a process of an excluded workload ([`exclude`](super::exclude)) nothing is a Service. What its sockets were told before
+//! stays true for them.
 
 use super::{
     client::Namespace,
+    exclude::is_excluded,
     lookup::{Found, lookup},
     peers,
     seam::{Environment, Node, Socket},
@@ -30,7 +34,7 @@ where
     F: Family,
     K: Node<F> + Socket<F>,
 {
-    match lookup(kernel, dst, proto) {
+    match sought(kernel, dst, proto) {
         Found::NotAService => {
             // The socket may have been connected to a Service before: a UDP socket at any time, a TCP socket after a
             // refusal. Its new peer must not be shown as that Service.
@@ -43,6 +47,20 @@ where
             Err(_) => Verdict::Refuse,
             Ok(slot) => translate(kernel, proto, &key, &frontend, &slot),
         },
+    }
+}
+
+/// What the destination is to the calling process. Only who asks for a Service is asked whether it may have one.
+#[inline(always)]
+fn sought<F, K>(kernel: &K, dst: Endpoint<F>, proto: Proto) -> Found<F>
+where
+    F: Family,
+    K: Node<F>,
+{
+    match lookup(kernel, dst, proto) {
+        Found::NotAService => Found::NotAService,
+        Found::Refuse | Found::Frontend(..) if is_excluded(kernel) => Found::NotAService,
+        found => found,
     }
 }
 
@@ -87,6 +105,7 @@ where
             kernel.with_peers(false, |peers| peers::forget(peers, dst));
             return Verdict::Pass;
         }
+        Found::Refuse if is_excluded(kernel) => return Verdict::Pass,
         Found::Refuse => return Verdict::Refuse,
         Found::Frontend(key, frontend) => (key, frontend),
     };
@@ -97,6 +116,10 @@ where
     let known = kernel.with_peers(false, |peers| peers::recall(kernel, peers, &key, &frontend, now_s)).flatten();
     if let Some(backend) = known {
         return Verdict::Rewrite(backend);
+    }
+    // Not before: a conversation that is under way stays with its backend.
+    if is_excluded(kernel) {
+        return Verdict::Pass;
     }
     let Ok(slot) = select(kernel, &frontend, Namespace) else {
         return Verdict::Refuse;

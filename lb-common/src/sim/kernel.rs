@@ -6,7 +6,7 @@ use crate::{
         Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Family, Frontend, FrontendKey, Slot, SockDst,
         SourceKey, UdpPeers, V4, V6,
     },
-    logic::seam::{Affinities, Caller, Environment, Maps, NoStorage, NotAdded, Socket},
+    logic::seam::{Affinities, Caller, Cgroups, Environment, Maps, NoStorage, NotAdded, Socket},
 };
 
 /// Implements the traits of [`crate::logic::seam`] for both families.
@@ -122,6 +122,21 @@ impl Caller for SimKernel<'_> {
 
     fn is_on_host(&self) -> bool {
         self.netns() == self.node.netns
+    }
+}
+
+impl Cgroups for SimKernel<'_> {
+    fn excluded_levels(&self) -> u32 {
+        self.node.exclusion.levels
+    }
+
+    fn cgroup_at(&self, level: u32) -> u64 {
+        let cgroups = self.socket.cgroups.borrow();
+        usize::try_from(level).ok().and_then(|level| cgroups.get(level)).copied().unwrap_or(0)
+    }
+
+    fn is_excluded_cgroup(&self, id: u64) -> bool {
+        self.node.excluded.contains(&id)
     }
 }
 

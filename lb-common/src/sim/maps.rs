@@ -8,8 +8,8 @@ use std::{
 use super::{SimEnvironment, SimKernel, SimSocket, SimTraffic};
 use crate::{
     abi::{
-        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendKey, Slot, SourceKey, V4, V6,
-        maps,
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Exclusion, Family, Frontend, FrontendKey, Slot, SourceKey,
+        V4, V6, maps,
     },
     logic::seam::Maps,
 };
@@ -93,6 +93,10 @@ pub struct SimNode {
     pub affinities: RefCell<BTreeMap<AffinityKey, Affinity>>,
     /// Entries that fit into `lb_affinity`.
     pub n_affinities: u32,
+    /// `lb_excluded`: ids of cgroups.
+    pub excluded: BTreeSet<u64>,
+    /// `lb_exclusion`.
+    pub exclusion: Exclusion,
     /// The cookie of the node's own network namespace.
     pub netns: u64,
     /// Clock, randomness, counters.
@@ -115,6 +119,8 @@ impl SimNode {
             v6: SimMaps::default(),
             affinities: RefCell::default(),
             n_affinities: maps::N_AFFINITIES,
+            excluded: BTreeSet::new(),
+            exclusion: Exclusion::default(),
             netns: SimSocket::HOST_NETNS,
             environment: SimEnvironment::new(seed),
             traffic: SimTraffic::default(),

@@ -53,6 +53,8 @@ pub struct SimSocket {
     peer: Cell<Option<SocketAddr>>,
     /// The cookie of the network namespace that the socket is in.
     pub netns: Cell<u64>,
+    /// The cgroups that the calling process is in, from the root down, by their ids.
+    pub cgroups: RefCell<Vec<u64>>,
     /// Whether the kernel refuses to allocate new storage for this socket.
     pub no_memory: Cell<bool>,
     pub(super) v4: Storage<V4>,
@@ -63,6 +65,9 @@ impl SimSocket {
     /// The cookie of the node's own network namespace, unless the node says otherwise. Where new sockets are.
     pub const HOST_NETNS: u64 = 1;
 
+    /// The id of the root of cgroup2, in the kernel as here.
+    pub const ROOT_CGROUP: u64 = 1;
+
     /// socket(2) of a process on the node itself.
     pub fn new(domain: Domain, proto: Proto) -> Self {
         Self {
@@ -70,6 +75,7 @@ impl SimSocket {
             proto,
             peer: Cell::new(None),
             netns: Cell::new(Self::HOST_NETNS),
+            cgroups: RefCell::new(vec![Self::ROOT_CGROUP]),
             no_memory: Cell::new(false),
             v4: Storage::default(),
             v6: Storage::default(),

@@ -5,6 +5,7 @@
 mod affinity;
 mod connect;
 mod datagrams;
+mod exclude;
 mod frontends;
 mod random;
 

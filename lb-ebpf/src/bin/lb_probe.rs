@@ -73,6 +73,18 @@ impl Context for Probe {
     }
 
     #[inline(always)]
+    fn may_exclude(self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn cgroup_at(self, level: u32) -> u64 {
+        // SAFETY: as for `field`.
+        let cgroups = unsafe { &(*self.call).cgroups };
+        cgroups.get(level as usize).map_or(0, |id| u64::from(*id))
+    }
+
+    #[inline(always)]
     fn node_netns(self) -> u64 {
         u64::from(field!(self, node_netns))
     }

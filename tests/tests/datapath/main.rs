@@ -34,6 +34,7 @@ impl Place {
             cgroup_root: Some(self.cgroup.path().to_owned()),
             capacity: Capacity { frontends: 64, backends: 128, slots: 256, affinities: 64, conns: 128 },
             bind_protection: true,
+            exclusion: false,
         }
     }
 

@@ -70,6 +70,7 @@ impl Rig {
             cgroup_root: Some(self.cgroup.path().to_owned()),
             capacity: Capacity { frontends: 64, backends: 128, slots: 256, affinities: 64, conns: 64 },
             bind_protection: true,
+            exclusion: false,
         };
         let (datapath, _) = Datapath::open(&options)?;
         let devices = datapath.devices(Way::Clsact)?;

@@ -47,6 +47,7 @@ pub(super) fn load(
     paths: &Paths,
     capacity: Capacity,
     bind_protection: bool,
+    exclusion: bool,
 ) -> Result<Loaded, OpenError> {
     remove_unfinished(paths)?;
     let pinned = pinned(&paths.maps)?;
@@ -58,7 +59,8 @@ pub(super) fn load(
     let directory = if fresh { &paths.unfinished } else { &paths.maps };
     fs::create_dir_all(directory).map_err(system("create", directory))?;
     let kernel = Abilities::probe()?;
-    let mut ebpf = load_object(object, directory, &actions, capacity, kernel)?;
+    let told = Told { kernel, exclusion };
+    let mut ebpf = load_object(object, directory, &actions, capacity, told)?;
     check_object(&ebpf)?;
     let mut notes = resize::copy(&mut ebpf, paths, &actions)?;
     if fresh {
@@ -165,7 +167,15 @@ pub(super) fn kernel_notes() -> Result<Vec<Note>, OpenError> {
     Ok(Abilities::probe()?.notes().collect())
 }
 
-/// What the programs are told about this kernel and this agent.
+/// What the programs are told as constants.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    kernel: Abilities,
+    /// Whether workloads may be excluded from the socket layer: programs that need not know are shorter.
+    exclusion: bool,
+}
+
+/// What there is to know about this kernel and this agent.
 #[derive(Clone, Copy, Debug)]
 struct Abilities {
     /// `bpf_set_retval` came to these hooks in 6.1 (kernel commit 69fd337a975c).
@@ -198,12 +208,15 @@ fn load_object(
     directory: &Path,
     actions: &[(Spec, Action)],
     capacity: Capacity,
-    kernel: Abilities,
+    told: Told,
 ) -> Result<Ebpf, OpenError> {
+    let Told { kernel, exclusion } = told;
     let (set_retval, netns) = (u32::from(kernel.set_retval), kernel.netns.unwrap_or(0));
+    let exclude = u32::from(exclusion);
     let mut loader = EbpfLoader::new();
     loader.override_global("LB_SET_RETVAL", &set_retval, true);
     loader.override_global("LB_NODE_NETNS", &netns, true);
+    loader.override_global("LB_EXCLUDE", &exclude, true);
     for (spec, action) in actions {
         loader.map_max_entries(spec.name, spec.size.entries(capacity));
         if !matches!(action, Action::Resize { .. }) {

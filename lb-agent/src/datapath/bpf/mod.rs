@@ -76,6 +76,8 @@ pub struct Options {
     pub capacity: Capacity,
     /// Whether processes in the node's own network namespace are kept from binding NodePorts.
     pub bind_protection: bool,
+    /// Whether workloads may be excluded from the socket layer. Costs those that are not a few instructions.
+    pub exclusion: bool,
 }
 
 /// What a machine is able to, seen before anything is installed.
@@ -133,7 +135,7 @@ impl Datapath {
 
         let adopted = paths.maps.exists();
         let load::Loaded { mut ebpf, mut store, mut notes } =
-            load::load(object, &paths, options.capacity, options.bind_protection)?;
+            load::load(object, &paths, options.capacity, options.bind_protection, options.exclusion)?;
         log::forward(&mut ebpf)?;
         // Of an agent that died in its self-test.
         store.delete_canary()?;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use aya::maps::lpm_trie;
 use lb_common::abi::{
-    ABI_VERSION, Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Flow, FlowKey,
-    Fragment, FragmentKey, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, NodeConfig, Slot, SockDst, SourceKey,
+    ABI_VERSION, Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Exclusion, Flow,
+    FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, NodeConfig, Slot, SockDst, SourceKey,
     UdpPeers, V4, V6, maps,
 };
 
@@ -124,7 +124,7 @@ const fn storage<V>(name: &'static str) -> Spec {
 }
 
 /// How many maps an installation has.
-pub const N_MAPS: usize = 28;
+pub const N_MAPS: usize = 30;
 
 /// Every pinned map. The object's own maps are these by construction (`lb-ebpf/src/maps.rs` uses the same types), which a
 /// test with a real kernel holds.
@@ -146,6 +146,8 @@ pub(super) const SPECS: [Spec; N_MAPS] = [
     hash::<u64, ClientAddr<V6>>(maps::CLIENTS6, Size::Fixed(maps::N_CLIENTS)),
     trie::<SourceKey<V4>, u32>(maps::SOURCES4, Size::Sources),
     trie::<SourceKey<V6>, u32>(maps::SOURCES6, Size::Sources),
+    spec::<u32, Exclusion>(maps::EXCLUSION, kind::ARRAY, 0, Size::Fixed(1)),
+    hash::<u64, u32>(maps::EXCLUDED, Size::Fixed(maps::N_EXCLUDED)),
     hash::<FlowKey<V4>, Flow<V4>>(maps::CONNS4, Size::Conns),
     hash::<FlowKey<V6>, Flow<V6>>(maps::CONNS6, Size::Conns),
     lru::<FragmentKey<V4>, Fragment>(maps::FRAGS4, maps::N_FRAGS),
