@@ -58,7 +58,15 @@ pub fn source(args: &RunArgs, around: &Surroundings) -> Result<SourceConfig, Fai
         kubeconfig: args.kubeconfig.clone(),
         api_servers: args.api_servers.clone(),
         node_name: node_name(args, around)?,
+        pods: args.socket_lb_exclude_annotated,
     }))
+}
+
+impl SourceConfig {
+    /// Whether it tells of this node's Pods.
+    pub fn has_pods(&self) -> bool {
+        matches!(self, Self::Kubernetes(options) if options.pods)
+    }
 }
 
 /// The node's name: as given, else the host name as kubelet takes it (lower case).

@@ -50,8 +50,30 @@ pub enum Event {
     NodeApplied(Node),
     /// This node's Node object is gone.
     NodeDeleted,
+    /// Something about this node's Pods that are excluded from the socket layer. Others are never sent.
+    Pods(PodChange),
     /// The addresses on the interfaces of this node's own network namespace, all of them, loopback included.
     AddressesChanged(BTreeSet<IpAddr>),
+}
+
+/// What became of the Pods of this node that are excluded from the socket layer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PodChange {
+    /// A Pod is excluded.
+    Applied(Pod),
+    /// A Pod is excluded no more, or never was, or is gone.
+    Deleted(ObjectName),
+    /// All that are.
+    Reset(FullList<Pod>),
+}
+
+/// A Pod, as far as it is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: ObjectName,
+    /// The uid by which the kubelet names its cgroup: `metadata.uid`, or of a static Pod that of its file.
+    pub uid: Arc<str>,
 }
 
 /// Every object of one kind that exists. What is in neither list is gone.

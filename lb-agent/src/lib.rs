@@ -6,6 +6,7 @@
 //! them together.
 
 pub mod affinity;
+pub mod cgroups;
 pub mod cli;
 pub mod clients;
 pub mod clock;
@@ -14,6 +15,7 @@ pub mod connections;
 pub mod datapath;
 pub mod devices;
 pub mod event;
+pub mod exclude;
 pub mod model;
 pub mod namespaces;
 pub mod netlink;

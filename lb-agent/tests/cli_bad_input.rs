@@ -69,6 +69,7 @@ fn flags_with_impossible_values_are_usage_errors_that_name_the_flag() {
         ("--healthz-address", "127.0.0.1:0"),
         ("--devices", "eth0/1"),
         ("--nodeport-addresses", "10.0.0.0/33"),
+        ("--socket-lb-exclude", "kubepods/[a"),
         ("--api-servers", "https://192.0.2.1:70000"),
         ("--max-frontends", "0"),
         ("--max-backends", "many"),

@@ -121,7 +121,7 @@ fn the_agent_sees_the_nodes_cgroups_and_pins_and_not_its_own_containers() -> Res
 }
 
 #[test]
-fn the_pods_may_read_services_nodes_and_endpoint_slices_and_do_nothing_else() -> Result<()> {
+fn the_agent_may_read_what_it_watches_and_do_nothing_else() -> Result<()> {
     let daemonset: DaemonSet = object(&deploy(), "DaemonSet")?;
     let binding: ClusterRoleBinding = object(&deploy(), "ClusterRoleBinding")?;
     let role: ClusterRole = object(&deploy(), "ClusterRole")?;
@@ -136,7 +136,7 @@ fn the_pods_may_read_services_nodes_and_endpoint_slices_and_do_nothing_else() ->
     );
     let rules: Vec<Value> = role.rules.iter().flatten().map(serde_json::to_value).collect::<Result<_, _>>()?;
     let read = |group: &str, resources: &[&str]| serde_json::json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
-    assert_eq!(rules, [read("", &["services", "nodes"]), read("discovery.k8s.io", &["endpointslices"])]);
+    assert_eq!(rules, [read("", &["services", "nodes", "pods"]), read("discovery.k8s.io", &["endpointslices"])]);
     Ok(())
 }
 

@@ -6,8 +6,6 @@ use anyhow::{Context as _, Result};
 
 use crate::{cgroup::Cgroup, guest::Guest, netns::NetNs, node::Node, overlay::Underlay, pod::FAR_INDEX};
 
-const ROUTER4: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 254);
-const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, 0xfe);
 /// The router as the machine sees it.
 const GATEWAY4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
@@ -25,11 +23,16 @@ impl Outside {
     /// As [`Self::V4`].
     pub const V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 
+    /// The router's addresses on the underlay.
+    pub const ROUTER4: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 254);
+    /// As [`Self::ROUTER4`].
+    pub const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, 0xfe);
+
     /// Plugs the router into the underlay.
     pub fn new(underlay: &Underlay) -> Result<Self> {
         let outside =
             Self { machine: NetNs::new("outside")?, router: NetNs::new("router")?, cgroup: Cgroup::new("outside")? };
-        underlay.plug_in(&outside.router, ROUTER4, ROUTER6).context("cannot plug the router in")?;
+        underlay.plug_in(&outside.router, Self::ROUTER4, Self::ROUTER6).context("cannot plug the router in")?;
         outside.link().context("cannot link the machine outside to the router")?;
         Ok(outside)
     }
@@ -57,7 +60,9 @@ impl Outside {
 
     /// Makes the router this node's default route, for both families.
     pub fn serve(&self, node: &Node) -> Result<()> {
-        node.netns().ip([format!("route add default via {ROUTER4}"), format!("route add default via {ROUTER6}")])
+        node.netns()
+            .ip([Self::ROUTER4.to_string(), Self::ROUTER6.to_string()]
+                .map(|via| format!("route add default via {via}")))
     }
 
     /// Has the router send an address to this node, as a load balancer or BGP would.

@@ -27,16 +27,25 @@ impl Underlay {
 
     /// Plugs any machine in, with an `eth0` that has these addresses.
     pub(crate) fn plug_in(&self, machine: &NetNs, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<()> {
+        self.link(machine, ("eth0", FAR_INDEX), v4, v6)
+    }
+
+    /// The same with a second device, `eth1`.
+    pub fn plug_in_again(&self, machine: &NetNs, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<()> {
+        self.link(machine, ("eth1", "index 10001"), v4, v6)
+    }
+
+    fn link(&self, machine: &NetNs, (device, index): (&str, &str), v4: Ipv4Addr, v6: Ipv6Addr) -> Result<()> {
         let port = format!("port{}", run::current().number());
         let switch = self.switch.path().display();
         machine.ip([
-            format!("link add eth0 {FAR_INDEX} type veth peer name {port} netns {switch}"),
-            "link set eth0 up".to_owned(),
-            format!("addr add {v4}/24 dev eth0"),
-            format!("addr add {v6}/64 dev eth0 nodad"),
+            format!("link add {device} {index} type veth peer name {port} netns {switch}"),
+            format!("link set {device} up"),
+            format!("addr add {v4}/24 dev {device}"),
+            format!("addr add {v6}/64 dev {device} nodad"),
         ])?;
         self.switch.ip([format!("link set {port} up")])?;
-        machine.wait_up(&["eth0"])?;
+        machine.wait_up(&[device])?;
         self.switch.wait_up(&[&port])?;
         // The switch comes up after its first port, as a pod's bridge does.
         self.switch.ip([format!("link set {port} master br0"), "link set br0 up".to_owned()])

@@ -17,8 +17,8 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Exclusion, Family, Frontend, FrontendKey, Proto, Slot,
-        SourceKey, V4, V6, backend_state, frontend_flags, map_v4, mapped_v4, maps, scope,
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Exclusion, Family, Frontend, FrontendKey,
+        Proto, Slot, SourceKey, V4, V6, backend_state, frontend_flags, map_v4, mapped_v4, maps, scope,
     },
     logic::seam::Environment as _,
     probe::{Call, N_CGROUPS, answer, hook},

@@ -9,6 +9,7 @@ use lb_common::abi::maps;
 use crate::{
     config::ListenAddress,
     devices::{DeviceNames, DevicePatterns, PortRange, findings::Settings},
+    exclude::CgroupPatterns,
     model::{ExternalIps, NodePortAddresses},
     terminate::TcpPolicy,
 };
@@ -99,6 +100,12 @@ pub struct PacketArgs {
     #[arg(long, value_name = "none|PATTERN[,PATTERN...]", env = "LB_POD_DEVICES", default_value = "none")]
     pub pod_devices: DevicePatterns,
 
+    /// Workloads whose connections keep the Service's address until they leave them (a service mesh's sidecars, virtual
+    /// machines), by patterns of cgroup paths below the cgroup root, such as machine.slice/* or **/cri-containerd-*.scope. The
+    /// packet layer serves them, at devices of --pod-devices
+    #[arg(long, value_name = "none|PATTERN[,PATTERN...]", env = "LB_SOCKET_LB_EXCLUDE", default_value = "none")]
+    pub socket_lb_exclude: CgroupPatterns,
+
     /// Ports of the node's own address that connections from outside get on their way to other nodes. Must not overlap
     /// net.ipv4.ip_local_port_range
     #[arg(long, value_name = "FIRST-LAST", env = "LB_SNAT_PORTS", default_value_t = PortRange::SNAT)]
@@ -188,6 +195,18 @@ pub struct RunArgs {
         hide_possible_values = true
     )]
     pub nodeport_bind_protection: bool,
+
+    /// Exclude also this node's Pods that have the annotation lb-agent/socket-lb-exclude: "true". With a cluster only; the
+    /// agent must be allowed to list and watch Pods
+    #[arg(
+        long,
+        value_name = "true|false",
+        env = "LB_SOCKET_LB_EXCLUDE_ANNOTATED",
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        hide_possible_values = true
+    )]
+    pub socket_lb_exclude_annotated: bool,
 
     /// Where /healthz and /livez are served; `none` turns them off
     #[arg(long, value_name = "ADDR:PORT", env = "LB_HEALTHZ_ADDRESS", default_value = "0.0.0.0:10256")]

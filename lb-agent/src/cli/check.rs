@@ -11,8 +11,8 @@ use crate::{
     EBPF_OBJECT,
     datapath::bpf::{self, OpenError},
     devices::{
-        Choice, Network, Wishes, choose,
-        findings::{Facts, Settings, findings},
+        Choice, Network, Role, Wishes, choose,
+        findings::{Facts, Settings, findings, unserved},
         read, sysctl,
     },
 };
@@ -23,7 +23,11 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let machine = bpf::machine(EBPF_OBJECT.is_some(), bpffs, cgroup_root.as_deref());
     let settings = args.packet.settings(&args.nodeport_addresses);
     let network = read::network().map_err(|error| anyhow::Error::new(error).context("listing network devices"))?;
-    let report = report(&machine, &settings, &network, bpffs);
+    let mut report = report(&machine, &settings, &network, bpffs);
+    if !args.packet.socket_lb_exclude.is_empty() {
+        let has_pod_device = report.devices.iter().any(|row| row.role == Some(Role::Pod.to_string()));
+        report.problems.extend(unserved(has_pod_device).map(|finding| finding.to_string()));
+    }
     match args.tool.output {
         Output::Table => print(&text(&report))?,
         Output::Json => print(&json(&report)?)?,

@@ -63,7 +63,7 @@ fn flag(map: &str) -> Option<&'static str> {
         maps::BACKENDS4 | maps::BACKENDS6 | maps::SLOTS4 | maps::SLOTS6 => Some("--max-backends"),
         maps::AFFINITY => Some("--max-affinities"),
         maps::CONNS4 | maps::CONNS6 => Some("--max-connections"),
-        maps::CLIENTS4 | maps::CLIENTS6 => None,
+        maps::CLIENTS4 | maps::CLIENTS6 | maps::EXCLUDED => None,
         _ => Some("--max-frontends"),
     }
 }

@@ -2,16 +2,17 @@
 
 use std::{
     io, mem,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::RecommendedWatcher;
 use tracing::{debug, warn};
 
 use super::keeper::{Keeper, Kept, Node};
+use crate::cgroups;
 
 /// An address may change without any sign in the cgroups, and a watch may miss something.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -129,7 +130,9 @@ impl<N: Node, R: FnMut(Look)> Worker<N, R> {
     /// Some Service has ranges.
     fn begin(&mut self) {
         self.next = Some(Instant::now());
-        self.watch = match watch(&self.cgroup_root, self.signs.clone()) {
+        let signs = self.signs.clone();
+        // Containers come and go as cgroups do. An error of sending means that the thread has ended, or is about to.
+        self.watch = match cgroups::watch(&self.cgroup_root, move || signs.send(Sign::Cgroups).unwrap_or_default()) {
             Ok(watch) => Some(watch),
             Err(error) => {
                 let period = BLIND_PERIOD;
@@ -178,17 +181,4 @@ fn describe(error: &io::Error) -> String {
         Some(libc::EACCES | libc::EPERM) => format!("{error}: the agent needs CAP_SYS_ADMIN and CAP_SYS_PTRACE"),
         _ => error.to_string(),
     }
-}
-
-/// Containers come and go as cgroups do; `cgroup.events` changes when the first process enters one and the last has left.
-fn watch(cgroup_root: &Path, signs: Sender<Sign>) -> notify::Result<RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| event.kind.is_access()) {
-            return;
-        }
-        // An error means that the thread has ended, or is about to.
-        signs.send(Sign::Cgroups).unwrap_or_default();
-    })?;
-    watcher.watch(cgroup_root, RecursiveMode::Recursive)?;
-    Ok(watcher)
 }

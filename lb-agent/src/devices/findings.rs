@@ -254,6 +254,16 @@ fn addresses(facts: &Facts<'_>) -> Vec<Finding> {
     }
 }
 
+/// Workloads are excluded from the socket layer, by a flag or by Pods' annotations. Only the programs on devices of pods
+/// translate what such a workload sends: those of an uplink translate answers there, on its way out.
+pub fn unserved(has_pod_device: bool) -> Option<Finding> {
+    let problem = "workloads are excluded from the socket layer, and no device of pods has the packet layer's programs, so \
+                   that no Service answers them";
+    (!has_pod_device).then(|| {
+        finding("--socket-lb-exclude", problem, "name their devices with --pod-devices, such as cni0 or veth*")
+    })
+}
+
 /// The names of the devices with programs.
 fn chosen<'a>(facts: &Facts<'a>) -> impl Iterator<Item = &'a str> {
     facts.choices.iter().filter(|choice| choice.decision.is_ok()).map(|choice| choice.name.as_str())

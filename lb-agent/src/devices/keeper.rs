@@ -31,6 +31,8 @@ const RETRY: Duration = Duration::from_secs(5);
 pub struct Outcome {
     /// Devices that have their programs.
     pub served: u32,
+    /// Those of them that lead to pods.
+    pub pods: u32,
     /// What is wrong with the node's settings.
     pub findings: Vec<Finding>,
     /// What could not be done.
@@ -105,6 +107,7 @@ impl<S: DeviceStore> Keeper<S> {
             failures,
             again: Some(now + RETRY),
             served: u32::try_from(self.said.served()).unwrap_or(u32::MAX),
+            pods: u32::try_from(self.said.pods()).unwrap_or(u32::MAX),
             ..Outcome::default()
         }
     }
@@ -151,7 +154,10 @@ impl<S: DeviceStore> Keeper<S> {
             let Ok((role, why)) = &choice.decision else { continue };
             let programs = attached.get(&choice.index).copied().unwrap_or_default();
             match self.serve(network, choice, *role, why, programs, listed.get(&choice.index)) {
-                Ok(()) => outcome.served += 1,
+                Ok(()) => {
+                    outcome.served += 1;
+                    outcome.pods += u32::from(*role == Role::Pod);
+                }
                 Err(error) => outcome.failures.push(text(&error)),
             }
         }
@@ -229,6 +235,10 @@ fn note<E: std::error::Error>(result: Result<(), E>, failures: &mut Vec<String>)
 
 /// Logs what is new, once.
 impl Said {
+    fn pods(&self) -> usize {
+        self.choices.iter().filter(|choice| matches!(choice.decision, Ok((Role::Pod, _)))).count()
+    }
+
     fn served(&self) -> usize {
         self.choices.iter().filter(|choice| choice.decision.is_ok()).count()
     }

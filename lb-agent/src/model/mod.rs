@@ -133,6 +133,8 @@ impl Model {
             // start: what goes away now must not answer at other addresses meanwhile.
             Event::NodeDeleted => self.seen.node = true,
             Event::AddressesChanged(addresses) => self.put_addresses(addresses, &mut dirty),
+            // Says nothing about Services.
+            Event::Pods(_) => {}
         }
         dirty
     }

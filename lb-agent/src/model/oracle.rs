@@ -55,7 +55,7 @@ impl Oracle {
             Event::SliceDeleted(name) => drop(self.slices.remove(&name)),
             Event::SlicesReset(list) => reset(&mut self.slices, list, |slice| &slice.name),
             Event::NodeApplied(node) => self.node = node,
-            Event::NodeDeleted => {}
+            Event::NodeDeleted | Event::Pods(_) => {}
             Event::AddressesChanged(addresses) => self.addresses = addresses,
         }
     }

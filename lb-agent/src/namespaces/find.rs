@@ -4,10 +4,12 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, ErrorKind},
+    io,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::Path,
 };
+
+use crate::cgroups::{children, is_gone};
 
 /// Network namespaces, each once.
 #[derive(Debug, Default)]
@@ -73,28 +75,6 @@ fn processes(directory: &Path) -> io::Result<String> {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(String::new()),
         other => other,
     }
-}
-
-fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if is_gone(&error) => return Ok(Vec::new()),
-        other => other?,
-    };
-    let mut children = Vec::new();
-    for entry in entries {
-        match entry.and_then(|entry| Ok((entry.file_type()?.is_dir(), entry.path()))) {
-            Ok((true, path)) => children.push(path),
-            Ok((false, _)) => {}
-            Err(error) if is_gone(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(children)
-}
-
-/// A process or cgroup that has just ended: no file, or a file whose subject is gone.
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::NotFound || matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ESRCH))
 }
 
 #[cfg(test)]

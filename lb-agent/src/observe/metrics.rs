@@ -109,7 +109,7 @@ impl Collector for StateMetrics {
             ),
             ("lb_service_conflicts", "Addresses that Services name and do not get", count(state.report.conflicts)),
             ("lb_devices", "Network devices that have the packet layer's programs", state.devices.into()),
-            ("lb_node_problems", "What is wrong with the node for the packet layer", count(state.findings.len())),
+            ("lb_node_problems", "What is wrong with the node for the packet layer", count(state.findings().len())),
         ];
         for (name, help, value) in gauges {
             gauge(&mut encoder, name, help, value)?;

@@ -37,6 +37,7 @@ pub fn agent_status(identity: &Identity, state: &State) -> AgentStatus {
     let count = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
     let first = |line: Option<&str>| text::<FIRST_LEN>(line.unwrap_or_default());
     let error = state.last_error.as_ref();
+    let findings = state.findings();
     AgentStatus {
         started_ms: clock::ms(identity.started),
         synced_ms: ms(synced),
@@ -52,7 +53,7 @@ pub fn agent_status(identity: &Identity, state: &State) -> AgentStatus {
         conflicts: count(state.report.conflicts),
         source_problems: count(state.source_problems),
         devices: state.devices,
-        findings: count(state.findings.len()),
+        findings: count(findings.len()),
         version: text::<VERSION_LEN>(identity.version),
         source: text::<SOURCE_LEN>(location),
         last_error: text::<ERROR_LEN>(error.map_or("", |error| &error.text)),
@@ -60,7 +61,7 @@ pub fn agent_status(identity: &Identity, state: &State) -> AgentStatus {
         first_not_fitting: first(state.report.first_not_fitting.as_deref()),
         first_conflict: first(state.report.first_conflict.as_deref()),
         first_source_problem: first(state.first_source_problem.as_deref()),
-        first_finding: first(state.findings.first().map(ToString::to_string).as_deref()),
+        first_finding: first(findings.first().map(ToString::to_string).as_deref()),
     }
 }
 

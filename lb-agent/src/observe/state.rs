@@ -13,7 +13,10 @@ use tracing::warn;
 use super::metrics::Latency;
 pub use crate::reconcile::Problem;
 use crate::{
-    devices::{Outcome, findings::Finding},
+    devices::{
+        Outcome,
+        findings::{self, Finding},
+    },
     plan::FamilyUsage,
     reconcile::Report,
     watch::{SourceKind, SourceStatus},
@@ -88,8 +91,12 @@ pub struct State {
     pub devices_pending: bool,
     /// Devices that have the packet layer's programs.
     pub devices: u32,
-    /// What is wrong with this node's settings for the packet layer.
-    pub findings: Vec<Finding>,
+    /// Those of them that lead to pods; `None` before the first look.
+    pub pod_devices: Option<u32>,
+    /// What is wrong with this node's settings for the packet layer, but for what [`Self::findings`] adds.
+    pub device_findings: Vec<Finding>,
+    /// Cgroups that are excluded from the socket layer, and how many can be.
+    pub excluded: Option<MapUse>,
     /// The newest error of any part.
     pub last_error: Option<Problem>,
     /// Whether `ready` was said.
@@ -116,8 +123,16 @@ impl State {
             capacity: usage.v4.capacity.names().into(),
         };
         let counted = self.clients.into_iter().chain(self.connections).flatten();
-        let followed = self.affinities.into_iter().chain(counted);
+        let followed = self.affinities.into_iter().chain(self.excluded).chain(counted);
         v4.into_iter().chain(v6).chain([names]).chain(followed).collect()
+    }
+
+    /// What is wrong with this node for the packet layer.
+    pub fn findings(&self) -> Vec<Finding> {
+        let is_needed = self.excluded.is_some_and(|excluded| excluded.entries > 0);
+        let pods = self.pod_devices.filter(|_| is_needed);
+        let unserved = pods.and_then(|n_devices| findings::unserved(n_devices > 0));
+        unserved.into_iter().chain(self.device_findings.iter().cloned()).collect()
     }
 
     /// Takes over what the source says. `now` is when it lost its servers, if it did.
@@ -140,7 +155,8 @@ impl State {
     pub fn take_devices(&mut self, outcome: Outcome, now: SystemTime) {
         self.devices_pending = false;
         self.devices = outcome.served;
-        self.findings = outcome.findings;
+        self.pod_devices = Some(outcome.pods);
+        self.device_findings = outcome.findings;
         for text in outcome.failures {
             self.note(Problem { at: now, text });
         }

@@ -11,7 +11,7 @@ use tokio::{
 use super::{Checks, Clock, Reconciler, Report, Step};
 use crate::{
     datapath::store::MapStore,
-    event::Event,
+    event::{Event, PodChange},
     plan::GoneBackend,
     watch::{Message, SourceStatus},
 };
@@ -31,6 +31,8 @@ pub enum Update {
     Gone(Vec<GoneBackend>),
     /// The addresses of this node's Node object, as often as it is told.
     NodeAddresses(Vec<IpAddr>),
+    /// What became of this node's Pods that are excluded from the socket layer, as it is told.
+    Pods(PodChange),
     /// What load balancers' health checks are to be told, of all Services, when any of it changed.
     HealthChecks(Checks),
 }
@@ -87,6 +89,10 @@ fn tell_results<S: MapStore, C: Clock>(reconciler: &mut Reconciler<S, C>, tell: 
 /// The events among the messages. What the source says of itself and of this node goes straight to those who want to know.
 fn events(messages: impl Iterator<Item = Message>, tell: &mut impl FnMut(Update)) -> impl Iterator<Item = Event> {
     messages.filter_map(|message| match message {
+        Message::Event(Event::Pods(change)) => {
+            tell(Update::Pods(change));
+            None
+        }
         Message::Event(event) => {
             if let Event::NodeApplied(node) = &event {
                 tell(Update::NodeAddresses(node.addresses.clone()));

@@ -1,11 +1,13 @@
 //! What follows the maps, each on a thread of its own: the sockets of backends that are gone ([`crate::terminate`]), the
-//! connections of the packet layer ([`crate::connections`]), the addresses of clients ([`crate::clients`]), and what is
-//! remembered of clients ([`crate::affinity`]). An agent that may not do one of these goes on without: Services work all
+//! connections of the packet layer ([`crate::connections`]), the addresses of clients ([`crate::clients`]), what is
+//! remembered of clients ([`crate::affinity`]), and the workloads that are excluded from the socket layer
+//! ([`crate::exclude`]). An agent that may not do one of these goes on without: Services work all
 //! the same.
 
-use std::time::SystemTime;
+use std::{mem, time::SystemTime};
 
 use lb_common::abi::{V4, V6, maps};
+use tracing::info;
 
 use super::news::News;
 use crate::{
@@ -13,26 +15,38 @@ use crate::{
     clients::{ClientAddresses, LiveNode, Look},
     connections::{Ended, FlowAging, Progress},
     datapath::{bpf::Datapath, flows::FlowStore, store::FamilyStore},
+    event::PodChange,
+    exclude::{self, CgroupPatterns, Exclusions},
     observe::{ConnectionsEnded, MapUse, Observer, Problem},
     reconcile::GoneBackend,
     terminate::{NodeKernel, Outcome, TcpPolicy, Terminator, describe},
 };
+
+/// Whom to exclude from the socket layer.
+pub(super) struct Exclude {
+    /// `--socket-lb-exclude`.
+    pub(super) patterns: CgroupPatterns,
+    /// Whether the source tells of Pods.
+    pub(super) has_pods: bool,
+}
 
 /// The threads as the reconcile loop sees them; `None` for what cannot be done.
 pub(super) struct Followers {
     terminator: Option<Terminator>,
     connections: Option<FlowAging>,
     clients: Option<ClientAddresses>,
+    exclusions: Option<Exclusions>,
     /// Works by itself.
     _affinity: Option<AffinityAging>,
 }
 
 impl Followers {
     /// Starts them. What cannot be done is said.
-    pub(super) fn start(datapath: &mut Datapath, tcp: TcpPolicy, observer: &Observer) -> Self {
+    pub(super) fn start(datapath: &mut Datapath, tcp: TcpPolicy, exclude: Exclude, observer: &Observer) -> Self {
         let terminator = terminator(datapath, tcp, observer.clone());
         let connections = connections(datapath, tcp, observer.clone());
         let clients = clients(datapath, observer.clone());
+        let exclusions = exclusions(datapath, exclude, observer.clone());
         let affinity = affinity(datapath, observer.clone());
         Self {
             terminator: or_warn(terminator, "sockets of dead backends will not be ended", observer),
@@ -42,6 +56,7 @@ impl Followers {
                 "Services with loadBalancerSourceRanges refuse all clients of this node",
                 observer,
             ),
+            exclusions: or_warn(exclusions, "no workload is excluded from the socket layer anew", observer),
             _affinity: or_warn(affinity, "session affinities fill their map and stay in it", observer),
         }
     }
@@ -53,6 +68,13 @@ impl Followers {
         }
         if let Some(terminator) = &self.terminator {
             terminator.gone(backends);
+        }
+    }
+
+    /// Passes on what became of this node's Pods.
+    pub(super) fn pods_changed(&self, change: PodChange) {
+        if let Some(exclusions) = &self.exclusions {
+            exclusions.pods_changed(change);
         }
     }
 
@@ -140,6 +162,25 @@ fn clients(datapath: &Datapath, observer: Observer) -> anyhow::Result<ClientAddr
         Err(text) => observer.update(|state| state.note(Problem { at: SystemTime::now(), text })),
     };
     Ok(ClientAddresses::start(node, root, report)?)
+}
+
+fn exclusions(datapath: &Datapath, exclude: Exclude, observer: Observer) -> anyhow::Result<Exclusions> {
+    let root = datapath.cgroup_root().to_owned();
+    let node = exclude::LiveNode::new(root.clone(), datapath.exclusion()?);
+    let keeper = exclude::Keeper::new(node, exclude.patterns, exclude.has_pods)?;
+    let mut said = false;
+    let report = move |look: exclude::Look| match look {
+        Ok(kept) => {
+            let entries = kept.cgroups as u64;
+            let excluded = MapUse { map: maps::EXCLUDED, entries, capacity: maps::N_EXCLUDED.into() };
+            observer.update(|state| state.excluded = Some(excluded));
+            if mem::replace(&mut said, entries > 0) != said {
+                info!(cgroups = entries, "workloads that are excluded from the socket layer");
+            }
+        }
+        Err(text) => observer.update(|state| state.note(Problem { at: SystemTime::now(), text })),
+    };
+    Ok(Exclusions::start(keeper, root, report)?)
 }
 
 fn affinity(datapath: &Datapath, observer: Observer) -> anyhow::Result<AffinityAging> {

@@ -27,7 +27,7 @@ use tracing::{error, info, warn};
 
 use self::{
     devices::Devices,
-    followers::Followers,
+    followers::{Exclude, Followers},
     memory::Memory,
     news::Heard,
     reconciling::{Audience, Reconciling},
@@ -63,6 +63,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     logging::init(&args)?;
     let around = Surroundings::read();
     let source = config::source(&args, &around)?;
+    let has_pods = source.has_pods();
     let node = config::node_name(&args, &around)?;
     announce(&node);
     let runtime = runtime()?;
@@ -70,7 +71,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     let source = runtime.block_on(Source::open(&source))?;
     let addresses = Addresses::open().map_err(|error| unexpected(error, "watching this node's addresses"))?;
     let model = config::model(&args, node, source.api_servers());
-    let mut datapath = open_datapath(&args)?;
+    let mut datapath = open_datapath(&args, has_pods)?;
     let source = source.adopting(&mut datapath)?;
     let observer = Observer::default();
     let mut record = Record::start(&datapath)?;
@@ -79,7 +80,8 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     attach(&mut datapath)?;
     let failed = selftest::note(&observer, || datapath.self_test()).is_err();
     let tester = failed.then(|| datapath.self_tester()).transpose()?;
-    let followers = Followers::start(&mut datapath, args.terminate_tcp, &observer);
+    let exclude = Exclude { patterns: args.packet.socket_lb_exclude.clone(), has_pods };
+    let followers = Followers::start(&mut datapath, args.terminate_tcp, exclude, &observer);
     let devices = devices::start(&datapath, &args.packet, &args.nodeport_addresses, &observer);
     let parts = Parts { source, addresses, model, datapath, tester, followers, devices, observer, record };
     runtime.block_on(operate(&args, parts))
@@ -99,7 +101,7 @@ fn unexpected(error: impl std::error::Error + Send + Sync + 'static, doing: &'st
 }
 
 /// Checks the machine, takes the lock, opens the maps and loads the programs.
-fn open_datapath(args: &RunArgs) -> Result<Datapath, Failure> {
+fn open_datapath(args: &RunArgs, has_pods: bool) -> Result<Datapath, Failure> {
     let options = Options {
         object: EBPF_OBJECT,
         bpffs: args.place.bpffs.clone(),
@@ -114,7 +116,7 @@ fn open_datapath(args: &RunArgs) -> Result<Datapath, Failure> {
             conns: args.max_connections.saturating_mul(2),
         },
         bind_protection: args.nodeport_bind_protection,
-        exclusion: false,
+        exclusion: has_pods || !args.packet.socket_lb_exclude.is_empty(),
     };
     let (datapath, notes) = Datapath::open(&options)?;
     log_notes(&notes);

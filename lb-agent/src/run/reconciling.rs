@@ -78,6 +78,7 @@ impl Audience {
                 selftest::say_ready(&self.observer);
             }
             Update::Gone(backends) => self.followers.gone(backends),
+            Update::Pods(change) => self.followers.pods_changed(change),
             Update::HealthChecks(checks) => drop(self.health_checks.send_replace(checks)),
             Update::NodeAddresses(addresses) => drop(self.node_addresses.send_if_modified(|known| {
                 let is_new = *known != addresses;

@@ -11,6 +11,7 @@ pub(super) enum Kind {
     EndpointSlice,
     Endpoints,
     Node,
+    Pod,
 }
 
 impl fmt::Display for Kind {
@@ -20,6 +21,7 @@ impl fmt::Display for Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Endpoints => "Endpoints",
             Self::Node => "Node",
+            Self::Pod => "Pod",
         })
     }
 }

@@ -268,7 +268,11 @@ async fn told(updates: &mut mpsc::UnboundedReceiver<Update>, right: impl Fn(&Rep
         while let Some(update) = updates.recv().await {
             match update {
                 Update::Maps(report) if right(&report) => return,
-                Update::Maps(_) | Update::Gone(_) | Update::HealthChecks(_) | Update::NodeAddresses(_) => {}
+                Update::Maps(_)
+                | Update::Gone(_)
+                | Update::HealthChecks(_)
+                | Update::NodeAddresses(_)
+                | Update::Pods(_) => {}
                 Update::Source(status) => sources.push(status),
             }
         }

@@ -2,8 +2,8 @@
 
 use super::{
     Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, ERROR_LEN, Ends, Exclusion,
-    FIRST_LEN, Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_UDP_PEERS, NAME_LEN, Name, NameKey,
-    NodeConfig, OwnerCall, SOURCE_LEN, Slot, SockDst, SourceKey, UdpPeer, UdpPeers, V4, V6, VERSION_LEN,
+    FIRST_LEN, Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_UDP_PEERS, NAME_LEN, Name,
+    NameKey, NodeConfig, OwnerCall, SOURCE_LEN, Slot, SockDst, SourceKey, UdpPeer, UdpPeers, V4, V6, VERSION_LEN,
 };
 
 const fn check<F: Family>() {

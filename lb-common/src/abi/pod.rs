@@ -1,9 +1,9 @@
 //! Marks the layouts as plain data for bytemuck and aya.
 
 use super::{
-    Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Ends, Exclusion, Family, Flow, FlowKey,
-    Fragment, FragmentKey, Frontend, FrontendKey, Name, NameKey, NodeConfig, OwnerCall, Slot, SockDst, SourceKey,
-    UdpPeer, UdpPeers,
+    Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Ends, Exclusion, Family,
+    Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Name, NameKey, NodeConfig, OwnerCall, Slot, SockDst,
+    SourceKey, UdpPeer, UdpPeers,
 };
 
 macro_rules! plain {

@@ -8,8 +8,8 @@ use std::{
 use super::{SimEnvironment, SimKernel, SimSocket, SimTraffic};
 use crate::{
     abi::{
-        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Exclusion, Family, Frontend, FrontendKey, Slot, SourceKey,
-        V4, V6, maps,
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Exclusion, Family, Frontend, FrontendKey, Slot,
+        SourceKey, V4, V6, maps,
     },
     logic::seam::Maps,
 };

@@ -63,7 +63,8 @@ fn the_deepest_level_can_be_excluded_and_bits_too_many_change_nothing() {
     world.serve(&mut node, 1, &[7]);
     let deep: Vec<u64> = (101..=131).collect();
     node.excluded.insert(131);
-    let connect = |node: &SimNode, cgroups: &[u64]| socket_in(world, Proto::Tcp, cgroups).connect(node, world.service(1));
+    let connect =
+        |node: &SimNode, cgroups: &[u64]| socket_in(world, Proto::Tcp, cgroups).connect(node, world.service(1));
     assert_eq!(connect(&node, &deep), Ok(world.pod(7)), "its level is not named");
     node.exclusion.levels = u32::MAX;
     assert_eq!(connect(&node, &deep), Ok(world.service(1)));

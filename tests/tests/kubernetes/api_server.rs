@@ -125,22 +125,22 @@ fn refusal_by_the_api_server_shows_in_status_until_the_right_is_granted() -> Res
     wait_for_answers_from(&["a".to_owned()], &client, Traffic::Tcp, at(WEB))
 }
 
-const WEB: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 100));
+pub(crate) const WEB: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 100));
 const GONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 101));
 
-fn at(cluster_ip: IpAddr) -> SocketAddr {
+pub(crate) fn at(cluster_ip: IpAddr) -> SocketAddr {
     SocketAddr::new(cluster_ip, 80)
 }
 
 /// Two pods that answer with their names, `a` and `b`.
-struct Backends {
-    a: Pod,
+pub(crate) struct Backends {
+    pub(crate) a: Pod,
     b: Pod,
     _servers: [Guest; 2],
 }
 
 impl Backends {
-    fn start(cluster: &Cluster) -> Result<Self> {
+    pub(crate) fn start(cluster: &Cluster) -> Result<Self> {
         let (a, b) = (cluster.node.pod("a")?, cluster.node.pod("b")?);
         let servers = [a.guest()?, b.guest()?];
         servers[0].serve("a", Proto::Tcp, TARGET_PORT)?;

@@ -2,6 +2,7 @@
 
 mod api_server;
 mod dns;
+mod exclude;
 mod load;
 mod objects;
 mod scaling;

@@ -3,6 +3,7 @@
 //!
 //! One binary, so that the tests run in parallel; each has a world of its own, so that they cannot meet.
 
+mod exclude;
 mod large;
 mod netfilter;
 mod reach;

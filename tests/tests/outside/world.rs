@@ -58,11 +58,11 @@ pub(crate) struct World {
     pub(crate) pods: Vec<Pod>,
     /// A pod on node `one` whose processes no socket hook sees.
     pub(crate) vm: Pod,
-    manifests: Manifests,
+    pub(crate) manifests: Manifests,
     pub(crate) outside: Outside,
     /// `one` and `two`.
     pub(crate) nodes: Vec<Node>,
-    _underlay: Underlay,
+    pub(crate) underlay: Underlay,
 }
 
 impl World {
@@ -73,6 +73,11 @@ impl World {
 
     /// With further flags of the agents. `web` has all four pods at first.
     pub(crate) fn with(layout: Layout, offload: Offload, flags: &[&str]) -> Result<Self> {
+        Self::on_devices("auto", layout, offload, flags)
+    }
+
+    /// With other devices than those that are found.
+    pub(crate) fn on_devices(devices: &str, layout: Layout, offload: Offload, flags: &[&str]) -> Result<Self> {
         let Site { outside, nodes, underlay } = Site::new(layout, Between::Vxlan)?;
         for ip in CLUSTER.into_iter().chain(EXTERNAL).chain(INGRESS) {
             outside.announce(ip, &nodes[0])?;
@@ -90,7 +95,7 @@ impl World {
         let manifests = Manifests::new()?;
         manifests.write("web", &[&web(&pods.iter().collect::<Vec<_>>())])?;
         let start = |node: &Node| -> Result<Agent> {
-            let spec = AgentSpec::new(Source::Manifests(manifests.path().to_owned())).on_devices("auto");
+            let spec = AgentSpec::new(Source::Manifests(manifests.path().to_owned())).on_devices(devices);
             let flags = ["--nodeport-addresses", "172.18.0.0/24,fd00:172:18::/64"].iter().chain(flags);
             let mut agent = node.start_agent_with(AgentSpec { args: flags.map(Into::into).collect(), ..spec })?;
             agent.wait_ready()?;
@@ -98,7 +103,7 @@ impl World {
         };
         let agents = nodes.iter().map(start).collect::<Result<Vec<_>>>()?;
         let client = outside.guest()?;
-        Ok(Self { agents, client, _servers: servers, pods, vm, manifests, outside, nodes, _underlay: underlay })
+        Ok(Self { agents, client, _servers: servers, pods, vm, manifests, outside, nodes, underlay })
     }
 
     /// Node `one`'s addresses with the NodePort.

@@ -9,6 +9,7 @@ mod clients;
 mod cluster;
 mod connections;
 mod ended;
+mod exclude;
 mod gone;
 mod health_check;
 mod kinds;

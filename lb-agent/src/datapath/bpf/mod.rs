@@ -14,6 +14,7 @@ mod classifier;
 mod cleanup;
 mod devices;
 mod error;
+mod exclusion;
 mod flows;
 mod links;
 mod load;
@@ -49,11 +50,13 @@ pub use self::{
     cleanup::cleanup,
     devices::{DEVICE_PROGRAMS, KernelDevices, ServedDevice, Way},
     error::{EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, Note, OpenError},
+    exclusion::KernelExclusion,
     flows::KernelFlows,
     load::chain,
     owner::{Owner, OwnerFamily, Owners},
     programs::{BIND_PROGRAMS, PROGRAMS},
     reader::{Counters, Reader},
+    selftest::SELF_TEST_PREFIX,
     spec::N_MAPS,
     store::KernelStore,
 };
@@ -118,6 +121,7 @@ pub struct Datapath {
     cgroup: Cgroup,
     paths: Paths,
     bind_protection: bool,
+    exclusion: bool,
     /// Open as long as this agent is the one.
     _lock: File,
 }
@@ -143,9 +147,9 @@ impl Datapath {
             let frontends = count::<V4>(&store)? + count::<V6>(&store)?;
             notes.push(Note::Adopted { frontends });
         }
-        let bind_protection = options.bind_protection;
+        let Options { bind_protection, exclusion, .. } = *options;
         let ebpf = Arc::new(Mutex::new(ebpf));
-        Ok((Self { store, ebpf, cgroup, paths, bind_protection, _lock: lock }, notes))
+        Ok((Self { store, ebpf, cgroup, paths, bind_protection, exclusion, _lock: lock }, notes))
     }
 
     /// The cgroup that the programs attach to: `Options::cgroup_root`, or what was found.
@@ -162,12 +166,17 @@ impl Datapath {
     /// up to some seconds where not; blocks. It leaves nothing behind, whatever comes of it, and may be repeated.
     pub fn self_test(&mut self) -> Result<(), OpenError> {
         let counters = self.counters()?;
-        self_test(&mut self.store, &self.cgroup.path, &counters)
+        self_test(&mut self.store, &self.cgroup.path, !self.exclusion, &counters)
     }
 
     /// What repeats [`Self::self_test`] while the store is on loan; it may be sent to another thread.
     pub fn self_tester(&self) -> Result<SelfTester, OpenError> {
-        Ok(SelfTester { store: self.another_store()?, counters: self.counters()?, cgroup: self.cgroup.path.clone() })
+        Ok(SelfTester {
+            store: self.another_store()?,
+            counters: self.counters()?,
+            cgroup: self.cgroup.path.clone(),
+            may_be_own_process: !self.exclusion,
+        })
     }
 
     /// The maps once more, but for writing slots: for what works beside [`Self::store_mut`] on entries that `plan` does
@@ -210,6 +219,11 @@ impl Datapath {
         Ok(KernelClients::open(&self.paths)?)
     }
 
+    /// What writes `lb_excluded`; as separate as [`Self::status_writer`].
+    pub fn exclusion(&self) -> Result<KernelExclusion, OpenError> {
+        Ok(KernelExclusion::open(&self.paths)?)
+    }
+
     /// What ages `lb_conns4/6`; as separate as [`Self::status_writer`].
     pub fn flows(&self) -> Result<KernelFlows, OpenError> {
         Ok(KernelFlows::open(&self.paths)?)
@@ -226,9 +240,15 @@ impl Datapath {
     }
 }
 
-fn self_test(store: &mut KernelStore, cgroup: &Path, counters: &Counters) -> Result<(), OpenError> {
+fn self_test(
+    store: &mut KernelStore,
+    cgroup: &Path,
+    may_be_own_process: bool,
+    counters: &Counters,
+) -> Result<(), OpenError> {
     let put = store.put_canary().map_err(OpenError::from);
-    let result = put.and_then(|()| selftest::run(cgroup, || counters.read_one(Counter::DamagedMaps)));
+    let damaged = || counters.read_one(Counter::DamagedMaps);
+    let result = put.and_then(|()| selftest::run(cgroup, may_be_own_process, damaged));
     let deleted = store.delete_canary();
     if let (Err(_), Err(error)) = (&result, &deleted) {
         tracing::warn!(%error, "the self-test's frontends could not be removed");
@@ -242,12 +262,13 @@ pub struct SelfTester {
     store: KernelStore,
     counters: Counters,
     cgroup: PathBuf,
+    may_be_own_process: bool,
 }
 
 impl SelfTester {
     /// See [`Datapath::self_test`].
     pub fn run(&mut self) -> Result<(), OpenError> {
-        self_test(&mut self.store, &self.cgroup, &self.counters)
+        self_test(&mut self.store, &self.cgroup, self.may_be_own_process, &self.counters)
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     Attached, KernelClients, KernelFlows, MapUse,
     devices::{self, ServedDevice},
     error::OpenError,
+    exclusion::KernelExclusion,
     links, load, lock,
     paths::Paths,
     preflight,
@@ -78,6 +79,11 @@ impl Reader {
         all.push(map_use(maps::AFFINITY, affinities, self.store.affinity_capacity()));
         all.extend(family_use::<V4>(&self.store)?);
         all.extend(family_use::<V6>(&self.store)?);
+        // An agent of an earlier build did not have it.
+        if self.paths.maps.join(maps::EXCLUDED).exists() {
+            let excluded = KernelExclusion::open(&self.paths)?.excluded()?.len();
+            all.push(map_use(maps::EXCLUDED, excluded, maps::N_EXCLUDED));
+        }
         let clients = KernelClients::open(&self.paths)?;
         all.push(map_use(maps::CLIENTS4, ClientStore::<V4>::clients(&clients)?.len(), maps::N_CLIENTS));
         all.push(map_use(maps::CLIENTS6, ClientStore::<V6>::clients(&clients)?.len(), maps::N_CLIENTS));

@@ -33,11 +33,19 @@ use super::{
 /// Without the hook a connect waits for an answer that never comes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How the names of the self-test's cgroups begin.
+pub const SELF_TEST_PREFIX: &str = "lb-self-test-";
+
 /// Makes the connections, with the canary in the maps. `damaged` is how often the programs have met damaged maps: they
-/// refuse then too, but for another reason than the canary's.
-pub(super) fn run(cgroup: &Path, damaged: impl Fn() -> Result<u64, OpenError>) -> Result<(), OpenError> {
+/// refuse then too, but for another reason than the canary's. Where this process may itself be excluded from the socket layer,
+/// which `may_be_own_process` denies, a child in a cgroup that is not makes them.
+pub(super) fn run(
+    cgroup: &Path,
+    may_be_own_process: bool,
+    damaged: impl Fn() -> Result<u64, OpenError>,
+) -> Result<(), OpenError> {
     let before = damaged()?;
-    connect_all(cgroup)?;
+    connect_all(cgroup, may_be_own_process)?;
     if damaged()? == before {
         return Ok(());
     }
@@ -46,8 +54,8 @@ pub(super) fn run(cgroup: &Path, damaged: impl Fn() -> Result<u64, OpenError>) -
     Err(OpenError::SelfTest { cgroup: cgroup.to_owned(), reason: reason.to_owned() })
 }
 
-fn connect_all(cgroup: &Path) -> Result<(), OpenError> {
-    if is_inside(cgroup)? {
+fn connect_all(cgroup: &Path, may_be_own_process: bool) -> Result<(), OpenError> {
+    if may_be_own_process && is_inside(cgroup)? {
         return dial(cgroup, |address, kind| Ok(attempt(address, kind)));
     }
     let place = TemporaryCgroup::new(cgroup)?;
@@ -147,7 +155,7 @@ struct TemporaryCgroup {
 
 impl TemporaryCgroup {
     fn new(parent: &Path) -> Result<Self, OpenError> {
-        Self::at(parent.join(format!("lb-self-test-{}", std::process::id())))
+        Self::at(parent.join(format!("{SELF_TEST_PREFIX}{}", std::process::id())))
     }
 
     /// One that is there was left by an agent that died in its self-test; in a pod they all have the same process id.

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use aya::maps::lpm_trie;
 use lb_common::abi::{
     ABI_VERSION, Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Exclusion, Flow,
-    FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, NodeConfig, Slot, SockDst, SourceKey,
-    UdpPeers, V4, V6, maps,
+    FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, NodeConfig, Slot, SockDst,
+    SourceKey, UdpPeers, V4, V6, maps,
 };
 
 use crate::datapath::store::Capacity;

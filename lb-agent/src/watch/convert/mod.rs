@@ -4,6 +4,7 @@
 mod endpoints;
 mod external;
 mod node;
+mod pod;
 mod service;
 mod slice;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use lb_common::abi::Proto;
 pub(super) use self::{
     endpoints::{endpoints, is_mirrored},
     node::node,
+    pod::pod,
     service::service,
     slice::{MIRRORED_BY, SERVICE_NAME, slice},
 };

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{node, service, slice};
+use super::{node, pod, service, slice};
 use crate::{
     event::{Node, Service, TrafficPolicy},
     watch::intern::Interner,
@@ -198,4 +198,33 @@ fn of_a_node_zone_first_addresses_and_fate_are_read() {
     assert!(tainted.going_away);
     let (deleted, _) = read(json!({"metadata": {"name": "n1", "deletionTimestamp": "2026-11-22T07:00:00Z"}}));
     assert!(deleted.going_away);
+}
+
+#[test]
+fn of_pods_those_with_the_annotation_are_read_and_another_value_is_named() {
+    let read = |metadata: Value, spec: Value| {
+        let object = json!({"metadata": metadata, "spec": spec});
+        let read = pod(&serde_json::from_value(object).unwrap(), &mut Interner::default());
+        read.map(|pod| {
+            pod.map(|pod| (pod.object.uid.to_string(), pod.warnings.iter().map(ToString::to_string).collect()))
+        })
+        .map_err(|problem| problem.to_string())
+    };
+    let metadata =
+        |annotations: Value| json!({"name": "p", "namespace": "default", "uid": "u-1", "annotations": annotations});
+    let spec = || json!({"containers": []});
+    let excluded = json!({"lb-agent/socket-lb-exclude": "true"});
+    assert_eq!(read(metadata(excluded.clone()), spec()), Ok(Some(("u-1".to_owned(), Vec::<String>::new()))));
+    for others in [json!({}), json!({"lb-agent/socket-lb-exclude": "false"}), json!({"x": "true"})] {
+        assert_eq!(read(metadata(others), spec()), Ok(None));
+    }
+    let mirror = json!({"lb-agent/socket-lb-exclude": "true", "kubernetes.io/config.mirror": "hash"});
+    assert_eq!(read(metadata(mirror), spec()).unwrap().unwrap().0, "hash", "the kubelet's own uid of a static Pod");
+    let wrong = read(metadata(json!({"lb-agent/socket-lb-exclude": "yes"})), spec()).unwrap_err();
+    assert_eq!(
+        wrong,
+        "Pod default/p: metadata.annotations[lb-agent/socket-lb-exclude]: \"yes\" is neither \"true\" nor \"false\""
+    );
+    let (_, warnings) = read(metadata(excluded), json!({"containers": [], "hostNetwork": true})).unwrap().unwrap();
+    assert!(warnings[0].starts_with("Pod default/p: spec.hostNetwork: "), "{warnings:?}");
 }

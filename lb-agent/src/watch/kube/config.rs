@@ -37,6 +37,8 @@ pub struct Options {
     pub api_servers: Vec<String>,
     /// This node's name: its Node object is watched, and no other.
     pub node_name: Arc<str>,
+    /// Whether this node's Pods are watched, for their annotation.
+    pub pods: bool,
 }
 
 /// Why the configuration cannot be used.

@@ -1,10 +1,10 @@
-//! What differs between Services, EndpointSlices and this node's Node when they are watched.
+//! What differs between Services, EndpointSlices, this node's Node and this node's Pods when they are watched.
 
 use kube::runtime::watcher;
 
 use super::raw::ApiType;
 use crate::{
-    event::{EndpointSlice, Event, FullList, Node, ObjectName, Service},
+    event::{EndpointSlice, Event, FullList, Node, ObjectName, Pod, PodChange, Service},
     watch::{
         brake::{self, Adopted},
         convert,
@@ -151,5 +151,43 @@ impl Watched for Node {
 
     fn withheld() -> Option<Event> {
         Some(Event::NodeDeleted)
+    }
+}
+
+/// Those of this node that are excluded from the socket layer.
+impl Watched for Pod {
+    type Api = k8s_openapi::api::core::v1::Pod;
+    const RESOURCE: &'static str = "pods";
+
+    fn selection(node_name: &str) -> watcher::Config {
+        watcher::Config::default().fields(&format!("spec.nodeName={node_name}"))
+    }
+
+    fn convert(object: &Self::Api, names: &mut Interner) -> Result<Option<Converted<Self>>, Problem> {
+        convert::pod(object, names)
+    }
+
+    fn weight(&self) -> u32 {
+        1
+    }
+
+    fn entries(&self) -> u64 {
+        0
+    }
+
+    fn adopted(_: Adopted) -> u64 {
+        0
+    }
+
+    fn applied(self) -> Event {
+        Event::Pods(PodChange::Applied(self))
+    }
+
+    fn deleted(name: ObjectName) -> Event {
+        Event::Pods(PodChange::Deleted(name))
+    }
+
+    fn listed(list: FullList<Self>) -> Event {
+        Event::Pods(PodChange::Reset(list))
     }
 }

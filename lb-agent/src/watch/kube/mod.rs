@@ -1,6 +1,6 @@
 //! A Kubernetes API server, or several of them, as a source.
 //!
-//! Three followers, for Services, EndpointSlices and this node's Node object, each with a watcher of kube; below them all API servers
+//! Followers of Services, EndpointSlices, this node's Node object and, where wanted, this node's Pods, each with a watcher of kube; below them all API servers
 //! look like one ([`failover`]). Losing them changes nothing: the last state stays in force, the loss shows in the status,
 //! and it is tried again for as long as it takes.
 
@@ -36,7 +36,7 @@ use super::{
     Message,
     brake::{Adopted, Brake},
 };
-use crate::event::{EndpointSlice, Node, Service};
+use crate::event::{EndpointSlice, Node, Pod, Service};
 
 /// Reports on their way from the followers. Small: the receiver of [`Source::run`] sets the pace.
 const REPORTS: usize = 16;
@@ -48,6 +48,7 @@ pub struct Source {
     credentials: Arc<str>,
     node_name: Arc<str>,
     adopted: Adopted,
+    pods: bool,
 }
 
 impl Source {
@@ -57,11 +58,11 @@ impl Source {
     /// If the configuration cannot be used; with the file and what is wrong.
     pub async fn open(options: &Options) -> Result<Self, OpenError> {
         let (clients, credentials) = config::clients(options).await?;
-        Ok(Self::of_clients(clients, credentials, options.node_name.clone()))
+        Ok(Self { pods: options.pods, ..Self::of_clients(clients, credentials, options.node_name.clone()) })
     }
 
     fn of_clients(clients: Clients, credentials: Arc<str>, node_name: Arc<str>) -> Self {
-        Self { servers: Servers::new(clients), credentials, node_name, adopted: Adopted::default() }
+        Self { servers: Servers::new(clients), credentials, node_name, adopted: Adopted::default(), pods: false }
     }
 
     /// The API servers whose URLs name an address.
@@ -83,9 +84,14 @@ impl Source {
         let mut followers = JoinSet::new();
         followers.spawn(self.follower::<EndpointSlice>(out.clone()).run());
         followers.spawn(self.follower::<Service>(out.clone()).run());
-        followers.spawn(self.follower::<Node>(out).run());
+        followers.spawn(self.follower::<Node>(out.clone()).run());
+        let mut optional = vec![Node::RESOURCE];
+        if self.pods {
+            followers.spawn(self.follower::<Pod>(out).run());
+            optional.push(Pod::RESOURCE);
+        }
         let urls: Vec<Arc<str>> = self.servers.urls().cloned().collect();
-        let tracker = Tracker::new(&[Service::RESOURCE, EndpointSlice::RESOURCE], &[Node::RESOURCE], &urls);
+        let tracker = Tracker::new(&[Service::RESOURCE, EndpointSlice::RESOURCE], &optional, &urls);
         pass_on(followers, reports, tracker, tx).await;
     }
 

@@ -31,6 +31,10 @@ impl ApiType for k8s_openapi::api::core::v1::Node {
     const KIND: Kind = Kind::Node;
 }
 
+impl ApiType for k8s_openapi::api::core::v1::Pod {
+    const KIND: Kind = Kind::Pod;
+}
+
 impl ApiType for k8s_openapi::api::discovery::v1::EndpointSlice {
     const KIND: Kind = Kind::EndpointSlice;
 }

@@ -177,6 +177,7 @@ fn note_own_addresses(
         | Event::SlicesReset(_)
         | Event::NodeApplied(_)
         | Event::NodeDeleted
+        | Event::Pods(_)
         | Event::AddressesChanged(_) => {}
     }
 }

@@ -520,6 +520,7 @@ async fn open_error(kubeconfig: &str) -> String {
         kubeconfig: Some(path.clone()),
         api_servers: vec!["https://192.0.2.1:6443".to_owned()],
         node_name: "n1".into(),
+        pods: false,
     };
     let error = Source::open(&options).await.map(|_| ()).map_err(|error| error.to_string());
     error.err().unwrap_or_default().replace(&path.display().to_string(), "FILE")
@@ -536,8 +537,12 @@ async fn a_kubeconfig_that_cannot_be_used_is_an_error_that_names_it() {
     assert!(error.starts_with("kubeconfig FILE: failed to load current context: other"), "{error}");
     let error = open_error(&good.replace("{token: t}", "{client-certificate-data: eA==, client-key-data: eA==}")).await;
     assert!(error.starts_with("credentials of kubeconfig FILE for API server https://192.0.2.1:6443: "), "{error}");
-    let missing =
-        Options { kubeconfig: Some("/nonexistent/kubeconfig".into()), api_servers: Vec::new(), node_name: "n1".into() };
+    let missing = Options {
+        kubeconfig: Some("/nonexistent/kubeconfig".into()),
+        api_servers: Vec::new(),
+        node_name: "n1".into(),
+        pods: false,
+    };
     let error = Source::open(&missing).await.map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("/nonexistent/kubeconfig") && error.contains("No such file"), "{error}");
 }

@@ -4,6 +4,9 @@ use std::error::Error as _;
 
 use kube::{core::Status, runtime::watcher};
 
+use super::kind::Watched as _;
+use crate::event::Pod;
+
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
@@ -41,6 +44,10 @@ impl Trouble {
         match self {
             Self::Unauthorized => format!(
                 "API server {url} does not accept the credentials of {credentials} (401 {said}); renew them. Trying again"
+            ),
+            Self::Forbidden if resource == Pod::RESOURCE => format!(
+                "API server {url} refuses to list and watch {resource} (403 {said}); grant that to that user, or turn it off with \
+                 --socket-lb-exclude-annotated false. Trying again"
             ),
             Self::Forbidden => format!(
                 "API server {url} refuses to list and watch {resource} (403 {said}); grant list and watch on \

@@ -193,6 +193,8 @@ fn convert(key: &Key, value: Value, names: &mut Interner) -> Result<Converted<Ob
             let Converted { object, warnings } = convert::node(&typed(key, value)?, names);
             Ok(Converted { object: Object::Node(object), warnings })
         }
+        // Of a cluster only: no kubelet makes cgroups for what is in a file.
+        Kind::Pod => Err(key.problem("kind", "Pods are not read from manifests")),
     }
 }
 

@@ -44,6 +44,7 @@ fn short(events: &[Event]) -> Vec<String> {
         Event::SliceDeleted(name) => format!("-slice {name}"),
         Event::NodeApplied(node) => format!("+node {node:?}"),
         Event::NodeDeleted => "-node".to_owned(),
+        Event::Pods(change) => format!("pods {change:?}"),
         Event::AddressesChanged(addresses) => format!("addresses {addresses:?}"),
         Event::ServicesReset(list) => short_list("services", list, |service| &service.name),
         Event::SlicesReset(list) => short_list("slices", list, |slice| &slice.name),
