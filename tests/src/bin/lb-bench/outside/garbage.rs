@@ -20,8 +20,9 @@ const THREAD: &str = "connections";
 /// Between two looks at the thread.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// A thread that uses nothing for so long is between two walks: within a walk it rests for parts of a second.
-const BETWEEN: Duration = Duration::from_secs(4);
+/// A thread that uses nothing for so long is between two walks, which are ten seconds apart: within a walk it rests for nine
+/// times as long as a slice takes, which on a busy machine is seconds.
+const BETWEEN: Duration = Duration::from_secs(8);
 
 /// A walk begins every ten seconds and takes a tenth of a processor at most.
 const PATIENCE: Duration = Duration::from_secs(120);
