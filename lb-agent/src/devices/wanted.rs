@@ -93,7 +93,7 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// Default of `--snat-ports`: above the ports that the node's own connections get by default.
+    /// Default of `--snat-ports`: below the NodePorts and the ports that the node's own connections get by default.
     pub const SNAT: Self = Self { first: SNAT_FIRST, last: SNAT_LAST };
     /// Default of the API server's `--service-node-port-range`.
     pub const NODEPORTS: Self = Self { first: 30_000, last: 32_767 };

@@ -60,11 +60,12 @@ impl NodeConfig {
     }
 }
 
-/// Default of [`NodeConfig::snat_first`]: above the default `net.ipv4.ip_local_port_range` (32768 to 60999), out of which
-/// the node's own connections get their ports.
-pub const SNAT_FIRST: u16 = 61_000;
+/// Default of [`NodeConfig::snat_first`]. 20,000 ports below the NodePorts (30000 to 32767) and the default
+/// `net.ipv4.ip_local_port_range` (32768 to 60999), out of which the node's own connections get their ports. A flow is
+/// told by both of its ends, so a server of the node that listens on one of them is not in the way.
+pub const SNAT_FIRST: u16 = 10_000;
 /// Default of [`NodeConfig::snat_last`].
-pub const SNAT_LAST: u16 = u16::MAX;
+pub const SNAT_LAST: u16 = 29_999;
 /// Default of [`NodeConfig::answers_per_s`], the kernel's own limit for ICMP (`net.ipv4.icmp_msgs_per_sec`).
 pub const ANSWERS_PER_S: u32 = 1_000;
 

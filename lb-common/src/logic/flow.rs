@@ -14,14 +14,16 @@ use crate::{
 
 /// How long a flow may be idle, in seconds. The values of conntrack as kube-proxy sets it up, so that what works there works
 /// here (`nf_conntrack_tcp_timeout_*`, `nf_conntrack_udp_timeout*`, kube-proxy's `--conntrack-tcp-timeout-established` and
-/// `--conntrack-tcp-timeout-close-wait`).
+/// `--conntrack-tcp-timeout-close-wait`), but for [`timeout::TCP_FINISHED_S`](self::timeout::TCP_FINISHED_S).
 pub mod timeout {
     /// TCP: both have sent, nobody has ended it.
     pub const TCP_ESTABLISHED_S: u32 = 86_400;
     /// TCP: one side has ended it.
     pub const TCP_HALF_CLOSED_S: u32 = 3_600;
-    /// TCP: both sides have ended it. Also how long its ports rest (TIME_WAIT).
-    pub const TCP_FINISHED_S: u32 = 120;
+    /// TCP: both sides have ended it. Also how long its port of the node's rests. Conntrack's 120 s would let a client make
+    /// few connections a second to one backend elsewhere, with fewer ports than conntrack has. Late segments are a matter of
+    /// some repetitions, and a backend in TIME_WAIT takes a SYN with newer timestamps (RFC 6191).
+    pub const TCP_FINISHED_S: u32 = 30;
     /// TCP: a RST.
     pub const TCP_RESET_S: u32 = 10;
     /// TCP: the client's SYN alone.

@@ -92,7 +92,7 @@ impl Watched {
             (false, true) => 30,
             (false, false) => 120,
             _ if self.is_reset() => 10,
-            _ if self.n_ended() == 2 => 120,
+            _ if self.n_ended() == 2 => 30,
             _ if self.n_ended() == 1 => 3_600,
             (true, true) => 120,
             _ if !self.from_client.iter().any(|flags| flags & (ACK | SYN) == ACK) => 60,
@@ -230,7 +230,8 @@ impl Naive {
         } else {
             let (from, to) = sent(outcome);
             prop_assert!(pods.contains(&to), "sent to {}, but {:?} serve", to, pods);
-            let renamed = (from.ip() == node || from.ip() == src.ip()) && from.port() >= SNAT_FIRST;
+            let renamed =
+                (from.ip() == node || from.ip() == src.ip()) && (SNAT_FIRST..=SNAT_LAST).contains(&from.port());
             prop_assert!(from == src || renamed, "{} is shown as {}", src, from);
             let taken = self.flows.iter().any(|(other, flow)| other.0 == tcp && flow.ends == (from, to));
             prop_assert!(!taken, "{} to {} is another flow", from, to);

@@ -200,7 +200,7 @@ fn timeouts_are_those_of_conntrack_under_kube_proxy() {
     assert_eq!(tcp(client, backend), 86_400);
     assert_eq!(tcp(client | FIN, backend), 3_600);
     assert_eq!(tcp(client, backend | FIN), 3_600);
-    assert_eq!(tcp(client | FIN, backend | FIN), 120);
+    assert_eq!(tcp(client | FIN, backend | FIN), 30);
     assert_eq!(tcp(client, backend | RST), 10);
     assert_eq!(tcp(client | RST, backend), 10);
     assert_eq!(timeout_s(17, PACKET, 0), 30);

@@ -29,7 +29,7 @@ fn each_thing_that_is_wrong_is_named_with_what_to_do() -> Result<()> {
         ("net/ipv4/ip_forward", "0"),
         ("net/ipv6/conf/all/forwarding", "0"),
         ("net/ipv4/conf/eth0/rp_filter", "1"),
-        ("net/ipv4/ip_local_port_range", "30000 65000"),
+        ("net/ipv4/ip_local_port_range", "29000 65000"),
     ] {
         netns.sysctl(key, value)?;
     }
@@ -42,14 +42,14 @@ fn each_thing_that_is_wrong_is_named_with_what_to_do() -> Result<()> {
         "net.ipv4.ip_forward: it is 0",
         "net.ipv6.conf.all.forwarding: it is 0",
         "net.ipv4.conf.eth0.rp_filter: it is 1",
-        "--snat-ports 61000-65535: the node's own connections use ports 61000-65000",
+        "--snat-ports 10000-29999: the node's own connections use ports 29000-29999",
         "NodePort range 30000-32767: the node's own connections use ports 30000-32767",
     ] {
         assert!(text.contains(&format!("PROBLEM: {problem}")), "{problem:?} is not in:\n{text}");
     }
     assert_eq!(text.matches("PROBLEM").count(), 7, "{text}");
     assert!(err.contains("7 problems found"), "{err}");
-    netns.sysctl("net/ipv4/ip_local_reserved_ports", "30000-32767,61000-65535")?;
+    netns.sysctl("net/ipv4/ip_local_reserved_ports", "10000-32767")?;
     let (_, text, _) = rig.agent.cli(&flags)?;
     assert_eq!(text.matches("PROBLEM").count(), 5, "{text}");
     Ok(())

@@ -22,10 +22,6 @@ use crate::{
 /// The node that the control plane is linked to.
 const HUB: u8 = 100;
 
-/// Ports that no NodePort and no socket of a node has. As many as kube-proxy may use, not the default's 4,536: an ended
-/// connection keeps its port for a while, and connections are made here as fast as they can be.
-const SNAT_PORTS: &str = "10000-29999";
-
 /// The agent's default.
 const ROOM_FOR_FLOWS: u32 = maps::N_CONNS / 2;
 
@@ -104,7 +100,7 @@ impl Island {
         let start = now_ns()?;
         let pods = if self.kind == Kind::AgentOnPods { "veth*" } else { "none" };
         let room = (n_flows + ROOM_FOR_FLOWS).to_string();
-        let args = ["--snat-ports", SNAT_PORTS, "--pod-devices", pods, "--max-connections", &room].map(Into::into);
+        let args = ["--pod-devices", pods, "--max-connections", &room].map(Into::into);
         let flags = |spec: AgentSpec| AgentSpec { args: args.to_vec(), ..spec.on_devices("auto") };
         self.proxy = Proxy::start(self.kind, self.node(), &mainland.control_plane, flags)?;
         let mut last = start;
