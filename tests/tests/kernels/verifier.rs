@@ -82,7 +82,7 @@ fn account(program: &mut Program) -> Result<Account> {
     let before = getrlimit(Resource::Nofile);
     // The lowest that is free: all below are in use.
     let next = File::open("/dev/null")?.as_raw_fd().cast_unsigned();
-    setrlimit(Resource::Nofile, Rlimit { current: Some(next.into()), ..before.clone() })?;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(next.into()), ..before })?;
     let refused = load(program);
     setrlimit(Resource::Nofile, before)?;
     match refused {
