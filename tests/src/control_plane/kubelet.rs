@@ -179,14 +179,16 @@ impl<'a> Kubelet<'a> {
     }
 }
 
-/// Takes the API server's "there is no such object" for an answer.
+/// Takes the API server's "there is no such object" for an answer, and that it is about to be none.
 fn unless_gone(done: Result<()>) -> Result<()> {
     match done {
-        Err(e) if e.chain().any(is_not_found) => Ok(()),
+        Err(e) if e.chain().any(is_gone) => Ok(()),
         other => other,
     }
 }
 
-fn is_not_found(cause: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(cause.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 404)
+fn is_gone(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let Some(kube::Error::Api(status)) = cause.downcast_ref() else { return false };
+    // A pod is bound to no node any more once it is being deleted: a conflict, as is one that another has bound.
+    status.code == 404 || status.code == 409 && status.message.contains("is being deleted")
 }

@@ -8,6 +8,7 @@ use lb_tests::{
     guest::{Target, Traffic, errno},
     poll::PATIENCE,
 };
+use serde_json::json;
 
 use crate::{
     Cluster,
@@ -51,6 +52,27 @@ fn the_kubelet_takes_it_calmly_that_a_pod_is_gone_before_it_could_start() -> Res
     let listed = eventually("a pod", PATIENCE, || Ok(Some(kubelet.list()?).filter(|pods| !pods.is_empty())))?;
     admin.apply(&deployment(0))?;
     eventually("no pod", PATIENCE, || Ok(kubelet.list()?.is_empty().then_some(())))?;
+
+    kubelet.follow(&listed)?;
+
+    ensure!(kubelet.pod_names().is_empty(), "these run: {:?}", kubelet.pod_names());
+    Ok(())
+}
+
+#[test]
+fn the_kubelet_takes_it_calmly_that_a_pod_is_being_deleted_before_it_could_start() -> Result<()> {
+    let cluster = Cluster::start()?;
+    let admin = cluster.control_plane.admin();
+    let mut kubelet = Kubelet::register(&cluster.node, admin)?;
+    admin.apply(&deployment(1))?;
+    let listed = eventually("a pod", PATIENCE, || Ok(Some(kubelet.list()?).filter(|pods| !pods.is_empty())))?;
+    let name = listed[0].metadata.name.as_deref().unwrap_or_default();
+    // Held, so that it stays in that state.
+    admin.apply(&json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "finalizers": ["lb-tests.example/hold"]},
+    }))?;
+    kubelet.delete_pod("default", name, 0)?;
 
     kubelet.follow(&listed)?;
 
