@@ -52,11 +52,10 @@ pub(crate) fn versions() -> PossibleValuesParser {
     PossibleValuesParser::new(KERNELS.map(|kernel| kernel.name))
 }
 
-/// What is part of every test run: that Services answer on the oldest kernel that is supported and on the newest there is.
-/// The others, and what the verifier says on each, take minutes more.
-pub(crate) fn test_oldest_and_newest(ws: &Workspace) -> Result<()> {
-    let ends = [KERNELS.first(), KERNELS.last()];
-    let versions = ends.into_iter().flatten().map(|kernel| kernel.name.to_owned()).collect();
+/// What is part of every test run: that Services answer on the newest kernel there is. The others, and what the verifier says
+/// on each, take minutes more.
+pub(crate) fn test_newest(ws: &Workspace) -> Result<()> {
+    let versions = KERNELS.last().into_iter().map(|kernel| kernel.name.to_owned()).collect();
     run_task(ws, &KernelsFlags { versions, test: TARGET.to_owned(), args: vec!["answers".to_owned()] })
 }
 
