@@ -26,16 +26,25 @@ impl Machine {
         let Self { name, kernel, initramfs } = self;
         // What qemu 7.2 is bad at is left out. With several processors one runs instructions that another has just replaced, and a
         // kernel that patches itself falls over its own breakpoints. CMPXCHG16B spoils the flags, and Linux 6.12 falls over that.
-        let mut qemu = Command::new("timeout");
-        qemu.args(["--kill-after=10", PATIENCE_S, "qemu-system-x86_64"])
-            .args(["-accel", "tcg", "-cpu", "max,-cx16", "-m", "2048"])
-            .args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-device", "virtio-rng-pci"])
-            .arg("-kernel")
-            .arg(kernel)
-            .arg("-initrd")
-            .arg(initramfs)
-            // A kernel that panics ends the machine. It trusts the processor's random numbers, since it has no other source early.
-            .args(["-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on"]);
+        // It ends with whoever called: by the terminal's Ctrl-C as well, and where this process is killed.
+        let mut qemu = Command::new("setpriv");
+        qemu.args([
+            "--pdeathsig",
+            "TERM",
+            "timeout",
+            "--foreground",
+            "--kill-after=10",
+            PATIENCE_S,
+            "qemu-system-x86_64",
+        ])
+        .args(["-accel", "tcg", "-cpu", "max,-cx16", "-m", "2048"])
+        .args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-device", "virtio-rng-pci"])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(initramfs)
+        // A kernel that panics ends the machine. It trusts the processor's random numbers, since it has no other source early.
+        .args(["-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on"]);
         let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start qemu-system-x86_64")?;
         let mut said = Vec::new();
         for line in BufReader::new(child.stdout.take().context("no pipe from qemu")?).split(b'\n') {
