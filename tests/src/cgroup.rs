@@ -10,6 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::{
     poll::{PATIENCE, eventually},
@@ -93,8 +97,34 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 fn kill_all(path: &Path) -> Result<()> {
     let file = path.join("cgroup.kill");
     // Open without O_CREAT: in a cgroup that is gone there is nothing to kill. The file is there since Linux 5.14.
-    let result = File::options().write(true).open(&file).and_then(|mut file| file.write_all(b"1"));
-    ignore_missing(result).with_context(|| format!("cannot write to {}", file.display()))
+    match File::options().write(true).open(&file).and_then(|mut file| file.write_all(b"1")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            kill_each(path).with_context(|| format!("cannot kill the processes in {}", path.display()))
+        }
+        other => other.with_context(|| format!("cannot write to {}", file.display())),
+    }
+}
+
+/// As kernels without `cgroup.kill` need it: one process after the other.
+fn kill_each(path: &Path) -> std::io::Result<()> {
+    let processes = match fs::read_to_string(path.join("cgroup.procs")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    // 0 stands for a process that this process's pid namespace does not show.
+    for pid in processes.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0) {
+        match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            Ok(()) | Err(nix::Error::ESRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            kill_each(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_tree(path: &Path) -> std::io::Result<()> {
