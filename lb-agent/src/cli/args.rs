@@ -70,8 +70,8 @@ pub enum Command {
     Check(Box<CheckArgs>),
     /// Detach all programs and remove all maps and pins of this installation
     ///
-    /// Connections that are open go on. New connections to Service addresses are no longer translated. Refused while
-    /// an agent runs.
+    /// Open connections of processes go on; those of the packet layer end. New connections to Service addresses are no
+    /// longer translated. Refused while an agent runs.
     Cleanup(CleanupArgs),
 }
 
