@@ -1,11 +1,13 @@
 //! An administrator of the cluster: what a test uses in the place of kubectl. Blocking, as the tests are.
 
 use std::{
+    fmt,
     path::Path,
     sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, Result};
+use futures::{StreamExt as _, stream};
 use kube::{
     Api, Client, Config,
     api::{DeleteParams, DynamicObject, Patch, PatchParams},
@@ -16,6 +18,18 @@ use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::netns::NetNs;
+
+/// How many requests are under way at a time where many are made.
+const SIDE_BY_SIDE: usize = 32;
+
+/// What is to become of an object.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// It is created or changed, with its status where it has one.
+    Apply(Value),
+    /// It goes, at once, if it is there.
+    Delete(Value),
+}
 
 /// A client whose connections are made inside a network namespace.
 pub struct Admin {
@@ -86,12 +100,34 @@ impl Admin {
 
     /// Deletes an object, at once. That it is not there is fine.
     pub fn delete(&self, object: &Value) -> Result<()> {
-        let Named { api, name } = self.find(object)?;
-        let params = DeleteParams::default().grace_period(0);
-        match self.call(|_| async move { Ok(api.delete(&name, &params).await) })? {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            other => other.map(|_| ()).with_context(|| format!("cannot delete {object}")),
+        let named = self.find(object)?;
+        self.call(|_| named.delete()).with_context(|| format!("cannot delete {object}"))
+    }
+
+    /// Makes the changes of each list in their order, and the lists side by side. One result a list, which ends at the
+    /// first change that cannot be made.
+    pub fn change_all(&self, lists: &[Vec<Change>]) -> Result<Vec<Result<()>>> {
+        let lists = lists.iter().map(|list| async move {
+            for change in list {
+                self.change(change).await.with_context(|| format!("cannot {change}"))?;
+            }
+            Ok(())
+        });
+        self.call(|_| async { Ok(stream::iter(lists).buffered(SIDE_BY_SIDE).collect().await) })
+    }
+
+    async fn change(&self, change: &Change) -> Result<()> {
+        match change {
+            Change::Delete(object) => self.find(object)?.delete().await?,
+            Change::Apply(object) => {
+                let Named { api, name } = self.find(object)?;
+                api.patch(&name, &PatchParams::apply("lb-tests").force(), &Patch::Apply(object)).await?;
+                if object.get("status").is_some() {
+                    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(object)).await?;
+                }
+            }
         }
+        Ok(())
     }
 
     /// Creates or changes the objects of a YAML text.
@@ -117,4 +153,22 @@ impl Admin {
 struct Named {
     api: Api<DynamicObject>,
     name: String,
+}
+
+impl Named {
+    async fn delete(self) -> kube::Result<()> {
+        match self.api.delete(&self.name, &DeleteParams::default().grace_period(0)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Apply(object) => write!(f, "apply {object}"),
+            Self::Delete(object) => write!(f, "delete {object}"),
+        }
+    }
 }

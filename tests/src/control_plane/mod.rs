@@ -30,7 +30,10 @@ use kube::{
 };
 use serde_json::json;
 
-pub use self::{admin::Admin, kubelet::Kubelet};
+pub use self::{
+    admin::{Admin, Change},
+    kubelet::Kubelet,
+};
 use self::{
     kubeconfig::Credentials,
     pki::{Authority, Identity, TokenKeys},

@@ -6,6 +6,7 @@ use std::{
     process::{ChildStdin, ChildStdout, Command},
     sync::{Mutex, PoisonError, mpsc},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Error, Result, bail};
@@ -65,9 +66,13 @@ impl Guest {
         self.done(Request::Witness { name: name.to_owned(), proto, at })
     }
 
-    /// What a client meets at each target, on each of several new sockets.
-    pub fn probe(&self, specs: Vec<ProbeSpec>) -> Result<Vec<Vec<Attempt>>> {
-        match self.call(&Request::Probe(specs))? {
+    /// What a client meets at each target, on each of several new sockets; so many targets at a time.
+    pub fn probe(&self, specs: Vec<ProbeSpec>, side_by_side: usize) -> Result<Vec<Vec<Attempt>>> {
+        // The last socket of a probe may wait for two calls in vain.
+        let slowest = specs.iter().map(|spec| spec.budget_ms + 2 * spec.patience_ms).max().unwrap_or_default();
+        let rounds = specs.len().div_ceil(side_by_side);
+        let patience = PATIENCE + Duration::from_millis(slowest) * u32::try_from(rounds)?;
+        match self.call_within(patience, &Request::Probe { specs, side_by_side })? {
             Reply::Probes(attempts) => Ok(attempts),
             other => bail!("the guest answered {other:?} to Probe"),
         }
@@ -134,13 +139,17 @@ impl Guest {
     }
 
     fn call(&self, request: &Request) -> Result<Reply> {
+        self.call_within(PATIENCE, request)
+    }
+
+    fn call_within(&self, patience: Duration, request: &Request) -> Result<Reply> {
         let mut line = serde_json::to_string(request).context("cannot write a request as JSON")?;
         line.push('\n');
         let mut pipes = self.pipes.lock().unwrap_or_else(PoisonError::into_inner);
         let died = || format!("the guest died; log: {}", self.process.log_path().display());
         pipes.requests.write_all(line.as_bytes()).with_context(died)?;
         let reply =
-            pipes.replies.recv_timeout(PATIENCE).with_context(|| format!("no answer to {request:?}: {}", died()))?;
+            pipes.replies.recv_timeout(patience).with_context(|| format!("no answer to {request:?}: {}", died()))?;
         let reply: Result<Reply, Failure> =
             serde_json::from_str(&reply).with_context(|| format!("not a reply: {reply}"))?;
         Ok(reply?)

@@ -102,8 +102,13 @@ pub enum Request {
         /// Where.
         at: SocketAddr,
     },
-    /// Several probes, all at the same time: [`Reply::Probes`].
-    Probe(Vec<ProbeSpec>),
+    /// Several probes: [`Reply::Probes`].
+    Probe {
+        /// What is asked.
+        specs: Vec<ProbeSpec>,
+        /// How many of them are under way at a time, at least 1.
+        side_by_side: usize,
+    },
     /// A TCP connection that is kept: [`Reply::Socket`].
     TcpConnect(Target),
     /// A UDP socket for addresses such as the target's, not connected: [`Reply::Socket`].
@@ -151,11 +156,34 @@ pub struct ProbeSpec {
     pub target: Target,
     /// How many sockets. None after one that met silence, or a word that took TCP another SYN: the next would meet it as
     /// well.
-    pub attempts: u32,
+    pub enough: Enough,
     /// How long a call may take before that counts as silence.
     pub patience_ms: u64,
     /// After this time no new socket: however busy the machine, the probe ends soon.
     pub budget_ms: u64,
+}
+
+/// When a probe has taken enough sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Enough {
+    /// After this many.
+    Sockets(u32),
+    /// When one that is met as often as each of those who were would have been missed so far once in so many probes.
+    MissedOnceIn(u32),
+}
+
+impl Enough {
+    /// Whether so many sockets are enough that met so many different ends.
+    pub fn is_met(self, sockets: usize, ends: usize) -> bool {
+        match self {
+            Self::Sockets(wanted) => u32::try_from(sockets).is_ok_and(|sockets| sockets >= wanted),
+            // Of `ends` + 1 that are equally likely, the chance that one of them, whichever, was not met.
+            Self::MissedOnceIn(times) => {
+                let [all, sockets, times] = [ends + 1, sockets, times as usize].map(|n| n as f64);
+                all * ((all - 1.0) / all).powf(sockets) * times <= 1.0
+            }
+        }
+    }
 }
 
 /// What a client met on one socket.
@@ -284,3 +312,16 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_ends_were_met_the_more_sockets_are_enough() {
+        let enough = |rule: Enough, ends| (1..).find(|&sockets| rule.is_met(sockets, ends)).unwrap();
+        assert_eq!([1, 2, 7].map(|ends| enough(Enough::MissedOnceIn(20), ends)), [6, 11, 39]);
+        assert_eq!([1, 2, 7].map(|ends| enough(Enough::MissedOnceIn(1_000_000_000), ends)), [31, 54, 171]);
+        assert_eq!(enough(Enough::Sockets(3), 2), 3);
+    }
+}

@@ -15,7 +15,7 @@ use super::{
     objects,
     probe::Client,
 };
-use crate::guest::{ProbeSpec, Traffic};
+use crate::guest::{Enough, ProbeSpec, Traffic};
 
 /// The namespace of the markers.
 pub(super) const NAMESPACE: &str = "marker";
@@ -73,9 +73,15 @@ fn all(ips: [IpAddr; 2], is_seen: impl Fn(IpAddr) -> Result<bool>) -> Result<boo
     ips.into_iter().map(is_seen).try_fold(true, |all, one| Ok(all && one?))
 }
 
-fn answers(island: &Island, to: SocketAddr, attempts: u32) -> Result<BTreeSet<String>> {
-    let spec = ProbeSpec { traffic: Traffic::Tcp, target: to.into(), attempts, patience_ms: 200, budget_ms: 5000 };
-    let attempts = island.client(Client::Host).probe(vec![spec])?;
+fn answers(island: &Island, to: SocketAddr, sockets: u32) -> Result<BTreeSet<String>> {
+    let spec = ProbeSpec {
+        traffic: Traffic::Tcp,
+        target: to.into(),
+        enough: Enough::Sockets(sockets),
+        patience_ms: 200,
+        budget_ms: 5000,
+    };
+    let attempts = island.client(Client::Host).probe(vec![spec], 1)?;
     Ok(attempts
         .into_iter()
         .flatten()

@@ -21,6 +21,11 @@ use super::{
 /// The port of an EndpointSlice that names none.
 const DEFAULT_PORT: &str = "8080/tcp";
 
+/// Whether the object of a key is the node, which all cases share.
+pub(super) fn is_of_the_node(key: &str) -> bool {
+    key.starts_with("node")
+}
+
 /// The object of a key, in a namespace.
 pub(super) fn object(namespace: &str, key: &str, value: &Value) -> Result<Value> {
     build(namespace, key, value).with_context(|| format!("{key}: {value}"))

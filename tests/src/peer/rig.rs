@@ -3,19 +3,25 @@
 //! Cases are run side by side: the first step of every case, then the probes of all; the second step of every case, and
 //! so on. Both proxies then take in many changes at once, as few times as there are steps in the longest case.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter::once,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
 
 use super::{
-    Case, Client, Island, Outcome, Probe, Proxy, Table,
+    Case, Client, Island, Outcome, Probe, Proxy, Step, Table,
     marker::{self, ZONE},
     objects,
     task::{Effort, Numbered, Task, ask},
 };
 use crate::{
-    control_plane::{ControlPlane, Kubelet},
+    control_plane::{Change, ControlPlane, Kubelet},
+    guest::Enough,
     node::{Layout, Node},
     poll::{PATIENCE, eventually},
 };
@@ -61,10 +67,10 @@ pub struct Rig {
 /// number that make an accident of a busy machine or of chance unlikely, and fewer at a time, so that the machine is
 /// less busy.
 const TRIES: [Effort; 4] = [
-    Effort { attempts: 20, patience_ms: 300, budget_ms: 5_000, side_by_side: 32 },
-    Effort { attempts: 60, patience_ms: 1_000, budget_ms: 10_000, side_by_side: 16 },
-    Effort { attempts: 200, patience_ms: 3_000, budget_ms: 20_000, side_by_side: 8 },
-    Effort { attempts: 200, patience_ms: 3_000, budget_ms: 20_000, side_by_side: 4 },
+    Effort { enough: Enough::MissedOnceIn(20), patience_ms: 500, budget_ms: 5_000, side_by_side: 64 },
+    Effort { enough: Enough::MissedOnceIn(1_000), patience_ms: 1_000, budget_ms: 10_000, side_by_side: 16 },
+    Effort { enough: Enough::MissedOnceIn(1_000_000_000), patience_ms: 3_000, budget_ms: 20_000, side_by_side: 8 },
+    Effort { enough: Enough::MissedOnceIn(1_000_000_000), patience_ms: 3_000, budget_ms: 20_000, side_by_side: 4 },
 ];
 
 impl Rig {
@@ -77,8 +83,8 @@ impl Rig {
         let mut rig = Self { islands, control_plane, _hub: hub, n_changes: 0, node_labels: json!({}) };
         // Both islands are this one node.
         Kubelet::register(rig.islands.agent.node(), rig.control_plane.admin())?;
-        rig.create_namespace(marker::NAMESPACE)?;
-        rig.apply(&marker::of_zone()?)?;
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": marker::NAMESPACE}});
+        rig.change([once(namespace).chain(marker::of_zone()?).map(Change::Apply).collect()])?;
         rig.islands.kube_proxy.start(Proxy::KubeProxy, &rig.control_plane, node_ports)?;
         rig.islands.agent.start(Proxy::Agent, &rig.control_plane, node_ports)?;
         rig.settle()?;
@@ -98,7 +104,7 @@ impl Rig {
     /// Waits until both proxies have taken in every change of a Service or EndpointSlice so far.
     pub fn settle(&mut self) -> Result<()> {
         self.n_changes += 1;
-        self.apply(&marker::of_change(self.n_changes)?)?;
+        self.change([marker::of_change(self.n_changes)?.into_iter().map(Change::Apply).collect()])?;
         self.wait_for("the changes to be in force", |island| marker::is_seen(island, self.n_changes))
     }
 
@@ -115,22 +121,17 @@ impl Rig {
         Ok(())
     }
 
-    /// Creates a namespace.
-    pub fn create_namespace(&self, name: &str) -> Result<()> {
-        self.apply(&[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})])
-    }
-
     /// Runs cases side by side, also such as change what they share if they all change it to the same, and removes
     /// their objects.
     pub fn run_once(&mut self, cases: &[&Case], table: &mut Table) -> Result<Vec<String>> {
         let numbered: Vec<_> = cases.iter().zip(0..).map(|(case, number)| Numbered { case, number }).collect();
         let problems = self.run_together(&numbered, table);
-        for case in cases {
-            let keys = case.steps.iter().flat_map(|step| step.apply.keys()).filter(|key| *key != "node");
-            for key in keys {
-                self.control_plane.admin().delete(&objects::reference(&case.name, key)?)?;
-            }
-        }
+        let lists = cases.iter().map(|case| {
+            let keys: BTreeSet<&String> = case.steps.iter().flat_map(|step| step.apply.keys()).collect();
+            let namespaced = keys.into_iter().filter(|key| !objects::is_of_the_node(key));
+            namespaced.map(|key| Ok(Change::Delete(objects::reference(&case.name, key)?))).collect()
+        });
+        self.change(lists.collect::<Result<Vec<_>>>()?)?;
         self.label_node(&json!({}))?;
         problems
     }
@@ -150,18 +151,11 @@ impl Rig {
 
     fn run_together(&mut self, cases: &[Numbered<'_>], table: &mut Table) -> Result<Vec<String>> {
         let mut problems = Vec::new();
-        for case in cases {
-            self.create_namespace(&case.case.name)?;
-        }
+        let namespace = |name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        self.change(cases.iter().map(|case| vec![Change::Apply(namespace(&case.case.name))]))?;
         let n_steps = cases.iter().map(|case| case.case.steps.len()).max().unwrap_or_default();
         for step in 0..n_steps {
-            let mut tasks = Vec::new();
-            for &case in cases {
-                match self.take_step(case, step) {
-                    Ok(probes) => tasks.extend(probes.into_iter().map(|probe| Task { case, step, probe })),
-                    Err(error) => problems.push(format!("{} step {}: {error:#}", case.case.name, step + 1)),
-                }
-            }
+            let tasks = self.take_steps(cases, step, &mut problems)?;
             self.settle().with_context(|| format!("after step {} of {} cases", step + 1, cases.len()))?;
             let pauses = cases.iter().filter_map(|case| case.case.steps.get(step)?.pause);
             let pause = Duration::from_secs(pauses.max().unwrap_or_default());
@@ -170,31 +164,51 @@ impl Rig {
         Ok(problems)
     }
 
-    /// Makes the changes of a step, and gives its probes.
-    fn take_step(&mut self, Numbered { case, number }: Numbered<'_>, step: usize) -> Result<Vec<Probe>> {
-        let Some(step) = case.steps.get(step) else { return Ok(Vec::new()) };
-        let (deleted, applied) = step.objects(&case.name, number)?;
-        deleted.iter().try_for_each(|object| self.control_plane.admin().delete(object))?;
-        for object in &applied {
-            if object["kind"] == "Node" {
-                self.label_node(&object["metadata"]["labels"])?;
-            } else {
-                self.apply(std::slice::from_ref(object))?;
+    /// Makes the changes of this step of every case, and gives its probes where that went well.
+    fn take_steps<'a>(
+        &mut self,
+        cases: &[Numbered<'a>],
+        step: usize,
+        problems: &mut Vec<String>,
+    ) -> Result<Vec<Task<'a>>> {
+        let mut taken = Vec::new();
+        for case in cases {
+            let Some(content) = case.case.steps.get(step) else { continue };
+            match self.begin_step(*case, content) {
+                Ok((changes, probes)) => taken.push((*case, changes, probes)),
+                Err(error) => problems.push(case.problem(step, &error)),
             }
         }
-        step.probes(number)
+        let lists: Vec<_> = taken.iter_mut().map(|(_, changes, _)| std::mem::take(changes)).collect();
+        let mut tasks = Vec::new();
+        for ((case, _, probes), made) in taken.into_iter().zip(self.control_plane.admin().change_all(&lists)?) {
+            match made {
+                Ok(()) => tasks.extend(probes.into_iter().map(|probe| Task { case, step, probe })),
+                Err(error) => problems.push(case.problem(step, &error)),
+            }
+        }
+        Ok(tasks)
     }
 
-    /// Creates or changes objects, with their status where they have one.
-    fn apply(&self, objects: &[Value]) -> Result<()> {
-        let admin = self.control_plane.admin();
-        for object in objects {
-            admin.apply(object)?;
-            if object.get("status").is_some() {
-                admin.set_status(object)?;
-            }
+    /// Changes the node as a step says, and gives the step's other changes and its probes.
+    fn begin_step(
+        &mut self,
+        Numbered { case, number }: Numbered<'_>,
+        step: &Step,
+    ) -> Result<(Vec<Change>, Vec<Probe>)> {
+        let (deleted, applied) = step.objects(&case.name, number)?;
+        let (nodes, applied): (Vec<_>, Vec<_>) = applied.into_iter().partition(|object| object["kind"] == "Node");
+        for node in nodes {
+            self.label_node(&node["metadata"]["labels"])?;
         }
-        Ok(())
+        let changes = deleted.into_iter().map(Change::Delete).chain(applied.into_iter().map(Change::Apply));
+        Ok((changes.collect(), step.probes(number)?))
+    }
+
+    /// Makes lists of changes that must succeed.
+    fn change(&self, lists: impl IntoIterator<Item = Vec<Change>>) -> Result<()> {
+        let lists: Vec<_> = lists.into_iter().collect();
+        self.control_plane.admin().change_all(&lists)?.into_iter().collect()
     }
 
     fn wait_for(&self, what: &str, is_true: impl Fn(&Island) -> Result<bool> + Sync) -> Result<()> {

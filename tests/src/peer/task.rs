@@ -1,9 +1,9 @@
 //! A probe of a step as something to be done: asking, and judging what was met on both islands.
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 
 use super::{Case, Client, Difference, Island, Outcome, Pair, Probe, Table, outcome::Names};
-use crate::guest::{Attempt, ProbeSpec};
+use crate::guest::{Enough, ProbeSpec};
 
 /// More than the second after which TCP sends a SYN again.
 const LATE_MS: u64 = 1500;
@@ -13,6 +13,13 @@ const LATE_MS: u64 = 1500;
 pub(super) struct Numbered<'a> {
     pub(super) case: &'a Case,
     pub(super) number: u16,
+}
+
+impl Numbered<'_> {
+    /// That one of its steps could not be made.
+    pub(super) fn problem(self, step: usize, error: &Error) -> String {
+        format!("{} step {}: {error:#}", self.case.name, step + 1)
+    }
 }
 
 /// A probe of a step.
@@ -50,11 +57,10 @@ impl Task<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Effort {
     /// How many sockets, for a probe whose choices are random.
-    pub(super) attempts: u32,
+    pub(super) enough: Enough,
     /// How long a call may take before that counts as silence.
     pub(super) patience_ms: u64,
-    /// After this time a probe takes no new socket. With what two calls may take it is to be well below the minute that
-    /// a client is given to answer.
+    /// After this time a probe takes no new socket.
     pub(super) budget_ms: u64,
     /// How many probes of a client are under way at a time.
     pub(super) side_by_side: usize,
@@ -65,19 +71,15 @@ pub(super) fn ask(island: &Island, client: Client, probes: &[&Probe], effort: Ef
     let spec = |probe: &&Probe| ProbeSpec {
         traffic: probe.traffic,
         target: probe.to.into(),
-        attempts: effort.attempts,
+        enough: effort.enough,
         patience_ms: if probe.takes_time() { effort.patience_ms.max(LATE_MS) } else { effort.patience_ms },
         budget_ms: effort.budget_ms,
     };
-    let mut outcomes = Vec::new();
-    for together in probes.chunks(effort.side_by_side) {
-        let met = island.client(client).probe(together.iter().map(spec).collect())?;
-        let outcome = |(probe, attempts): (&&Probe, Vec<Attempt>)| {
-            let ip = probe.to.ip();
-            let (own, node) = (island.address(client, ip), island.address(Client::Host, ip));
-            Outcome::new(&attempts, Names { dialled: probe.to, client: own, node })
-        };
-        outcomes.extend(together.iter().zip(met).map(outcome));
-    }
-    Ok(outcomes)
+    let met = island.client(client).probe(probes.iter().map(spec).collect(), effort.side_by_side)?;
+    let outcomes = probes.iter().zip(met).map(|(probe, attempts)| {
+        let ip = probe.to.ip();
+        let (own, node) = (island.address(client, ip), island.address(Client::Host, ip));
+        Outcome::new(&attempts, Names { dialled: probe.to, client: own, node })
+    });
+    Ok(outcomes.collect())
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result};
 use lb_tests::{
     Layout, eventually,
-    guest::{Attempt, Failure, ProbeSpec, Traffic},
+    guest::{Attempt, Enough, Failure, ProbeSpec, Traffic},
     poll::PATIENCE,
 };
 use serde_json::json;
@@ -17,8 +17,9 @@ const PATIENCE_MS: u64 = 2000;
 
 /// What a new socket meets.
 fn attempt(world: &World, traffic: Traffic, to: SocketAddr) -> Result<Attempt> {
-    let spec = ProbeSpec { traffic, target: to.into(), attempts: 1, patience_ms: PATIENCE_MS, budget_ms: 0 };
-    world.client.probe(vec![spec])?.into_iter().flatten().next().context("no attempt")
+    let spec =
+        ProbeSpec { traffic, target: to.into(), enough: Enough::Sockets(1), patience_ms: PATIENCE_MS, budget_ms: 0 };
+    world.client.probe(vec![spec], 1)?.into_iter().flatten().next().context("no attempt")
 }
 
 /// How a new socket's conversation ends.

@@ -34,7 +34,7 @@ impl Session {
         match request {
             Request::Serve { name, proto, port } => server::start(&name, proto, port).map(|()| Reply::Done),
             Request::Witness { name, proto, at } => server::witness(&name, proto, at).map(|()| Reply::Done),
-            Request::Probe(specs) => probe::run_all(&specs).map(Reply::Probes),
+            Request::Probe { specs, side_by_side } => probe::run_all(&specs, side_by_side).map(Reply::Probes),
             Request::TcpConnect(target) => Conversation::open(Traffic::Tcp, target).map(|socket| self.keep(socket)),
             Request::UdpOpen(target) => Conversation::udp(target).map(|socket| self.keep(socket)),
             Request::UdpBind(handle, at) => self.socket(handle)?.bind(at).map(|()| Reply::Done),

@@ -1,6 +1,6 @@
 //! Random histories: what could be written by hand as a case, and never is. The same seed gives the same history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 use lb_tests::peer::{Case, Step};
@@ -16,7 +16,13 @@ const PORTS: [(&str, u16, &str); 3] = [("t", 80, "tcp"), ("u", 80, "udp"), ("alt
 
 /// Endpoints of a Service's first slice and of its second: an endpoint that says two things at once has no meaning that
 /// could be compared.
-const WITNESSES: [&[&str]; 2] = [&["a", "b", "c"], &["d", "h", "x", "n2"]];
+const WITNESSES: [&[&str]; 2] = [&["a", "b", "c"], &["d", "h", "v", "x", "n2"]];
+
+/// Who asks.
+const CLIENTS: [&str; 5] = ["pod", "host", "a", "out", "vm"];
+
+/// Of these, those that are never endpoints.
+const NO_ENDPOINTS: [&str; 3] = ["pod", "host", "out"];
 
 /// The zone of the node in each step, none for a node without.
 pub(super) fn zones(seed: u64) -> Vec<Option<&'static str>> {
@@ -69,7 +75,8 @@ impl Cluster {
             self.change_service(rng, name, &mut step);
             change_slices(rng, name, &mut step);
         }
-        step.probe = self.services.values().flat_map(Service::probes).filter(|_| rng.bool()).collect();
+        let asked: Vec<_> = self.services.values().flat_map(Service::asked).filter(|_| chance(rng, 60)).collect();
+        step.probe = asked.into_iter().map(|asked| asked.probe(rng)).collect();
         step
     }
 
@@ -95,7 +102,10 @@ impl Cluster {
 impl Service {
     fn object(self, rng: &mut Rng) -> Value {
         let place = self.place;
-        let kind = pick(rng, &["ClusterIP", "NodePort", "NodePort", "LoadBalancer"]);
+        if chance(rng, 5) {
+            return json!({"spec": {"type": "ExternalName", "externalName": "elsewhere.example"}});
+        }
+        let kind = pick(rng, &["ClusterIP", "NodePort", "NodePort", "LoadBalancer", "LoadBalancer"]);
         let ports = some_ports(rng).into_iter().map(|number| {
             let (name, port, protocol) = PORTS[number];
             let node_port = if kind == "ClusterIP" { String::new() } else { format!(":$np{}", 3 * place + number - 2) };
@@ -110,7 +120,7 @@ impl Service {
             spec["externalTrafficPolicy"] = "Local".into();
             if kind == "LoadBalancer" {
                 // One that is not left to chance, since another case may need that number.
-                spec["healthCheckNodePort"] = format!("$np{}", 7 + place - 1).into();
+                spec["healthCheckNodePort"] = self.health_check().into();
             }
         }
         if chance(rng, 30) {
@@ -123,8 +133,11 @@ impl Service {
             return json!({"spec": spec});
         }
         if chance(rng, 40) {
-            let ranges =
-                [json!(["10.244.0.0/16", "fd00:10:244::/48"]), json!(["172.18.0.0/16"]), json!(["192.0.2.0/24"])];
+            let ranges = [
+                json!(["10.244.0.0/16", "fd00:10:244::/48"]),
+                json!(["172.18.0.0/16"]),
+                json!(["192.0.2.0/24", "2001:db8::/64"]),
+            ];
             spec["loadBalancerSourceRanges"] = pick(rng, &ranges);
         }
         let mode = pick(rng, &["VIP", "VIP", "VIP", "Proxy"]);
@@ -156,28 +169,47 @@ impl Service {
         }
     }
 
+    /// The port of its health checks, where they are served.
+    fn health_check(self) -> String {
+        format!("$np{}", 6 + self.place)
+    }
+
     /// Every address that it may have, at every port, also where there is nothing now. More than one step needs.
-    fn probes(&self) -> Vec<String> {
-        // A client that chooses once is the same on both sides only if it does not reach itself.
-        let (clients, expected) = if self.has_affinity { ("pod,host ", "one of ?") } else { ("", "?") };
+    fn asked(&self) -> Vec<Asked> {
         let nodes = match self.families {
             Families::V4 => vec!["$node"],
             Families::V6 => vec!["$nodev6"],
             Families::Both => vec!["$node", "$nodev6"],
         };
-        let mut probes = Vec::new();
+        let mut all = vec![format!("http $node:{}", self.health_check())];
         for address in ["vip", "ext", "lb"].iter().flat_map(|token| self.addresses(token)) {
-            for what in ["tcp", "udp"].iter().map(|traffic| format!("{traffic} {address}:80")) {
-                probes.push(format!("{clients}{what} = {expected}"));
-            }
-            probes.push(format!("{clients}tcp {address}:81 = {expected}"));
+            all.extend(["tcp", "udp"].map(|traffic| format!("{traffic} {address}:80")));
+            all.push(format!("tcp {address}:81"));
         }
         for node in nodes {
             for (number, (_, _, protocol)) in PORTS.iter().enumerate() {
-                probes.push(format!("{clients}{protocol} {node}:$np{} = {expected}", 3 * self.place + number - 2));
+                all.push(format!("{protocol} {node}:$np{}", 3 * self.place + number - 2));
             }
         }
-        probes
+        all.into_iter().map(|what| Asked { what, of_affinity: self.has_affinity }).collect()
+    }
+}
+
+/// A probe without its clients.
+struct Asked {
+    /// How, and where.
+    what: String,
+    of_affinity: bool,
+}
+
+impl Asked {
+    /// By one client, or two.
+    fn probe(&self, rng: &mut Rng) -> String {
+        // A client that chooses once meets the same on both sides only if it does not reach itself.
+        let (clients, expected) = if self.of_affinity { (&NO_ENDPOINTS[..], "one of ?") } else { (&CLIENTS[..], "?") };
+        let asking: BTreeSet<&str> = (0..2).map(|_| pick(rng, clients)).collect();
+        let asking: Vec<&str> = asking.into_iter().collect();
+        format!("{} {} = {expected}", asking.join(","), self.what)
     }
 }
 
