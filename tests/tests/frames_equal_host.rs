@@ -24,7 +24,7 @@ use lb_common::{
         Backend, ClusterIps, Counter, Device, Family, Flow, FlowKey, Frontend, FrontendKey, NodeConfig, Proto, Slot,
         V4, V6, backend_state, device_flags, endpoint_sets, frontend_flags, maps, scope,
     },
-    logic::{forward::Side, seam::Environment as _, seam::Route},
+    logic::{forward::Side, seam::Route},
     sim::{
         Outcome, SimEnvironment, SimMaps, SimNode, SimPacket,
         frames::{Body, Frame, ends},
@@ -81,22 +81,6 @@ const BACKENDS: [Option<(Who, u16)>; 6] =
 /// Of these the last answers nobody in silence, and the one before has no port but its guard.
 const SILENT: u8 = 6;
 const GUARDED: u8 = 5;
-
-struct Dice(SimEnvironment);
-
-impl Dice {
-    fn below(&self, n: u32) -> u32 {
-        self.0.random() % n
-    }
-
-    fn one_in(&self, n: u32) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Copy>(&self, from: &[T]) -> T {
-        from[self.below(u32::try_from(from.len()).unwrap()) as usize]
-    }
-}
 
 /// A network namespace whose routes are those of [`fill`].
 fn network() -> NetNs {
@@ -329,7 +313,7 @@ impl Hook {
 }
 
 /// A random packet: to a Service, in answer to an earlier one, an error about one, or of no concern.
-fn packet(dice: &Dice, seen: &[Vec<u8>]) -> SimPacket {
+fn packet(dice: &SimEnvironment, seen: &[Vec<u8>]) -> SimPacket {
     let v6 = dice.one_in(2);
     let mut frame = if seen.is_empty() || dice.one_in(2) { request(dice, v6) } else { reaction(dice, seen) };
     frame.hops = dice.pick(&[64, 64, 64, 2, 1]);
@@ -342,7 +326,7 @@ fn packet(dice: &Dice, seen: &[Vec<u8>]) -> SimPacket {
     frame.packet(false)
 }
 
-fn segment(dice: &Dice, src: SocketAddr, dst: SocketAddr) -> Frame {
+fn segment(dice: &SimEnvironment, src: SocketAddr, dst: SocketAddr) -> Frame {
     match dice.below(4) {
         0 => Frame { body: Body::Udp { unsummed: src.is_ipv4() && dice.one_in(3) }, ..Frame::udp(src, dst) },
         1 => Frame::udp(src, dst),
@@ -351,7 +335,7 @@ fn segment(dice: &Dice, src: SocketAddr, dst: SocketAddr) -> Frame {
     }
 }
 
-fn request(dice: &Dice, v6: bool) -> Frame {
+fn request(dice: &SimEnvironment, v6: bool) -> Frame {
     let who = dice.pick(&[Who::Client(1), Who::Client(2), Who::LocalPod(1), Who::LocalPod(2), Who::RemotePod(1)]);
     let who = if dice.one_in(20) { dice.pick(&[Who::Node, Who::Loopback, Who::Service(1)]) } else { who };
     let service = u8::try_from(1 + dice.below(6)).unwrap();
@@ -366,7 +350,7 @@ fn request(dice: &Dice, v6: bool) -> Frame {
 }
 
 /// Something about a packet that came out before.
-fn reaction(dice: &Dice, seen: &[Vec<u8>]) -> Frame {
+fn reaction(dice: &SimEnvironment, seen: &[Vec<u8>]) -> Frame {
     let quoted = &seen[dice.below(u32::try_from(seen.len()).unwrap()) as usize];
     let (src, dst) = ends(quoted).unwrap();
     if dice.one_in(4) {
@@ -391,7 +375,7 @@ fn kernel_and_host_do_the_same_to_random_frames() {
 fn compare() {
     let node = node();
     let mut kernel = Kernel::load(&node);
-    let dice = Dice(SimEnvironment::new(20_261_122));
+    let dice = SimEnvironment::new(20_261_122);
     let mut verdicts: BTreeMap<i32, u32> = BTreeMap::new();
     let mut seen: Vec<Vec<u8>> = Vec::new();
     for number in 0..FRAMES {

@@ -39,25 +39,9 @@ const NODE_PORT: u16 = 30053;
 /// Some frontends name slots past the end.
 const N_SLOTS: u32 = 100;
 
-/// Random numbers from a seed.
-struct Dice(SimEnvironment);
-
-impl Dice {
-    fn below(&self, n: u32) -> u32 {
-        self.0.random() % n
-    }
-
-    fn one_in(&self, n: u32) -> bool {
-        self.below(n) == 0
-    }
-
-    fn byte(&self, n: u8) -> u8 {
-        u8::try_from(self.below(u32::from(n))).unwrap()
-    }
-
-    fn pick<T: Copy>(&self, from: &[T]) -> T {
-        from[self.below(u32::try_from(from.len()).unwrap()) as usize]
-    }
+/// A number below that one.
+fn byte(dice: &SimEnvironment, below: u8) -> u8 {
+    u8::try_from(dice.below(u32::from(below))).unwrap()
 }
 
 /// The kernel's side.
@@ -163,7 +147,7 @@ fn ip(v6: bool, kind: u8, last: u8) -> IpAddr {
 
 /// Every Service anew: other backends, other states, other rules, at times an empty one or one with slots that do not
 /// exist.
-fn shuffle<F: Family>(dice: &Dice, maps: &mut SimMaps<F>) {
+fn shuffle<F: Family>(dice: &SimEnvironment, maps: &mut SimMaps<F>) {
     *maps = SimMaps { n_slots: N_SLOTS, slots: std::mem::take(&mut maps.slots), ..SimMaps::default() };
     for service in 1..=SERVICES {
         let value = endpoints(dice, maps, service);
@@ -183,14 +167,14 @@ fn shuffle<F: Family>(dice: &Dice, maps: &mut SimMaps<F>) {
         maps.clients.insert(u64::from(netns), ClientAddr { addr: addr(244, netns) });
     }
     for service in 1..=SERVICES {
-        let key = SourceKey { service: u32::from(service), addr: addr(244, 1 + dice.byte(4)) };
+        let key = SourceKey { service: u32::from(service), addr: addr(244, 1 + byte(dice, 4)) };
         let bits = u32::try_from(8 * size_of::<F::Addr>()).unwrap();
         maps.sources.insert((32 + bits - dice.below(3), key));
     }
 }
 
 /// Other cgroups: at times none, at times with bits for levels where there is none.
-fn exclude(dice: &Dice, node: &mut SimNode) {
+fn exclude(dice: &SimEnvironment, node: &mut SimNode) {
     node.excluded.clear();
     node.exclusion = Exclusion::default();
     for level in (1..N_CGROUPS).filter(|_| dice.one_in(10)) {
@@ -198,7 +182,7 @@ fn exclude(dice: &Dice, node: &mut SimNode) {
         node.exclusion.levels |= 1 << level;
     }
     if dice.one_in(4) {
-        node.exclusion.levels |= dice.0.random();
+        node.exclusion.levels |= dice.random();
     }
 }
 
@@ -211,12 +195,12 @@ fn mask<F: Family>() -> IpAddr {
 }
 
 /// Backends and slots of a Service, and what its frontends say.
-fn endpoints<F: Family>(dice: &Dice, maps: &mut SimMaps<F>, service: u8) -> Frontend {
+fn endpoints<F: Family>(dice: &SimEnvironment, maps: &mut SimMaps<F>, service: u8) -> Frontend {
     let first_slot = if dice.one_in(20) { N_SLOTS - 1 } else { u32::from(service) * 7 };
     let n_slots = dice.below(5);
     for slot in first_slot..first_slot + n_slots {
-        let pod = 1 + dice.byte(PODS);
-        let backend = u32::from(pod) + 10 * u32::from(dice.byte(3));
+        let pod = 1 + byte(dice, PODS);
+        let backend = u32::from(pod) + 10 * u32::from(byte(dice, 3));
         let addr = F::from_ip(ip(F::VERSION == 6, 244, pod)).unwrap();
         maps.slots.insert(slot, Slot { addr, backend, port: 5353, reserved: 0 });
         let state = dice.pick(&[backend_state::READY, backend_state::READY, backend_state::TERMINATING, 3]);
@@ -234,7 +218,7 @@ fn endpoints<F: Family>(dice: &Dice, maps: &mut SimMaps<F>, service: u8) -> Fron
 }
 
 /// The ClusterIP's frontend and guard, a loopback NodePort, and ports that must not be bound.
-fn frontends<F: Family>(dice: &Dice, maps: &mut SimMaps<F>, service: u8, proto: Proto, value: Frontend) {
+fn frontends<F: Family>(dice: &SimEnvironment, maps: &mut SimMaps<F>, service: u8, proto: Proto, value: Frontend) {
     let cluster_ip = F::from_ip(ip(F::VERSION == 6, 96, service)).unwrap();
     let node = F::from_ip(ip(F::VERSION == 6, 2, 1)).unwrap();
     let mut put = |addr, port, proto, scope, value: Frontend| {
@@ -268,7 +252,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(dice: &Dice) -> Self {
+    fn new(dice: &SimEnvironment) -> Self {
         let domain = dice.pick(&[Domain::Inet, Domain::Inet6]);
         let proto = dice.pick(&[Proto::Tcp, Proto::Udp, Proto::Udp]);
         let sim = SimSocket::new(domain, proto).in_netns(u64::from(dice.pick(&NETNS)));
@@ -279,15 +263,15 @@ impl Pair {
     }
 
     /// An address as a process would name it: a Service, a pod or something else, in the socket's family or mapped.
-    fn address(&self, dice: &Dice) -> SocketAddr {
+    fn address(&self, dice: &SimEnvironment) -> SocketAddr {
         let (kind, last) = dice.pick(&[(96, SERVICES + 2), (96, SERVICES), (96, SERVICES), (244, PODS)]);
         let port = dice.pick(&[53, 53, 53, 5353, 5353, 1]);
-        let address = ip(self.is_ipv6(dice), kind, 1 + dice.byte(last));
+        let address = ip(self.is_ipv6(dice), kind, 1 + byte(dice, last));
         self.spelled(dice, SocketAddr::new(address, port))
     }
 
     /// An address of the node itself, or the unspecified one.
-    fn local(&self, dice: &Dice) -> SocketAddr {
+    fn local(&self, dice: &SimEnvironment) -> SocketAddr {
         let v6 = self.is_ipv6(dice);
         let [unspecified, loopback]: [IpAddr; 2] =
             if v6 { [[0; 16].into(), V6::LOOPBACK.into()] } else { [[0; 4].into(), V4::LOOPBACK.into()] };
@@ -295,12 +279,12 @@ impl Pair {
         self.spelled(dice, SocketAddr::new(address, dice.pick(&[NODE_PORT, NODE_PORT, 53])))
     }
 
-    fn is_ipv6(&self, dice: &Dice) -> bool {
+    fn is_ipv6(&self, dice: &SimEnvironment) -> bool {
         self.domain == Domain::Inet6 && dice.one_in(2)
     }
 
     /// An IPv6 socket names IPv4 addresses as mapped ones, mostly.
-    fn spelled(&self, dice: &Dice, at: SocketAddr) -> SocketAddr {
+    fn spelled(&self, dice: &SimEnvironment, at: SocketAddr) -> SocketAddr {
         let address = match at.ip() {
             IpAddr::V4(ip) if self.domain == Domain::Inet6 && !dice.one_in(4) => IpAddr::V6(map_v4(ip.octets()).into()),
             ip => ip,
@@ -343,8 +327,8 @@ fn cgroups(socket: &SimSocket) -> [u32; N_CGROUPS] {
 }
 
 /// Makes one random call on both sides. `Err` says how they differ.
-fn step(dice: &Dice, kernel: &mut Kernel, node: &mut SimNode, pair: &mut Pair) -> Result<u32, String> {
-    let seed = u64::from(dice.0.random());
+fn step(dice: &SimEnvironment, kernel: &mut Kernel, node: &mut SimNode, pair: &mut Pair) -> Result<u32, String> {
+    let seed = u64::from(dice.random());
     let now_s = node.environment.now_s() + dice.below(4);
     node.environment = SimEnvironment::new(seed);
     node.environment.advance(now_s.wrapping_sub(node.environment.now_s()));
@@ -427,7 +411,7 @@ fn compare(pair: &Pair, node: &SimNode, asked: SocketAddr, host: Option<SocketAd
 
 #[test]
 fn kernel_and_host_agree_on_random_calls() {
-    let dice = Dice(SimEnvironment::new(20_261_122));
+    let dice = SimEnvironment::new(20_261_122);
     let mut kernel = Kernel::load();
     let mut node = SimNode::default();
     let mut pairs: Vec<Pair> = Vec::new();

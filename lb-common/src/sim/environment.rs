@@ -23,6 +23,21 @@ impl SimEnvironment {
         self.now_s.set(self.now_s.get().wrapping_add(seconds));
     }
 
+    /// A number below `n`, which is not 0.
+    pub fn below(&self, n: u32) -> u32 {
+        self.random() % n
+    }
+
+    /// Once in `n` times true.
+    pub fn one_in(&self, n: u32) -> bool {
+        self.below(n) == 0
+    }
+
+    /// One of several, of which there is one at least.
+    pub fn pick<T: Copy>(&self, from: &[T]) -> T {
+        from[self.random() as usize % from.len()]
+    }
+
     /// How often `counter` was counted.
     pub fn counted(&self, counter: Counter) -> u64 {
         self.counts.borrow().get(&counter).copied().unwrap_or(0)
