@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::MetadataExt as _,
     time::{Duration, Instant},
 };
@@ -207,6 +207,38 @@ fn the_socket_of_a_service_that_is_replaced_by_one_with_the_same_address_and_end
     wait_until_ended(&sockets.1)?;
     assert_eq!(ask(&sockets.0)?, "a");
     Ok(())
+}
+
+#[test]
+fn the_socket_of_a_service_that_is_deleted_is_ended_though_the_pod_still_serves() -> Result<()> {
+    let cluster = Cluster::with(&["a"], 1)?;
+    let socket = connected(&cluster.client, at(WEB4).into(), "a")?;
+    let directly = connected(&cluster.client, cluster.pods[0].at4(POD_PORT).into(), "a")?;
+    cluster.manifests.remove("web")?;
+    wait_until_ended(&socket)?;
+    assert_eq!(errno(&socket.receive().unwrap_err()), "ECONNABORTED");
+    assert_eq!(ask(&directly)?, "a");
+    Ok(())
+}
+
+#[test]
+fn the_socket_of_a_service_that_gave_its_address_away_stays_with_its_backend_while_that_serves() -> Result<()> {
+    let udp = |name: &str, ip: IpAddr| {
+        let service = lb_tests::manifests::Service::new(name, &[ip]);
+        service.port("datagrams", lb_tests::guest::Proto::Udp, PORT, POD_PORT)
+    };
+    let cluster = Cluster::with(&["a", "b"], 1)?;
+    let socket = connected(&cluster.client, at(WEB4).into(), "a")?;
+    let elsewhere: IpAddr = [10, 96, 0, 40].into();
+    let (moved, heir) = (udp("web", elsewhere), udp("heir", WEB4.into()).to(&[&cluster.pods[1]]));
+    cluster.manifests.write("web", &[&moved.clone().to(&[&cluster.pods[0]]), &heir])?;
+    eventually("the address to be the other Service's", PATIENCE, || {
+        let who = cluster.client.ask(Traffic::UdpConnected, at(WEB4)).ok();
+        Ok((who.as_deref() == Some("b")).then_some(()))
+    })?;
+    assert_eq!(ask(&socket)?, "a");
+    cluster.manifests.write("web", &[&moved.to(&[&cluster.pods[1]]), &heir])?;
+    wait_until_ended(&socket).map(drop)
 }
 
 #[test]
