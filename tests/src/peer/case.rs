@@ -35,6 +35,9 @@ pub struct Step {
     /// Objects to create or change.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub apply: BTreeMap<String, Value>,
+    /// Whether kube-proxy is started anew after the changes, as it must be to hear of some. The agent never is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub restart_kube_proxy: bool,
     /// Seconds without traffic before each try of the probes, where time itself is the matter: the timeout of an
     /// affinity.
     #[serde(skip_serializing_if = "Option::is_none")]

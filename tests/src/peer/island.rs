@@ -4,11 +4,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
+use lb_common::abi::{V4, V6};
 
-use super::{flows, probe::Client};
+use super::probe::Client;
 use crate::{
     agent::{Agent, AgentSpec, Source},
     control_plane::ControlPlane,
+    flows,
     guest::{Guest, Proto},
     kube_proxy,
     node::{Layout, Node},
@@ -82,7 +84,7 @@ pub(super) const WITNESSES: [Witness; 8] = [
     },
 ];
 
-/// A further address of the node, which no Node object names.
+/// A further address of the node, which its Node object does not name unless a case says so.
 const SECOND: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 1);
 
 /// The client `out`.
@@ -158,9 +160,11 @@ impl Island {
         })
     }
 
-    /// Starts the proxy; [`super::Rig::settle`] waits until it works.
+    /// Starts the proxy, in the place of one that runs; [`super::Rig::settle`] waits until it works.
     /// `node_ports` is its flag `--nodeport-addresses`.
     pub fn start(&mut self, proxy: Proxy, control_plane: &ControlPlane, node_ports: &str) -> Result<()> {
+        // One that runs ends first.
+        self.proxy = None;
         self.proxy = Some(match proxy {
             Proxy::KubeProxy => Running::KubeProxy(start_kube_proxy(&self.node, control_plane, node_ports)?),
             Proxy::Agent => {
@@ -202,7 +206,11 @@ impl Island {
     /// Forgets tracked connections, so that a source port that comes again is no part of an older conversation.
     pub fn forget_connections(&self) -> Result<()> {
         match self.proxy {
-            Some(Running::Agent(_)) => flows::forget(self.node.bpffs().path()),
+            Some(Running::Agent(_)) => {
+                let bpffs = self.node.bpffs().path();
+                flows::forget(&mut flows::table::<V4>(bpffs)?)?;
+                flows::forget(&mut flows::table::<V6>(bpffs)?)
+            }
             _ => self.node.netns().output("conntrack", &["-F"]).map(|_| ()),
         }
     }
@@ -248,6 +256,7 @@ impl Beyond {
         machine.netns().ip([
             "route add 10.244.1.0/24 via 169.254.1.1".to_owned(),
             format!("route add {} via 169.254.1.1", node.v4()),
+            format!("route add {SECOND} via 169.254.1.1"),
             format!("route add {} via 169.254.1.1", OUTSIDE.0),
             "route del default".to_owned(),
             // Every other address is its own as well.

@@ -1,6 +1,7 @@
 //! How a test knows that a proxy has taken in all that was changed: it changes one thing more, and waits until a client
 //! sees that. The API server tells each watcher of one kind of object in the order of the changes, so what was changed
-//! before the marker is in force as well. One marker for Services and EndpointSlices, one for the node's zone.
+//! before the marker is in force as well. One marker for Services and EndpointSlices, one for the node's zone,
+//! one for its addresses.
 
 use std::{
     collections::BTreeSet,
@@ -30,6 +31,11 @@ const ZONES: [(&str, u16); 3] =
 /// Addresses that no case has.
 const CHANGES: [IpAddr; 2] = addresses(2);
 const NODE_ZONE: [IpAddr; 2] = addresses(3);
+const NODE_PORT_SERVICE: [IpAddr; 2] = addresses(4);
+
+/// The last of the range, which no case has (`tokens.rs`), and the port of pod `a` that it leads to.
+const NODE_PORT: u16 = 32767;
+const NODE_PORT_BACKEND: u16 = MARKER_PORTS.start + 3;
 
 const fn addresses(number: u8) -> [IpAddr; 2] {
     let v6 = Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, number as u16);
@@ -53,6 +59,20 @@ pub(super) fn of_zone() -> Result<Vec<Value>> {
     }
     let slices: Vec<(&str, Value)> = slices.iter().map(|(key, slice)| (key.as_str(), slice.clone())).collect();
     service_with("zone", NODE_ZONE, &json!(["80/tcp"]), &slices)
+}
+
+/// The objects that show at which addresses NodePorts are served.
+pub(super) fn of_node_port() -> Result<Vec<Value>> {
+    let slice = json!({"ports": [format!("{NODE_PORT_BACKEND}/tcp")], "endpoints": ["a"]});
+    let slices = [("slice/node-port", slice.clone()), ("slice6/node-port", slice)];
+    let mut objects = service_with("node-port", NODE_PORT_SERVICE, &json!([format!("80:{NODE_PORT}/tcp")]), &slices)?;
+    objects[0]["spec"]["type"] = "NodePort".into();
+    Ok(objects)
+}
+
+/// Whether an island serves NodePorts at this address.
+pub(super) fn node_port_is_seen(island: &Island, ip: IpAddr) -> Result<bool> {
+    Ok(answers(island, SocketAddr::new(ip, NODE_PORT), 1)? == [answer(NODE_PORT_BACKEND)].into())
 }
 
 /// Whether an island has taken in that change.

@@ -7,7 +7,6 @@
 
 mod case;
 mod differences;
-mod flows;
 mod island;
 mod marker;
 mod objects;
@@ -16,6 +15,7 @@ mod probe;
 mod rig;
 mod task;
 mod tokens;
+mod trials;
 
 pub use case::{Case, Step};
 pub use differences::{Difference, Table};

@@ -5,6 +5,7 @@
 //! | `service/NAME` | the Service's `spec`, or an object with `metadata`, `spec` and `status` |
 //! | `slice/NAME[.PART]`, `slice6/...` | an EndpointSlice of Service NAME, for IPv4 or IPv6 |
 //! | `node` | the labels of the node |
+//! | `node-addresses` | its addresses, of type InternalIP; `$node` and `$nodev6` are those that it has otherwise |
 //!
 //! A port may be written `[NAME=]PORT[:NODEPORT]/PROTOCOL`, an endpoint `WITNESS FLAG...`.
 
@@ -26,6 +27,12 @@ pub(super) fn is_of_the_node(key: &str) -> bool {
     key.starts_with("node")
 }
 
+/// The addresses in the object of `node-addresses`, as they are written there.
+pub(super) fn addresses(node: &Value) -> Value {
+    let all = node["status"]["addresses"].as_array().into_iter().flatten();
+    all.map(|entry| entry["address"].clone()).collect()
+}
+
 /// The object of a key, in a namespace.
 pub(super) fn object(namespace: &str, key: &str, value: &Value) -> Result<Value> {
     build(namespace, key, value).with_context(|| format!("{key}: {value}"))
@@ -39,7 +46,13 @@ fn build(namespace: &str, key: &str, value: &Value) -> Result<Value> {
         None if key == "node" => {
             Ok(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE, "labels": value}}))
         }
-        _ => bail!("not one of service/NAME, slice/NAME, slice6/NAME, node"),
+        None if key == "node-addresses" => {
+            let addresses = list(value)?.iter().map(|ip| json!({"type": "InternalIP", "address": ip}));
+            let mut node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}});
+            node["status"] = json!({"addresses": addresses.collect::<Vec<_>>()});
+            Ok(node)
+        }
+        _ => bail!("not one of service/NAME, slice/NAME, slice6/NAME, node, node-addresses"),
     }
 }
 

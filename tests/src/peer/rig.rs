@@ -3,25 +3,20 @@
 //! Cases are run side by side: the first step of every case, then the probes of all; the second step of every case, and
 //! so on. Both proxies then take in many changes at once, as few times as there are steps in the longest case.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    iter::once,
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeSet, iter::once, thread, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
 
 use super::{
-    Case, Client, Island, Outcome, Probe, Proxy, Step, Table,
+    Case, Island, Probe, Proxy, Step, Table,
     marker::{self, ZONE},
     objects,
-    task::{Effort, Numbered, Task, ask},
+    task::{Numbered, Task},
+    trials,
 };
 use crate::{
     control_plane::{Change, ControlPlane, Kubelet},
-    guest::Enough,
     node::{Layout, Node},
     poll::{PATIENCE, eventually},
 };
@@ -61,17 +56,10 @@ pub struct Rig {
     _hub: Node,
     n_changes: u16,
     node_labels: Value,
+    node_addresses: Value,
+    /// The proxies' flag `--nodeport-addresses`.
+    node_ports: String,
 }
-
-/// How probes are tried: first for what is expected, then, where something else was met, with the patience and the
-/// number that make an accident of a busy machine or of chance unlikely, and fewer at a time, so that the machine is
-/// less busy.
-const TRIES: [Effort; 4] = [
-    Effort { enough: Enough::MissedOnceIn(20), patience_ms: 500, budget_ms: 5_000, side_by_side: 64 },
-    Effort { enough: Enough::MissedOnceIn(1_000), patience_ms: 1_000, budget_ms: 10_000, side_by_side: 16 },
-    Effort { enough: Enough::MissedOnceIn(1_000_000_000), patience_ms: 3_000, budget_ms: 20_000, side_by_side: 8 },
-    Effort { enough: Enough::MissedOnceIn(1_000_000_000), patience_ms: 3_000, budget_ms: 20_000, side_by_side: 4 },
-];
 
 impl Rig {
     /// Starts everything, and waits until both proxies work. `node_ports` is their flag `--nodeport-addresses`.
@@ -80,13 +68,19 @@ impl Rig {
         let control_plane = ControlPlane::start_without_controllers(&hub)?;
         let islands =
             Pair { kube_proxy: Island::new(&hub, &control_plane, 1)?, agent: Island::new(&hub, &control_plane, 2)? };
-        let mut rig = Self { islands, control_plane, _hub: hub, n_changes: 0, node_labels: json!({}) };
+        let (node_labels, node_addresses) = (json!({}), usual_addresses(islands.agent.node()));
+        let node_ports = node_ports.to_owned();
+        let mut rig = Self { islands, control_plane, _hub: hub, n_changes: 0, node_labels, node_addresses, node_ports };
         // Both islands are this one node.
         Kubelet::register(rig.islands.agent.node(), rig.control_plane.admin())?;
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": marker::NAMESPACE}});
-        rig.change([once(namespace).chain(marker::of_zone()?).map(Change::Apply).collect()])?;
-        rig.islands.kube_proxy.start(Proxy::KubeProxy, &rig.control_plane, node_ports)?;
-        rig.islands.agent.start(Proxy::Agent, &rig.control_plane, node_ports)?;
+        rig.change([once(namespace)
+            .chain(marker::of_zone()?)
+            .chain(marker::of_node_port()?)
+            .map(Change::Apply)
+            .collect()])?;
+        rig.islands.kube_proxy.start(Proxy::KubeProxy, &rig.control_plane, &rig.node_ports)?;
+        rig.islands.agent.start(Proxy::Agent, &rig.control_plane, &rig.node_ports)?;
         rig.settle()?;
         Ok(rig)
     }
@@ -121,6 +115,33 @@ impl Rig {
         Ok(())
     }
 
+    /// Gives the node's object other addresses, and waits until the agent answers to NodePorts at the first of them. When
+    /// kube-proxy does is for the case to say. Whether they are others.
+    fn address_node(&mut self, addresses: &Value) -> Result<bool> {
+        if self.node_addresses == *addresses {
+            return Ok(false);
+        }
+        self.control_plane.admin().set_status(&objects::object("", "node-addresses", addresses)?)?;
+        let first = addresses[0].as_str().context("a node without addresses")?.parse()?;
+        let is_served = || Ok(marker::node_port_is_seen(&self.islands.agent, first)?.then_some(()));
+        eventually(&format!("the agent to answer to NodePorts at {first}"), PATIENCE, is_served)?;
+        self.node_addresses = addresses.clone();
+        Ok(true)
+    }
+
+    fn restart_kube_proxy(&mut self) -> Result<()> {
+        self.islands.kube_proxy.start(Proxy::KubeProxy, &self.control_plane, &self.node_ports)
+    }
+
+    /// Makes the node what it is where no case says otherwise.
+    fn reset_node(&mut self) -> Result<()> {
+        self.label_node(&json!({}))?;
+        if self.address_node(&usual_addresses(self.islands.agent.node()))? {
+            self.restart_kube_proxy()?;
+        }
+        Ok(())
+    }
+
     /// Runs cases side by side, also such as change what they share if they all change it to the same, and removes
     /// their objects.
     pub fn run_once(&mut self, cases: &[&Case], table: &mut Table) -> Result<Vec<String>> {
@@ -132,7 +153,7 @@ impl Rig {
             namespaced.map(|key| Ok(Change::Delete(objects::reference(&case.name, key)?))).collect()
         });
         self.change(lists.collect::<Result<Vec<_>>>()?)?;
-        self.label_node(&json!({}))?;
+        self.reset_node()?;
         problems
     }
 
@@ -144,7 +165,7 @@ impl Rig {
         let mut problems = self.run_together(&together, table)?;
         for one in alone {
             problems.extend(self.run_together(&[one], table)?);
-            self.label_node(&json!({}))?;
+            self.reset_node()?;
         }
         Ok(problems)
     }
@@ -159,7 +180,7 @@ impl Rig {
             self.settle().with_context(|| format!("after step {} of {} cases", step + 1, cases.len()))?;
             let pauses = cases.iter().filter_map(|case| case.case.steps.get(step)?.pause);
             let pause = Duration::from_secs(pauses.max().unwrap_or_default());
-            problems.extend(self.probe_all(tasks, pause, table)?);
+            problems.extend(trials::probe_all(&self.islands, tasks, pause, table)?);
         }
         Ok(problems)
     }
@@ -187,6 +208,9 @@ impl Rig {
                 Err(error) => problems.push(case.problem(step, &error)),
             }
         }
+        if cases.iter().any(|case| case.case.steps.get(step).is_some_and(|step| step.restart_kube_proxy)) {
+            self.restart_kube_proxy()?;
+        }
         Ok(tasks)
     }
 
@@ -199,7 +223,10 @@ impl Rig {
         let (deleted, applied) = step.objects(&case.name, number)?;
         let (nodes, applied): (Vec<_>, Vec<_>) = applied.into_iter().partition(|object| object["kind"] == "Node");
         for node in nodes {
-            self.label_node(&node["metadata"]["labels"])?;
+            match node.pointer("/metadata/labels") {
+                Some(labels) => self.label_node(labels)?,
+                None => self.address_node(&objects::addresses(&node)).map(|_| ())?,
+            }
         }
         let changes = deleted.into_iter().map(Change::Delete).chain(applied.into_iter().map(Change::Apply));
         Ok((changes.collect(), step.probes(number)?))
@@ -218,53 +245,12 @@ impl Rig {
         })?;
         Ok(())
     }
-
-    /// Tries all tasks after a pause, those again that went otherwise than they should, and says what is wrong in the
-    /// end.
-    fn probe_all(&self, mut tasks: Vec<Task<'_>>, pause: Duration, table: &mut Table) -> Result<Vec<String>> {
-        let mut problems = Vec::new();
-        for effort in TRIES {
-            thread::sleep(pause);
-            let outcomes = self.try_once(&tasks, effort)?;
-            let mut again = Vec::new();
-            problems.clear();
-            for (task, outcome) in tasks.into_iter().zip(outcomes) {
-                let found = task.judge(outcome, table);
-                if !found.is_empty() {
-                    problems.extend(found);
-                    again.push(task);
-                }
-            }
-            tasks = again;
-            if tasks.is_empty() {
-                break;
-            }
-        }
-        Ok(problems)
-    }
-
-    /// One outcome a task and island. Clients work side by side, each on its own tasks.
-    fn try_once(&self, tasks: &[Task<'_>], effort: Effort) -> Result<Vec<Pair<Outcome>>> {
-        let outcomes = self.islands.try_map(|island| {
-            island.forget_connections()?;
-            let by_client = thread::scope(|scope| {
-                let threads = Client::ALL.map(|client| {
-                    let own = tasks.iter().enumerate().filter(move |(_, task)| task.probe.client == client);
-                    scope.spawn(move || {
-                        let (numbers, probes): (Vec<_>, Vec<_>) = own.map(|(n, task)| (n, &task.probe)).unzip();
-                        let outcomes = ask(island, client, &probes, effort)?;
-                        Ok(numbers.into_iter().zip(outcomes).collect::<Vec<_>>())
-                    })
-                });
-                threads.into_iter().map(join).collect::<Result<Vec<_>>>()
-            })?;
-            Ok(by_client.into_iter().flatten().collect::<BTreeMap<usize, Outcome>>())
-        })?;
-        let pairs = outcomes.kube_proxy.into_values().zip(outcomes.agent.into_values());
-        Ok(pairs.map(|(kube_proxy, agent)| Pair { kube_proxy, agent }).collect())
-    }
 }
 
-fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+fn usual_addresses(node: &Node) -> Value {
+    json!([node.v4().to_string(), node.v6().to_string()])
+}
+
+pub(super) fn join<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|_| Err(anyhow!("a thread of the test panicked")))
 }

@@ -42,8 +42,7 @@ impl Task<'_> {
             problems.push(format!("{place}: the agent refuses, but late"));
         }
         let text = format!("kube-proxy {}; agent {}", outcome.kube_proxy, outcome.agent);
-        let [kube_proxy, agent] =
-            [outcome.kube_proxy, outcome.agent].map(|outcome| outcome.comparable(&self.probe.expected));
+        let [kube_proxy, agent] = Outcome::comparable([outcome.kube_proxy, outcome.agent], &self.probe.expected);
         for difference in Difference::between(case, &self.probe, &kube_proxy, &agent) {
             if !table.covers(&difference) {
                 problems.push(format!("{place}: {text}\n    unlisted: `{difference}`"));

@@ -1,7 +1,7 @@
 //! Random histories of Services, EndpointSlices and the node, compared as the cases are.
 //!
 //! `LB_PEER_HISTORIES` is how many (120 by default), `LB_PEER_SEED` where they begin; the seed is printed. A history that
-//! meets a difference is shrunk and written to `cases/found-SEED.yaml`, to stay there; the first of each kind is.
+//! meets a difference is shrunk and written to `cases/found-SEED-N.yaml`, to stay there; the first of each kind is.
 
 mod random;
 mod shrink;
@@ -30,7 +30,7 @@ fn random_histories_meet_the_same_with_the_agent_as_with_kube_proxy() -> Result<
     println!("{wanted} histories from LB_PEER_SEED={first}");
     let mut table = table()?;
     let mut rig = Rig::start(PRIMARY)?;
-    let (mut seeds, mut found, mut kept) = (first..first + wanted, Vec::new(), BTreeMap::new());
+    let (mut seeds, mut found, mut kinds) = (first..first + wanted, Vec::new(), BTreeMap::new());
     loop {
         let batch: Vec<u64> = seeds.by_ref().take(usize::try_from(BATCH)?).collect();
         let Some(zones_of) = batch.first() else { break };
@@ -39,29 +39,29 @@ fn random_histories_meet_the_same_with_the_agent_as_with_kube_proxy() -> Result<
         let cases: Vec<Case> = batch.iter().map(|seed| random::history(*seed, &zones)).collect();
         let problems = rig.run_once(&cases.iter().collect::<Vec<_>>(), &mut table)?;
         println!("{} from {zones_of}: {} problems", cases.len(), problems.len());
-        for problem in &problems {
+        for problem in problems {
             println!("{problem}");
-            let kind = kind(problem).unwrap_or(problem);
-            if kept.len() < KEPT && !kept.contains_key(kind) {
-                kept.insert(kind.to_owned(), keep(&mut rig, &cases, problem, &mut table)?);
-            }
+            let of_case = cases.iter().find(|case| problem.starts_with(&format!("{} ", case.name)));
+            let case = of_case.context("a problem of no history")?.clone();
+            kinds.entry(kind(&problem).unwrap_or(&problem).to_owned()).or_insert_with(|| (case, problem.clone()));
+            found.push(problem);
         }
-        found.extend(problems);
     }
-    let kept: Vec<String> = kept.into_values().collect();
-    assert!(found.is_empty(), "{} problems:\n{}\n{}", found.len(), found.join("\n"), kept.join("\n"));
+    let first_ones = kinds.into_values().zip(1..).take(KEPT);
+    let kept = first_ones.map(|((case, problem), number)| keep(&mut rig, case, &problem, number, &mut table));
+    let kept = kept.collect::<Result<Vec<_>>>()?.join("\n");
+    assert!(found.is_empty(), "{} problems:\n{}\n{kept}", found.len(), found.join("\n"));
     Ok(())
 }
 
 /// Shrinks the history that has a problem, and writes it down.
-fn keep(rig: &mut Rig, cases: &[Case], problem: &str, table: &mut Table) -> Result<String> {
-    let is_of = |case: &&Case| problem.starts_with(&format!("{} ", case.name));
-    let case = cases.iter().find(is_of).context("a problem of no history")?;
+fn keep(rig: &mut Rig, case: Case, problem: &str, number: usize, table: &mut Table) -> Result<String> {
+    let name = case.name.clone();
     let has_it = |case: &Case| Ok(rig.run_once(&[case], table)?.iter().any(|other| kind(other) == kind(problem)));
-    let Some(mut small) = shrink::shrink(case.clone(), has_it)? else {
-        return Ok(format!("{} by itself has no such problem", case.name));
+    let Some(mut small) = shrink::shrink(case, has_it)? else {
+        return Ok(format!("{name} by itself has no such problem"));
     };
-    small.name = small.name.replace("history", "found");
+    small.name = format!("{}-{number}", small.name.replace("history", "found"));
     small.alone = small.steps.iter().any(|step| step.apply.contains_key("node"));
     let file = cases_directory().join(format!("{}.yaml", small.name));
     let text = serde_saphyr::to_string(&[small]).context("cannot write the case as YAML")?;

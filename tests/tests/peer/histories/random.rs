@@ -51,6 +51,8 @@ struct Service {
     place: usize,
     families: Families,
     has_affinity: bool,
+    /// Whether it is of type ExternalName now, and so has no address.
+    is_elsewhere: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,7 +85,7 @@ impl Cluster {
     fn change_service(&mut self, rng: &mut Rng, name: &'static str, step: &mut Step) {
         let service = match self.services.get(name) {
             Some(_) if chance(rng, 40) => return,
-            Some(service) => *service,
+            Some(service) => Service { is_elsewhere: chance(rng, 5), ..*service },
             None if chance(rng, 15) => return,
             None => {
                 let taken = self.services.values().next().map(|service| service.place);
@@ -91,6 +93,7 @@ impl Cluster {
                     place: taken.map_or_else(|| rng.usize(1..3), |place| 3 - place),
                     families: pick(rng, &[Families::V4, Families::V4, Families::V6, Families::Both]),
                     has_affinity: chance(rng, 20),
+                    is_elsewhere: chance(rng, 5),
                 }
             }
         };
@@ -102,7 +105,7 @@ impl Cluster {
 impl Service {
     fn object(self, rng: &mut Rng) -> Value {
         let place = self.place;
-        if chance(rng, 5) {
+        if self.is_elsewhere {
             return json!({"spec": {"type": "ExternalName", "externalName": "elsewhere.example"}});
         }
         let kind = pick(rng, &["ClusterIP", "NodePort", "NodePort", "LoadBalancer", "LoadBalancer"]);
@@ -175,6 +178,7 @@ impl Service {
     }
 
     /// Every address that it may have, at every port, also where there is nothing now. More than one step needs.
+    /// But no ClusterIP that nobody has: what that leads to is one matter, and a case.
     fn asked(&self) -> Vec<Asked> {
         let nodes = match self.families {
             Families::V4 => vec!["$node"],
@@ -182,7 +186,8 @@ impl Service {
             Families::Both => vec!["$node", "$nodev6"],
         };
         let mut all = vec![format!("http $node:{}", self.health_check())];
-        for address in ["vip", "ext", "lb"].iter().flat_map(|token| self.addresses(token)) {
+        let tokens: &[&str] = if self.is_elsewhere { &["ext", "lb"] } else { &["vip", "ext", "lb"] };
+        for address in tokens.iter().flat_map(|token| self.addresses(token)) {
             all.extend(["tcp", "udp"].map(|traffic| format!("{traffic} {address}:80")));
             all.push(format!("tcp {address}:81"));
         }

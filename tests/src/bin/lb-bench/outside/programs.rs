@@ -14,7 +14,7 @@ use aya::{
     programs::{ProgramInfo, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions},
     sys::{Stats, enable_stats},
 };
-use lb_common::abi::{FlowKey, Proto};
+use lb_common::abi::{FlowKey, Proto, V4};
 use lb_tests::{Outside, flows, netns::NetNs};
 use serde::Serialize;
 
@@ -163,7 +163,8 @@ impl Flow {
             proto: Proto::Tcp.number(),
             reserved: [0; 3],
         };
-        let half = flows::table(island.node().bpffs().path())?.get(&key, 0).context("the flow is not in the table")?;
+        let table = flows::table::<V4>(island.node().bpffs().path())?;
+        let half = table.get(&key, 0).context("the flow is not in the table")?;
         Ok(Self {
             _connection: connection,
             client,
