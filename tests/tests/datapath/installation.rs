@@ -1,10 +1,13 @@
 //! What an installation is made of, and how a next agent takes it over.
 
+use std::process::Command;
+
 use lb_agent::datapath::{
     bpf::{BIND_PROGRAMS, N_MAPS, Note, PROGRAMS, Reader, cleanup},
     store::{FamilyStore, MapStore, StoreError},
 };
 use lb_common::abi::{Backend, Frontend, FrontendKey, NameKey, Slot, V4, V6, name_kind, scope};
+use serde_json::Value;
 
 use super::*;
 
@@ -310,6 +313,46 @@ fn bpftool_shows_every_field_by_its_name() {
         assert!(dump.contains(&format!("\"{field}\"")), "{field} in {dump}{output:?}");
     }
     assert!(dump.contains("\"port\": 80"), "{dump}");
+}
+
+/// Runs bpftool on a pinned map, which is named last, and reads its JSON.
+fn bpftool(arguments: &[&str], map: &Path, rest: &[&str]) -> Value {
+    let output = Command::new("bpftool").args(arguments).arg(map).args(rest).output().unwrap();
+    assert!(output.status.success(), "{arguments:?} {}: {output:?}", map.display());
+    serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+}
+
+/// Whether a number of this size may stand alone: more are fields, and have names.
+fn is_named(part: &Value, size: u64) -> bool {
+    part.is_object() || (part.is_number() && size <= 8)
+}
+
+#[test]
+fn bpftool_shows_the_fields_of_every_map_by_their_names() {
+    let place = Place::new("every-map");
+    let (_datapath, _) = place.open();
+    let maps = place.bpffs.path().join("lb/maps");
+    let names = names(&maps);
+    assert_eq!(names.len(), N_MAPS);
+    for map in names.iter().map(|name| maps.join(name)) {
+        let shown = bpftool(&["-j", "map", "show", "pinned"], &map, &[]);
+        assert!(shown["btf_id"].is_number(), "nobody knows the fields: {shown}");
+        let sizes = ["bytes_key", "bytes_value"].map(|field| shown[field].as_u64().unwrap());
+        // Storage is the sockets', and is not listed.
+        if shown["type"] == "sk_storage" {
+            continue;
+        }
+        if shown["type"].as_str().is_some_and(|kind| !kind.ends_with("array")) {
+            // An entry to show: all zeros.
+            let [key, value] = sizes.map(|size| vec!["0"; usize::try_from(size).unwrap()]);
+            bpftool(&["map", "update", "pinned"], &map, &[&["key"], &key[..], &["value"], &value[..]].concat());
+        }
+        let dump = bpftool(&["map", "dump", "pinned"], &map, &[]);
+        let entry = &dump[0];
+        assert!(is_named(&entry["key"], sizes[0]), "{}: {entry}", map.display());
+        let value = entry.get("values").map_or(&entry["value"], |of_processors| &of_processors[0]["value"]);
+        assert!(is_named(value, sizes[1]), "{}: {entry}", map.display());
+    }
 }
 
 /// The factor of port and protocol in a frontend's checksum, as an instruction holds it.

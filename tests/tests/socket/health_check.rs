@@ -1,4 +1,4 @@
-//! `spec.healthCheckNodePort`: what a load balancer's health checks hear from this node.
+//! What a load balancer's health checks hear from this node: at `spec.healthCheckNodePort`, and of the node itself.
 
 use std::net::SocketAddr;
 
@@ -51,4 +51,32 @@ fn a_load_balancer_hears_of_the_endpoints_on_this_node_only() -> Result<()> {
     eventually("nobody at the port of a Service that is gone", PATIENCE, || {
         Ok(node.netns().run(|| http_get(address, "/"))?.is_err().then_some(()))
     })
+}
+
+#[test]
+fn a_node_that_is_about_to_go_is_not_healthy_and_its_agent_is_alive() -> Result<()> {
+    let node = Node::new("leaving")?;
+    let manifests = Manifests::new()?;
+    let object = |metadata: Value, taints: Value| {
+        let mut node = json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"taints": taints}});
+        node["metadata"]["name"] = "leaving".into();
+        node.to_string()
+    };
+    let stays = object(json!({}), json!([{"key": "example.com/other", "effect": "NoSchedule"}]));
+    let tainted = object(json!({}), json!([{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]));
+    let deleted = object(json!({"deletionTimestamp": "2026-11-22T12:00:00Z"}), json!([]));
+    manifests.write_text("node", &stays)?;
+    let mut agent = node.start_agent(manifests.path())?;
+    agent.wait_ready()?;
+    for leaving in [tainted, deleted] {
+        for (manifest, status) in [(&leaving, 503), (&stays, 200)] {
+            manifests.write_text("node", manifest)?;
+            eventually(&format!("/healthz to answer {status}"), PATIENCE, || {
+                Ok((agent.healthz()? == Some(status)).then_some(()))
+            })?;
+            let address = SocketAddr::from(([127, 0, 0, 1], 10256));
+            assert_eq!(node.netns().run(|| http_get(address, "/livez"))??.0, 200);
+        }
+    }
+    Ok(())
 }

@@ -106,3 +106,22 @@ fn a_taken_health_port_is_named_and_costs_nothing_else() -> Result<()> {
     drop(other);
     agent.wait_ready()
 }
+
+#[test]
+fn the_log_is_an_object_a_line_where_json_is_asked_for() -> Result<()> {
+    let (node, manifests) = (Node::new("node")?, Manifests::new()?);
+    let mut spec = AgentSpec::new(Source::Manifests(manifests.path().to_owned()));
+    spec.args = vec!["--log-format".into(), "json".into()];
+    let mut agent = node.start_agent_with(spec)?;
+    agent.wait_ready()?;
+    agent.stop()?;
+    let log = agent.process().log()?;
+    let lines = log.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>();
+    let lines = lines.with_context(|| format!("not JSON:\n{log}"))?;
+    for field in ["timestamp", "level", "target", "message"] {
+        assert!(lines.iter().all(|line| line[field].is_string()), "{field} is missing:\n{log}");
+    }
+    let ready = lines.iter().find(|line| line["message"] == "ready").context("no line says that it is ready")?;
+    assert_eq!(ready["services"], 0, "values are fields of their own: {ready}");
+    Ok(())
+}
