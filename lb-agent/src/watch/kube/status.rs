@@ -52,6 +52,8 @@ pub(super) struct Tracker {
     kinds: BTreeMap<&'static str, Condition>,
     /// URLs that name an address, not a host name.
     servers: Vec<(Arc<str>, IpAddr, u16)>,
+    /// Servers that were said to be out of reach since one last answered: once, and not for each kind.
+    unreachable: BTreeSet<String>,
     /// Services whose address an API server has, and their complaint.
     own: BTreeMap<ObjectName, Vec<Arc<str>>>,
 }
@@ -70,7 +72,7 @@ impl Tracker {
         let kind =
             |&kind: &&'static str| (kind, Condition { optional: optional.contains(&kind), ..Condition::default() });
         let kinds = required.iter().chain(optional).map(kind).collect();
-        Self { status, kinds, servers, own: BTreeMap::new() }
+        Self { status, kinds, servers, unreachable: BTreeSet::new(), own: BTreeMap::new() }
     }
 
     pub(super) fn status(&self) -> &SourceStatus {
@@ -91,6 +93,7 @@ impl Tracker {
                 kind.answering = true;
                 kind.withheld = None;
                 kind.told.clear();
+                self.unreachable.clear();
             }
             Report::Answered => {
                 if kind.listed && !kind.answering {
@@ -99,6 +102,7 @@ impl Tracker {
                     kind.told.clear();
                 }
                 kind.answering = true;
+                self.unreachable.clear();
             }
             Report::Doubted(text) => {
                 kind.listed = false;
@@ -106,7 +110,8 @@ impl Tracker {
                 self.status.last_error = Some(SourceError { at: now, text: text.as_str().into() });
             }
             Report::Failed(trouble, text) => {
-                let repeated = !kind.told.insert(text.clone());
+                let told = if *trouble == Trouble::Unreachable { &mut self.unreachable } else { &mut kind.told };
+                let repeated = !told.insert(text.clone());
                 kind.answering = false;
                 self.status.last_error = Some(SourceError { at: now, text: text.as_str().into() });
                 match trouble {

@@ -1,6 +1,10 @@
 //! The source against API servers that fail in every way.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -12,8 +16,10 @@ use tokio::{
 use super::{
     Adopted, Options, Source,
     fake::{Faults, NODES, SERVICES, SLICES, Server, Store},
+    follow::{Report, Reported},
     pass_on,
-    status::Tracker,
+    status::{Notice, Tracker},
+    trouble::Trouble,
 };
 use crate::{
     event::{Event, ObjectName},
@@ -298,7 +304,11 @@ async fn losing_every_server_changes_nothing_and_shows_in_the_status() {
     let n_events = live.events.len();
     server.set(|faults| faults.down = true);
     live.until("the loss", |live| !live.is_synced() && live.last_error().contains("connection refused")).await;
-    assert!(live.last_error().starts_with("API server https://10.96.0.1: "), "{}", live.last_error());
+    assert_eq!(
+        live.last_error(),
+        "API server https://10.96.0.1: connection refused; see that it runs and that this is its address (--api-servers, \
+         else the server in kubeconfig k). Trying again, with the last state in force"
+    );
     assert_eq!(live.events.len(), n_events);
     store.put(SLICES, slice("s1-x", "s1", &["10.0.0.7"]));
     server.set(|faults| faults.down = false);
@@ -306,6 +316,21 @@ async fn losing_every_server_changes_nothing_and_shows_in_the_status() {
     live.until("what happened meanwhile", |live| live.backends("s1") == ["10.0.0.7"]).await;
     // Resumed, not listed again.
     assert!(!live.events[n_events..].iter().any(|e| matches!(e, Event::ServicesReset(_) | Event::SlicesReset(_))));
+}
+
+#[test]
+fn a_server_out_of_reach_is_logged_once_for_all_kinds_until_one_answers() {
+    let now = SystemTime::UNIX_EPOCH;
+    let reported = |resource, report| Reported { resource, url: "https://192.0.2.1".into(), report };
+    let failed = |resource| reported(resource, Report::Failed(Trouble::Unreachable, "nobody there".to_owned()));
+    let mut tracker = Tracker::new(&["services", "endpointslices"], &[], &[]);
+    let told = [Notice::Warn("nobody there".to_owned())];
+    for _ in 0..2 {
+        assert_eq!(tracker.take(&failed("services"), now), told);
+        assert_eq!(tracker.take(&failed("endpointslices"), now), []);
+        assert_eq!(tracker.take(&failed("services"), now), []);
+        assert_eq!(tracker.take(&reported("services", Report::Answered), now), []);
+    }
 }
 
 #[tokio::test(start_paused = true)]

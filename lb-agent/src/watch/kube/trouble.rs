@@ -1,6 +1,6 @@
 //! What an error of kube's watcher means for the agent, and what to tell its operator.
 
-use std::error::Error as _;
+use std::{error::Error, io, iter};
 
 use kube::{core::Status, runtime::watcher};
 
@@ -18,14 +18,18 @@ pub(super) enum Trouble {
     Unauthorized,
     /// The server knows us and does not let us (403).
     Forbidden,
-    /// Anything else: the server is out of reach, broken or says something odd. Goes over, or not, by itself.
+    /// Nobody answers at the server's address.
+    Unreachable,
+    /// Anything else: the server is broken or says something odd. Goes over, or not, by itself.
     Failed,
 }
 
 impl Trouble {
     /// Sorts an error. `streaming_list` tells whether it answers the request for a streaming list.
     pub(super) fn of(error: &watcher::Error, streaming_list: bool) -> Self {
-        let Some(status) = status(error) else { return Self::Failed };
+        let Some(status) = status(error) else {
+            return if is_unreachable(error) { Self::Unreachable } else { Self::Failed };
+        };
         match status.code {
             401 => Self::Unauthorized,
             403 => Self::Forbidden,
@@ -38,7 +42,8 @@ impl Trouble {
         }
     }
 
-    /// One line for the operator: `resource` is what was asked for, `credentials` where the agent's come from.
+    /// One line for the operator: `resource` is what was asked for, `credentials` where the agent's come from. The same for
+    /// every resource where the server is the trouble.
     pub(super) fn text(self, error: &watcher::Error, url: &str, resource: &str, credentials: &str) -> String {
         let said = status(error).map(|status| status.message.clone()).unwrap_or_default();
         match self {
@@ -52,6 +57,11 @@ impl Trouble {
             Self::Forbidden => format!(
                 "API server {url} refuses to list and watch {resource} (403 {said}); grant list and watch on \
                  services, nodes and endpointslices.discovery.k8s.io to that user. Trying again"
+            ),
+            Self::Unreachable => format!(
+                "API server {url}: {}; see that it runs and that this is its address (--api-servers, else the server in \
+                 {credentials}). Trying again, with the last state in force",
+                cause(error)
             ),
             Self::Expired | Self::NoStreamingLists | Self::Failed => {
                 format!("API server {url}: {resource}: {}. Trying again, with the last state in force", chain(error))
@@ -71,6 +81,27 @@ fn status(error: &watcher::Error) -> Option<&Status> {
         },
         watcher::Error::NoResourceVersion => None,
     }
+}
+
+/// Whether a request did not get as far as to the server.
+fn is_unreachable(error: &watcher::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+    if !matches!(error, watcher::Error::InitialListFailed(_) | watcher::Error::WatchStartFailed(_)) {
+        return false;
+    }
+    let kinds = [ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut];
+    let io = causes(error).find_map(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|io| kinds.contains(&io.kind()))
+}
+
+/// The innermost cause.
+fn cause(error: &watcher::Error) -> String {
+    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// From the outermost to the innermost.
+fn causes(error: &watcher::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    iter::successors(error.source(), |cause| (*cause).source())
 }
 
 /// An error and its causes on one line, each thing said once: many repeat their cause in their own text.
