@@ -31,6 +31,7 @@ fn step([kind, a, b, c, d]: [u8; 5]) -> Step {
         12 => Step::Serve { service: a, pods: [b, c.into()].into_iter().take(usize::from(d % 3)).collect() },
         13 => Step::Wait { seconds: u32::from(c) },
         14 => Step::Wait { seconds: [90, 130, 3_700, 90_000][usize::from(d % 4)] },
+        _ if flag => Step::Ports { one: d & 2 != 0 },
         _ => Step::Age,
     }
 }

@@ -34,11 +34,9 @@ impl<F: Pinned, C> Flows<F> for Kernel<C> {
     }
 
     #[inline(always)]
-    fn remove_flow(&self, key: &FlowKey<F>) {
-        // The only error is ENOENT: there was none.
-        match F::conns().remove(key) {
-            Ok(()) | Err(_) => {}
-        }
+    fn remove_flow(&self, key: &FlowKey<F>) -> bool {
+        // The only error is ENOENT.
+        F::conns().remove(key).is_ok()
     }
 
     #[inline(always)]

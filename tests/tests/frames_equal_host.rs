@@ -3,12 +3,13 @@
 //! tables must be equal.
 //!
 //! What is drawn by chance is held fixed: each Service has one backend, and the range of ports for source addresses has one
-//! port. Times are left out. Needs root and `cargo xtask ebpf`.
+//! port. The host's clock stands still; the ages of flows that it is told to have are given to the kernel's as well. Needs root and `cargo xtask ebpf`.
 //!
 //! `cargo test -p lb-tests --test frames_equal_host costs -- --nocapture` prints the times of docs/verifier.md.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -235,6 +236,24 @@ impl Kernel {
         (result.return_value.cast_signed(), out, result.duration)
     }
 
+    /// Makes the flows as old as the host takes them to be.
+    fn age_as(&mut self, node: &SimNode) {
+        let (now_s, host_s) = (monotonic_s(), node.environment.now_s());
+        self.age_family(maps::CONNS4, &node.traffic.v4.conns.borrow(), now_s.wrapping_sub(host_s));
+        self.age_family(maps::CONNS6, &node.traffic.v6.conns.borrow(), now_s.wrapping_sub(host_s));
+    }
+
+    fn age_family<F: Family>(&mut self, name: &str, conns: &BTreeMap<FlowKey<F>, Flow<F>>, ahead_s: u32) {
+        let mut map: HashMap<_, FlowKey<F>, Flow<F>> = self.ebpf.map_mut(name).unwrap().try_into().unwrap();
+        for (key, half) in conns {
+            let in_kernel = map.get(key, 0).unwrap();
+            let last_seen_s = half.last_seen_s.wrapping_add(ahead_s);
+            if in_kernel.last_seen_s != last_seen_s {
+                map.insert(key, Flow { last_seen_s, ..in_kernel }, 0).unwrap();
+            }
+        }
+    }
+
     /// The connection table without times.
     fn conns<F: Family>(&self, name: &str) -> BTreeMap<FlowKey<F>, Flow<F>> {
         let map: HashMap<_, FlowKey<F>, Flow<F>> = self.ebpf.map(name).unwrap().try_into().unwrap();
@@ -245,6 +264,12 @@ impl Kernel {
         let map: PerCpuArray<_, u64> = self.ebpf.map(maps::STATS).unwrap().try_into().unwrap();
         map.get(&(counter as u32), 0).unwrap().iter().sum()
     }
+}
+
+/// The clock that the programs read, in seconds.
+fn monotonic_s() -> u32 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u32::try_from(now.tv_sec).unwrap()
 }
 
 fn timeless<F: Family>(all: impl IntoIterator<Item = (FlowKey<F>, Flow<F>)>) -> BTreeMap<FlowKey<F>, Flow<F>> {
@@ -315,6 +340,9 @@ impl Hook {
 /// A random packet: to a Service, in answer to an earlier one, an error about one, or of no concern.
 fn packet(dice: &SimEnvironment, seen: &[Vec<u8>]) -> SimPacket {
     let v6 = dice.one_in(2);
+    if dice.one_in(8) {
+        return turnover(dice, v6).packet(false);
+    }
     let mut frame = if seen.is_empty() || dice.one_in(2) { request(dice, v6) } else { reaction(dice, seen) };
     frame.hops = dice.pick(&[64, 64, 64, 2, 1]);
     frame.options = dice.pick(&[0, 0, 0, 4]) * usize::from(frame.src.is_ipv4());
@@ -324,6 +352,15 @@ fn packet(dice: &SimEnvironment, seen: &[Vec<u8>]) -> SimPacket {
         frame.fragment = dice.one_in(8).then(|| dice.below(4));
     }
     frame.packet(false)
+}
+
+/// Clients outside that take turns at the one port for the backend elsewhere: the beginning of a connection, or its end.
+fn turnover(dice: &SimEnvironment, v6: bool) -> Frame {
+    let at = |who: Who, port| SocketAddr::new(who.ip(v6), port);
+    if dice.one_in(2) {
+        return Frame::tcp(at(Who::RemotePod(1), 8080), at(Who::Node, SNAT_PORT), 20);
+    }
+    Frame::tcp(at(dice.pick(&[Who::Client(1), Who::Client(2)]), 40_000), at(Who::Node, NODE_PORT + 2), 2)
 }
 
 fn segment(dice: &SimEnvironment, src: SocketAddr, dst: SocketAddr) -> Frame {
@@ -367,6 +404,15 @@ fn reaction(dice: &SimEnvironment, seen: &[Vec<u8>]) -> Frame {
     segment(dice, dst, src)
 }
 
+/// Nothing is heard of any flow for some seconds.
+fn silence(node: &SimNode) {
+    fn quieten<F: Family>(conns: &RefCell<BTreeMap<FlowKey<F>, Flow<F>>>) {
+        conns.borrow_mut().values_mut().for_each(|half| half.last_seen_s = half.last_seen_s.wrapping_sub(4));
+    }
+    quieten(&node.traffic.v4.conns);
+    quieten(&node.traffic.v6.conns);
+}
+
 #[test]
 fn kernel_and_host_do_the_same_to_random_frames() {
     network().run(compare).unwrap();
@@ -378,7 +424,16 @@ fn compare() {
     let dice = SimEnvironment::new(20_261_122);
     let mut verdicts: BTreeMap<i32, u32> = BTreeMap::new();
     let mut seen: Vec<Vec<u8>> = Vec::new();
+    let mut aged_s = monotonic_s();
     for number in 0..FRAMES {
+        let is_silent = dice.one_in(20);
+        if is_silent {
+            silence(&node);
+        }
+        if is_silent || monotonic_s() != aged_s {
+            aged_s = monotonic_s();
+            kernel.age_as(&node);
+        }
         let packet = packet(&dice, &seen);
         let hook = dice.pick(&[Hook::Uplink, Hook::Uplink, Hook::Pod, Hook::Egress]);
         let (on_host, mut in_kernel) = (hook.on_the_host(&node, &packet), hook.in_the_kernel(&mut kernel, &packet));
@@ -397,6 +452,8 @@ fn compare() {
             same_maps(&kernel, &node, number);
         }
     }
+    let n_taken_over = node.environment.counted(Counter::SnatTakenOver);
+    assert!(n_taken_over > 10, "{n_taken_over} ports of connections that are over were taken over");
     let flows = node.traffic.v4.conns.borrow().len() + node.traffic.v6.conns.borrow().len();
     assert!(flows > 20, "{flows} halves of flows");
     let few = |verdict| verdicts.get(&verdict).is_none_or(|n| *n < FRAMES / 50);

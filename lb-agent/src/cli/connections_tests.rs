@@ -36,7 +36,7 @@ macro_rules! flow_store {
                 Ok(self.$field.0.iter().find(|(known, _)| known == key).map(|(_, half)| *half))
             }
 
-            fn delete_flow(&mut self, _: &FlowKey<$family>) -> Result<(), StoreError> {
+            fn delete_flow(&mut self, _: &FlowKey<$family>) -> Result<bool, StoreError> {
                 unreachable!("the tool only reads")
             }
 

@@ -148,7 +148,10 @@ impl<F: Family> Walk<F> {
         half: &Flow<F>,
         reason: Reason,
     ) -> Result<(), StoreError> {
-        store.delete_flow(key)?;
+        // Who removes the client's half removes the other one: where a program was faster, that is another flow's by now.
+        if !store.delete_flow(key)? {
+            return Ok(());
+        }
         *match reason {
             Reason::Idle => &mut self.ended.expired,
             Reason::BackendGone => &mut self.ended.gone,

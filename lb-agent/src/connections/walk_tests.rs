@@ -51,12 +51,11 @@ impl<F: Family> FlowStore<F> for Table<F> {
         Ok(self.halves.get(key).copied())
     }
 
-    fn delete_flow(&mut self, key: &FlowKey<F>) -> Result<(), StoreError> {
+    fn delete_flow(&mut self, key: &FlowKey<F>) -> Result<bool, StoreError> {
         if let Some(flow) = self.begun.take() {
             self.add(&flow);
         }
-        self.halves.remove(key);
-        Ok(())
+        Ok(self.halves.remove(key).is_some())
     }
 
     fn backend(&self, id: u32) -> Result<Option<Backend<F>>, StoreError> {

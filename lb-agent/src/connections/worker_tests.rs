@@ -49,9 +49,11 @@ impl FlowStore<V4> for Shared {
         Ok(self.0.lock().unwrap().iter().find(|(known, _)| known == key).map(|(_, half)| *half))
     }
 
-    fn delete_flow(&mut self, key: &FlowKey<V4>) -> Result<(), StoreError> {
-        self.0.lock().unwrap().retain(|(known, _)| known != key);
-        Ok(())
+    fn delete_flow(&mut self, key: &FlowKey<V4>) -> Result<bool, StoreError> {
+        let mut all = self.0.lock().unwrap();
+        let before = all.len();
+        all.retain(|(known, _)| known != key);
+        Ok(all.len() < before)
     }
 
     fn backend(&self, _: u32) -> Result<Option<Backend<V4>>, StoreError> {
@@ -73,8 +75,8 @@ impl FlowStore<V6> for Shared {
         Ok(None)
     }
 
-    fn delete_flow(&mut self, _: &FlowKey<V6>) -> Result<(), StoreError> {
-        Ok(())
+    fn delete_flow(&mut self, _: &FlowKey<V6>) -> Result<bool, StoreError> {
+        Ok(false)
     }
 
     fn backend(&self, _: u32) -> Result<Option<Backend<V6>>, StoreError> {

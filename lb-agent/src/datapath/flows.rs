@@ -24,11 +24,11 @@ pub trait FlowStore<F: Family> {
     /// # Errors
     /// What the kernel says.
     fn flow(&self, key: &FlowKey<F>) -> Result<Option<Flow<F>>, StoreError>;
-    /// Removes a half; an absent one is no error.
+    /// Removes a half. `false` where there was none: of several that try at once, one succeeds.
     ///
     /// # Errors
     /// What the kernel says.
-    fn delete_flow(&mut self, key: &FlowKey<F>) -> Result<(), StoreError>;
+    fn delete_flow(&mut self, key: &FlowKey<F>) -> Result<bool, StoreError>;
     /// The backend of this id.
     ///
     /// # Errors

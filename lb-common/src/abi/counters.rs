@@ -2,7 +2,8 @@
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident = $label:literal,)+) => {
-        /// What the kernel programs count; the index into `lb_stats`.
+        /// What the kernel programs count; the index into `lb_stats`. New ones come last, so that those of earlier
+        /// builds keep their places.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u32)]
         pub enum Counter { $($(#[doc = $doc])+ $variant,)+ }
@@ -73,6 +74,8 @@ counters! {
     AnswerLimited = "answer_limited",
     /// Packets dropped because they could not be changed: the kernel had no memory, or they end too early.
     Unwritable = "unwritable",
+    /// TCP connections that were given the port of the node's that one had which is over, because no free one was found.
+    SnatTakenOver = "snat_taken_over",
 }
 
 /// Number of elements of `lb_stats`.

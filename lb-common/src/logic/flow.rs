@@ -1,14 +1,15 @@
-//! The connection table: what a half says about a packet, when a flow is over, and how a new one claims its two entries.
+//! The connection table: what a half says about a packet, and when a flow is over. How a new one gets its two entries is in
+//! [`super::claim`].
 //!
-//! No half is ever left alone on purpose: the reply half is claimed first, and given back where the forward half cannot
-//! be had. What a crash between the two leaves is found out by whoever meets it next, and by the agent ([`expired`]).
+//! Of all who remove a flow at the same time (programs on several processors, the agent) the one that removed the forward half
+//! removes the reply half, and nobody else: by then that may be of the flow that was given its place.
 
 use super::{
-    seam::{Environment, Flows, Maps, NotAdded},
+    seam::{Environment, Flows, Maps},
     work::Work,
 };
 use crate::{
-    abi::{Counter, Family, Flow, Proto, flow_flags, flow_seen},
+    abi::{Family, Flow, Proto, flow_seen},
     packet::headers::{Headers, tcp_flags},
 };
 
@@ -24,6 +25,10 @@ pub mod timeout {
     /// few connections a second to one backend elsewhere, with fewer ports than conntrack has. Late segments are a matter of
     /// some repetitions, and a backend in TIME_WAIT takes a SYN with newer timestamps (RFC 6191).
     pub const TCP_FINISHED_S: u32 = 30;
+    /// TCP: both sides have ended it, or one has reset it, and its port may be another flow's where no free one is found. A FIN
+    /// or data that were not acknowledged are sent again, after a second at first (RFC 6298), so both sides have all there
+    /// was after silence for longer than that.
+    pub const TCP_REST_S: u32 = 3;
     /// TCP: a RST.
     pub const TCP_RESET_S: u32 = 10;
     /// TCP: the client's SYN alone.
@@ -86,7 +91,7 @@ pub fn lone_half_expired<F: Family>(half: &Flow<F>, now_s: u32) -> bool {
 
 /// Whether a TCP connection has come to its end, so that a SYN with the same addresses and ports is another one's.
 #[inline(always)]
-fn is_finished(one: u16, other: u16) -> bool {
+pub(super) fn is_finished(one: u16, other: u16) -> bool {
     (one | other) & flow_seen::RST != 0 || one & other & flow_seen::FIN != 0
 }
 
@@ -189,15 +194,25 @@ where
         kernel.with_flow(key, |half| note(half, headers, now_s));
         return false;
     }
-    // The forward half first: a reply half alone is overwritten by the next flow of its client, see `claim_reply`.
-    if half.is_reply() && has_other {
-        kernel.remove_flow(partner);
-    }
-    kernel.remove_flow(key);
-    if !half.is_reply() && has_other {
-        kernel.remove_flow(partner);
+    let (forward, reply) = if half.is_reply() { (&*partner, key) } else { (key, &*partner) };
+    if !has_other {
+        kernel.remove_flow(key);
+    } else if kernel.remove_flow(forward) {
+        kernel.remove_flow(reply);
     }
     true
+}
+
+/// Whether nothing was heard on this half for so long that, if its flow is finished ([`is_finished`]), its reply tuple may be
+/// another flow's.
+///
+/// What a new client sends to a backend that still keeps the tuple in TIME_WAIT or LAST_ACK is no worse off than what a client
+/// sends that uses a port again (RFC 1122 section 4.2.2.13, RFC 6191): it is taken, or answered with an acknowledgement that
+/// the client resets, and the SYN that it repeats after a second is taken. conntrack takes over such tuples as well
+/// (`nf_nat_used_tuple_harder` in net/netfilter/nf_nat_core.c).
+#[inline(always)]
+pub(super) fn rests<F: Family>(half: &Flow<F>, now_s: u32) -> bool {
+    age_s(now_s, half.last_seen_s) >= timeout::TCP_REST_S
 }
 
 /// Whether the flow's backend is no more. A client that begins anew is not sent there, however long its old connection would
@@ -207,158 +222,4 @@ fn is_gone<F: Family>(kernel: &impl Maps<F>, forward: &Flow<F>) -> bool {
     kernel.backend(forward.backend).is_none_or(|backend| {
         backend.service != forward.service || backend.addr != forward.dst_addr || backend.port != forward.dst_port
     })
-}
-
-/// What came of claiming a flow's entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Claim {
-    /// The flow is there.
-    Claimed,
-    /// Another processor was faster: the flow is there, but it is the other one's.
-    Exists,
-    /// The map is full (counted).
-    Full,
-    /// No port was free (counted).
-    NoPort,
-}
-
-/// Where a flow's packets seem to come from, to its backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Source<F: Family> {
-    /// The client's address and port cannot stay.
-    pub(super) replace: bool,
-    /// The address where they cannot; all zero where there is none.
-    pub(super) addr: F::Addr,
-    /// The range of ports.
-    pub(super) first: u16,
-    /// The last of them.
-    pub(super) last: u16,
-}
-
-/// How many ports are tried before a flow is given up. In a range that is nine tenths full one of them is free in 29 of 30
-/// cases, in a half-full one always.
-const N_PROBES: usize = 32;
-
-/// Claims both entries for a new flow of the client's packets. `work.half` says where they go; its source is filled in
-/// here, and it is sealed.
-#[inline(always)]
-pub(super) fn claim<F, K>(kernel: &K, work: &mut Work<F>) -> Claim
-where
-    F: Family,
-    K: Flows<F> + Environment,
-{
-    work.half.src_addr = work.headers.tuple.src_addr;
-    work.half.src_port = work.headers.tuple.src_port;
-    let mut claim = if work.source.replace { Claim::Exists } else { claim_reply(kernel, work) };
-    if claim == Claim::Exists {
-        if !work.source.replace {
-            kernel.count(Counter::SnatCollision);
-        }
-        claim = claim_port(kernel, work);
-    }
-    if claim == Claim::Claimed { claim_forward(kernel, work) } else { claim }
-}
-
-/// Puts the reply half of the flow of `work.half` into `work`.
-#[inline(always)]
-fn make_reply<F: Family>(work: &mut Work<F>) {
-    let Work { headers, half: forward, other_key, other, .. } = work;
-    let key = &headers.tuple;
-    *other_key = forward.partner(key);
-    *other = *forward;
-    (other.src_addr, other.src_port) = (key.dst_addr, key.dst_port);
-    (other.dst_addr, other.dst_port) = (key.src_addr, key.src_port);
-    other.seen = 0;
-    other.flags |= flow_flags::REPLY;
-    other.seal(other_key);
-}
-
-/// Claims the reply tuple that `work.half` leads to. [`Claim::Exists`] where another flow has it.
-#[inline(never)]
-fn claim_reply<F, K>(kernel: &K, work: &mut Work<F>) -> Claim
-where
-    F: Family,
-    K: Flows<F> + Environment,
-{
-    make_reply(work);
-    let Work { headers, other_key: reply_key, other: half, .. } = work;
-    match kernel.add_flow(reply_key, half) {
-        Ok(()) => return Claim::Claimed,
-        Err(NotAdded::Full) => {}
-        Err(NotAdded::Exists) => {
-            let is_anothers = |found: &mut Flow<F>| found.partner(reply_key) != headers.tuple || !found.is_reply();
-            if kernel.with_flow(reply_key, is_anothers) == Some(true) {
-                return Claim::Exists;
-            }
-            // Left over from an earlier flow of this client, or of a packet that is as new and on another processor, which
-            // says the same.
-            if kernel.put_flow(reply_key, half) {
-                return Claim::Claimed;
-            }
-        }
-    }
-    kernel.count(Counter::ConnsFull);
-    Claim::Full
-}
-
-/// Claims a reply tuple with a port of the range. The ports are drawn, not counted up: processors do not get in each
-/// other's way, and nobody outside can guess the next one (RFC 6056).
-#[inline(never)]
-fn claim_port<F, K>(kernel: &K, work: &mut Work<F>) -> Claim
-where
-    F: Family,
-    K: Flows<F> + Environment,
-{
-    let Source { addr, first, last, .. } = work.source;
-    let n_ports = u32::from(last).wrapping_sub(u32::from(first)).wrapping_add(1);
-    let usable = addr != F::Addr::default() && first != 0 && first <= last;
-    work.half.src_addr = addr;
-    work.half.flags |= flow_flags::SNAT;
-    for _ in 0..if usable { N_PROBES } else { 0 } {
-        work.half.src_port = first.wrapping_add(pick(kernel.random(), n_ports));
-        make_reply(work);
-        match kernel.add_flow(&work.other_key, &work.other) {
-            Ok(()) => return Claim::Claimed,
-            Err(NotAdded::Exists) => {}
-            Err(NotAdded::Full) => {
-                kernel.count(Counter::ConnsFull);
-                return Claim::Full;
-            }
-        }
-    }
-    kernel.count(Counter::SnatExhausted);
-    Claim::NoPort
-}
-
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "there are at most 65,536 ports")]
-fn pick(random: u32, n_ports: u32) -> u16 {
-    super::select::scale(random, n_ports) as u16
-}
-
-/// Claims the forward tuple, for a flow whose reply tuple is claimed; gives that back where it is of no use.
-#[inline(never)]
-fn claim_forward<F, K>(kernel: &K, work: &mut Work<F>) -> Claim
-where
-    F: Family,
-    K: Flows<F> + Environment,
-{
-    let Work { headers, half: forward, other_key: reply_key, .. } = work;
-    let key = &headers.tuple;
-    forward.seal(key);
-    match kernel.add_flow(key, forward) {
-        Ok(()) => Claim::Claimed,
-        Err(NotAdded::Full) => {
-            kernel.remove_flow(reply_key);
-            kernel.count(Counter::ConnsFull);
-            Claim::Full
-        }
-        Err(NotAdded::Exists) => {
-            // Should both lead to one reply half, it is the other one's, too.
-            if kernel.with_flow(key, |found| found.partner(key) == *reply_key) != Some(true) {
-                kernel.remove_flow(reply_key);
-            }
-            Claim::Exists
-        }
-    }
 }

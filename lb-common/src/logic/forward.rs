@@ -5,8 +5,9 @@
 //! their backend is on the node or on a device without our programs. Everything else is left alone.
 
 use super::{
+    claim::{self, Claim},
     client::Address,
-    flow::{self, Claim, Halves},
+    flow::{self, Halves},
     fragment, icmp,
     lookup::{self, Found, lookup_packet},
     nat, refuse,
@@ -238,7 +239,7 @@ where
     (half.created_s, half.last_seen_s) = (now_s, now_s);
     half.seen = flow::seen(&work.headers);
     half.flags = if side == Side::Pod { flow_flags::FROM_POD } else { 0 };
-    match flow::claim(kernel, work) {
+    match claim::claim(kernel, work) {
         Claim::Claimed => {
             kernel.count(if work.headers.is_tcp() { Counter::FlowTcp } else { Counter::FlowUdp });
             Open::Flow

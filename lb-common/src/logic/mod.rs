@@ -5,6 +5,7 @@
 
 pub mod affinity;
 pub mod bind;
+pub(crate) mod claim;
 pub mod client;
 pub mod deliver;
 pub mod exclude;

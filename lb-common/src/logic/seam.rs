@@ -115,8 +115,8 @@ pub trait Flows<F: Family> {
     /// Adds a half, or puts it in the place of the one that is there. `false` where the map is full, or the kernel had no
     /// memory.
     fn put_flow(&self, key: &FlowKey<F>, half: &Flow<F>) -> bool;
-    /// Removes a half, if it is there.
-    fn remove_flow(&self, key: &FlowKey<F>);
+    /// Removes a half. `false` where there is none: of several that try at once, one succeeds.
+    fn remove_flow(&self, key: &FlowKey<F>) -> bool;
     /// Looks a datagram up in `lb_frags4/6`.
     fn fragment(&self, key: &FragmentKey<F>) -> Option<Fragment>;
     /// Records a datagram in `lb_frags4/6`, over the least recently used one where that is full.

@@ -2,7 +2,7 @@
 //! halves of an IPv6 flow with the headers of a packet are more than that, so all of it is in one place that is handed
 //! down: in `lb-ebpf` an element of a per-CPU map.
 
-use super::flow::Source;
+use super::claim::Source;
 use crate::{
     abi::{Family, Flow, FlowKey, Frontend, Slot},
     packet::headers::Headers,
@@ -30,6 +30,6 @@ pub struct Work<F: Family> {
     pub(super) other_key: FlowKey<F>,
     /// As [`Self::other_key`].
     pub(super) other: Flow<F>,
-    /// What the packet is given.
+    /// What the packet is given. While a flow begins: a tuple that is looked at.
     pub(super) to: FlowKey<F>,
 }

@@ -91,14 +91,14 @@ pub struct SimTraffic {
     pub node: NodeConfig,
     /// `lb_answers`, of the one processor that there is.
     pub answers: Cell<Answers>,
-    /// A packet that another processor takes in while this one is in the middle of beginning a flow.
+    /// A packet that another processor takes in while this one is in the middle of beginning or ending a flow.
     pub rival: RefCell<Option<Rival>>,
 }
 
 /// See [`SimTraffic::rival`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rival {
-    /// How many entries this processor still adds before.
+    /// How many entries this processor still adds or removes before.
     pub after: u32,
     /// The packet.
     pub packet: SimPacket,
@@ -124,8 +124,9 @@ macro_rules! family {
                 self.traffic.$flows.put(key, half)
             }
 
-            fn remove_flow(&self, key: &FlowKey<$family>) {
-                self.traffic.$flows.conns.borrow_mut().remove(key);
+            fn remove_flow(&self, key: &FlowKey<$family>) -> bool {
+                self.let_rival_in();
+                self.traffic.$flows.conns.borrow_mut().remove(key).is_some()
             }
 
             fn fragment(&self, key: &FragmentKey<$family>) -> Option<Fragment> {

@@ -1,5 +1,7 @@
 //! Where something runs out.
 
+use lb_common::logic::flow::timeout;
+
 use super::*;
 
 #[test]
@@ -45,6 +47,128 @@ fn ports_that_run_out_are_counted_and_given_back() {
         assert_eq!(ports, [61_000, 61_001, 61_002, 61_003], "each once: 32 draws miss one of four hardly ever");
         assert_eq!(net.counted(Counter::SnatExhausted), 36);
         net.assert_no_half_is_alone();
+    }
+}
+
+/// A node with a single port for connections to one backend elsewhere, and that backend.
+fn one_port(world: (World, bool)) -> (Net, SocketAddr) {
+    let mut net = Net::new(world);
+    let backend = net.world.remote_pod(6);
+    net.serve(net.world.node_port(), &[backend]);
+    (net.node.traffic.node.snat_first, net.node.traffic.node.snat_last) = (61_000, 61_000);
+    (net, backend)
+}
+
+fn syn(net: &Net, client: u8) -> Outcome {
+    net.arrives(&Frame::tcp(net.world.client(client), net.world.node_port(), SYN), Side::Uplink)
+}
+
+/// A connection of the first client, and its end: by both, or by a reset of either.
+fn connect_and_end(net: &Net, by_client: &[u8], by_backend: &[u8]) {
+    let (client, service) = (net.world.client(1), net.world.node_port());
+    let (from, to) = net.connect(client, service, Side::Uplink);
+    for flags in by_client {
+        sent(net.arrives(&Frame::tcp(client, service, *flags), Side::Uplink));
+    }
+    for flags in by_backend {
+        net.answer(&Frame::tcp(to, from, *flags), (service, client));
+    }
+}
+
+#[test]
+fn the_port_of_a_connection_that_is_over_and_silent_is_given_to_another() {
+    for world in WORLDS {
+        for (by_client, by_backend) in [(&[FIN | ACK][..], &[FIN | ACK][..]), (&[RST], &[]), (&[], &[RST])] {
+            let (net, backend) = one_port(world);
+            let (world, service) = (net.world, net.world.node_port());
+            connect_and_end(&net, by_client, by_backend);
+            net.node.environment.advance(timeout::TCP_REST_S - 1);
+            assert_eq!(syn(&net, 2), Outcome::Dropped, "there may be repetitions");
+            assert_eq!((net.counted(Counter::SnatExhausted), net.counted(Counter::SnatTakenOver)), (1, 0));
+            net.node.environment.advance(1);
+            let ends = sent(syn(&net, 2));
+            assert_eq!(ends, (SocketAddr::new(world.node(), 61_000), backend));
+            assert_eq!((net.counted(Counter::SnatExhausted), net.counted(Counter::SnatTakenOver)), (1, 1));
+            net.assert_no_half_is_alone();
+            assert_eq!(net.n_entries(), 2);
+            net.answer(&Frame::tcp(ends.1, ends.0, SYN | ACK), (service, world.client(2)));
+            let late = Frame::tcp(world.client(1), service, ACK);
+            assert_eq!(passed(net.arrives(&late, Side::Uplink)), late.packet(net.offloaded), "of nobody any more");
+            assert_eq!(syn(&net, 3), Outcome::Dropped, "a connection that has begun keeps it");
+        }
+    }
+}
+
+#[test]
+fn the_port_of_a_flow_that_is_not_over_stays_its_own() {
+    for world in WORLDS {
+        for (by_client, by_backend) in
+            [(&[][..], &[][..]), (&[FIN | ACK], &[]), (&[], &[FIN | ACK]), (&[], &[RST, ACK])]
+        {
+            let (net, _) = one_port(world);
+            connect_and_end(&net, by_client, by_backend);
+            net.node.environment.advance(3_000);
+            assert_eq!(syn(&net, 2), Outcome::Dropped, "{by_client:?} and {by_backend:?}");
+            assert_eq!(net.n_entries(), 2);
+        }
+        let (net, _) = one_port(world);
+        let datagram = |client| Frame::udp(net.world.client(client), net.world.node_port());
+        sent(net.arrives(&datagram(1), Side::Uplink));
+        net.node.environment.advance(29);
+        assert_eq!(net.arrives(&datagram(2), Side::Uplink), Outcome::Dropped);
+        sent(syn(&net, 3));
+        assert_eq!(net.n_entries(), 4, "TCP has ports of its own");
+    }
+}
+
+#[test]
+fn a_port_that_nobody_has_comes_before_one_of_a_connection_that_is_over() {
+    for world in WORLDS {
+        for _ in 0..20 {
+            let (mut net, backend) = one_port(world);
+            connect_and_end(&net, &[RST], &[]);
+            net.node.environment.advance(timeout::TCP_REST_S);
+            net.node.traffic.node.snat_last = 61_001;
+            assert_eq!(sent(syn(&net, 2)), (SocketAddr::new(net.world.node(), 61_001), backend));
+            assert_eq!(sent(syn(&net, 3)).0.port(), 61_000);
+            net.assert_no_half_is_alone();
+        }
+    }
+}
+
+#[test]
+fn a_full_table_has_room_for_a_connection_that_takes_the_place_of_another() {
+    for world in WORLDS {
+        let (mut net, _) = one_port(world);
+        net.set_capacity(2);
+        connect_and_end(&net, &[RST], &[]);
+        net.node.environment.advance(timeout::TCP_REST_S);
+        sent(syn(&net, 2));
+        assert_eq!(net.n_entries(), 2);
+        net.assert_no_half_is_alone();
+    }
+}
+
+/// What another processor takes in at any moment of taking over: another new client's SYN, and one of the old client.
+#[test]
+fn of_two_processors_that_take_over_a_port_at_the_same_time_one_has_it() {
+    for world in WORLDS {
+        for other in [1, 3] {
+            for after in 0..40 {
+                let (net, _) = one_port(world);
+                connect_and_end(&net, &[RST], &[]);
+                net.node.environment.advance(timeout::TCP_REST_S);
+                let packet = Frame::tcp(net.world.client(other), net.world.node_port(), SYN).packet(net.offloaded);
+                let rival = Rival { after, packet, side: Side::Uplink, outcome: Outcome::Dropped };
+                net.node.traffic.rival.replace(Some(rival));
+                let outcomes = [syn(&net, 2), checked(net.node.traffic.rival.take().unwrap().outcome)];
+                net.assert_no_half_is_alone();
+                assert_eq!(net.n_entries(), 2, "client {other} after {after}: {outcomes:x?}");
+                let n_sent = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Sent(..))).count();
+                // The old client's new flow may go with its old one.
+                assert!(n_sent == 1 || n_sent == 2 && other == 1, "client {other} after {after}: {outcomes:x?}");
+            }
+        }
     }
 }
 

@@ -128,6 +128,32 @@ fn maps_are_copied_into_others_of_another_size() {
 }
 
 #[test]
+fn counters_of_a_build_that_has_fewer_go_on() {
+    let place = Place::new("counters");
+    place.end(place.start().0);
+    let pin = place.bpffs.path().join("lb/maps/lb_stats");
+    fs::remove_file(&pin).unwrap();
+    let bpftool = |verb: &str, args: &str| {
+        let mut command = std::process::Command::new("bpftool");
+        assert!(command.args(["map", verb]).arg(&pin).args(args.split(' ')).status().unwrap().success());
+    };
+    bpftool("create", "type percpu_array key 4 value 8 entries 3 name lb_stats");
+    std::process::Command::new("bpftool")
+        .args(["map", "update", "pinned"])
+        .arg(&pin)
+        .args("key 2 0 0 0 value 5 0 0 0 0 0 0 0".split(' '))
+        .status()
+        .unwrap();
+    let read = || Reader::open(place.bpffs.path()).unwrap().counters().unwrap();
+    let before = read();
+    assert!(before[2].1 >= 5 && before[3].1 == 0, "by the tools: {before:?}");
+    let (datapath, notes) = place.open();
+    assert!(notes.iter().any(|note| matches!(note, Note::Resized { map: "lb_stats", from: 3, .. })), "{notes:?}");
+    assert_eq!(read(), before);
+    drop(datapath);
+}
+
+#[test]
 fn a_map_is_not_made_smaller_than_what_is_in_it() {
     let place = Place::new("shrink");
     let (mut datapath, _) = place.open();

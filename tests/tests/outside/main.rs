@@ -6,6 +6,7 @@
 mod exclude;
 mod large;
 mod netfilter;
+mod ports;
 mod reach;
 mod refuse;
 mod restart;

@@ -12,7 +12,7 @@ use lb_common::abi::{Backend, Family, Flow, FlowKey, V4, V6};
 use super::{
     load,
     paths::Paths,
-    store::{deleted, failed, found},
+    store::{failed, found, was_there},
     sys::{self, Batch},
 };
 use crate::datapath::{
@@ -95,8 +95,8 @@ impl<F: Family> FlowStore<F> for FamilyFlows<F> {
         found(self.map.get(key, 0), map_name::<F>())
     }
 
-    fn delete_flow(&mut self, key: &FlowKey<F>) -> Result<(), StoreError> {
-        deleted(self.map.remove(key)).map_err(failed(map_name::<F>(), "delete"))
+    fn delete_flow(&mut self, key: &FlowKey<F>) -> Result<bool, StoreError> {
+        was_there(self.map.remove(key)).map_err(failed(map_name::<F>(), "delete"))
     }
 
     fn backend(&self, id: u32) -> Result<Option<Backend<F>>, StoreError> {
@@ -119,7 +119,7 @@ macro_rules! delegate {
                 self.$field.flow(key)
             }
 
-            fn delete_flow(&mut self, key: &FlowKey<$family>) -> Result<(), StoreError> {
+            fn delete_flow(&mut self, key: &FlowKey<$family>) -> Result<bool, StoreError> {
                 self.$field.delete_flow(key)
             }
 

@@ -1,12 +1,13 @@
 //! Copies a map into one of another size. Only the agent writes these maps, and it holds the lock, so nothing changes
 //! meanwhile; except for what the programs write. For `lb_affinity`: a client that comes during the copy may be given
 //! another backend once. For `lb_conns4/6`: a connection that begins during the copy is not known afterwards.
+//! Of `lb_stats` what is counted during the copy is lost.
 
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, LpmTrie, Map, MapData},
+    maps::{HashMap, LpmTrie, Map, MapData, PerCpuArray},
 };
 use lb_common::abi::{
     Affinity, AffinityKey, Backend, Family, Flow, FlowKey, Frontend, FrontendKey, Name, NameKey, SourceKey, V4, V6,
@@ -53,6 +54,8 @@ fn in_use(directory: &Path, map: &'static str) -> Result<u32, StoreError> {
         maps::CONNS6 => count::<FlowKey<V6>, Flow<V6>>(directory, map),
         maps::SOURCES4 => count_sources::<V4>(directory, map),
         maps::SOURCES6 => count_sources::<V6>(directory, map),
+        // What a later build has counted and this one does not know may go.
+        maps::STATS => Ok(0),
         _ => count::<NameKey, Name>(directory, map),
     }
 }
@@ -106,6 +109,7 @@ pub(super) fn copy(ebpf: &mut Ebpf, paths: &Paths, actions: &[(Spec, Action)]) -
             maps::CONNS6 => copy_hash::<FlowKey<V6>, Flow<V6>>(&paths.maps, map, new)?,
             maps::SOURCES4 => copy_sources::<V4>(&paths.maps, map, new)?,
             maps::SOURCES6 => copy_sources::<V6>(&paths.maps, map, new)?,
+            maps::STATS => copy_counters(&paths.maps, map, new, from.min(to))?,
             _ => copy_hash::<NameKey, Name>(&paths.maps, map, new)?,
         }
         pin_over(ebpf, paths, map)?;
@@ -137,6 +141,16 @@ fn copy_sources<F: Family>(directory: &Path, map: &'static str, new: MapData) ->
     for entry in old.iter() {
         let (key, value) = entry.map_err(failed(map, "read"))?;
         new.insert(&key, value, 0).map_err(failed(map, "copy"))?;
+    }
+    Ok(())
+}
+
+fn copy_counters(directory: &Path, map: &'static str, new: MapData, n_counters: u32) -> Result<(), StoreError> {
+    let open = |data| PerCpuArray::<MapData, u64>::try_from(Map::PerCpuArray(data)).map_err(failed(map, "open"));
+    let (old, mut new) = (open(open_pinned(directory, map)?)?, open(new)?);
+    for index in 0..n_counters {
+        let counted = old.get(&index, 0).map_err(failed(map, "read"))?;
+        new.set(index, counted, 0).map_err(failed(map, "copy"))?;
     }
     Ok(())
 }

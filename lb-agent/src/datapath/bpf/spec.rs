@@ -44,6 +44,8 @@ pub(super) enum Size {
     Names,
     /// See [`Capacity::sources`].
     Sources,
+    /// One for each of this build's counters, of which a later one may have more.
+    Counters,
 }
 
 impl Size {
@@ -54,7 +56,7 @@ impl Size {
             Self::Backends | Self::Slots => "--max-backends",
             Self::Affinities => "--max-affinities",
             Self::Conns => "--max-connections",
-            Self::Fixed(_) => "(none)",
+            Self::Fixed(_) | Self::Counters => "(none)",
         }
     }
 
@@ -69,13 +71,14 @@ impl Size {
             Self::Conns => capacity.conns,
             Self::Names => capacity.names(),
             Self::Sources => capacity.sources(),
+            Self::Counters => N_COUNTERS,
         }
     }
 
     /// The smallest value of the flag that gives at least so many entries.
     pub(super) fn asked(self, entries: u32) -> u32 {
         match self {
-            Self::Fixed(_) | Self::Frontends | Self::Backends | Self::Affinities => entries,
+            Self::Fixed(_) | Self::Frontends | Self::Backends | Self::Affinities | Self::Counters => entries,
             Self::Slots | Self::Conns => entries.div_ceil(2),
             Self::Names => Capacity::frontends_for_names(entries),
             Self::Sources => Capacity::frontends_for_sources(entries),
@@ -131,7 +134,7 @@ pub const N_MAPS: usize = 30;
 pub(super) const SPECS: [Spec; N_MAPS] = [
     spec::<u32, u32>(maps::ABI, kind::ARRAY, 0, Size::Fixed(1)),
     spec::<u32, AgentStatus>(maps::AGENT, kind::ARRAY, 0, Size::Fixed(1)),
-    spec::<u32, u64>(maps::STATS, kind::PERCPU_ARRAY, 0, Size::Fixed(N_COUNTERS)),
+    spec::<u32, u64>(maps::STATS, kind::PERCPU_ARRAY, 0, Size::Counters),
     hash::<NameKey, Name>(maps::NAMES, Size::Names),
     hash::<FrontendKey<V4>, Frontend>(maps::FRONTENDS4, Size::Frontends),
     hash::<FrontendKey<V6>, Frontend>(maps::FRONTENDS6, Size::Frontends),
@@ -325,6 +328,14 @@ mod tests {
         let larger = Capacity { slots: 500, ..CAPACITY };
         assert_eq!(decided(&installed(), maps::SLOTS4, larger), Action::Resize { from: 400, to: 500 });
         assert_eq!(decided(&installed(), maps::FRONTENDS4, larger), Action::Adopt);
+    }
+
+    #[test]
+    fn counters_of_a_build_that_has_fewer_are_copied() {
+        let mut pinned = installed();
+        pinned.get_mut(maps::STATS).unwrap().entries = N_COUNTERS - 1;
+        let action = Action::Resize { from: N_COUNTERS - 1, to: N_COUNTERS };
+        assert_eq!(decided(&pinned, maps::STATS, CAPACITY), action);
     }
 
     #[test]

@@ -294,9 +294,14 @@ pub(super) fn text(bytes: &[u8]) -> String {
 
 /// An absent key is no error.
 pub(super) fn deleted(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(error) if system_error(&error).and_then(io::Error::raw_os_error) == Some(libc::ENOENT) => Ok(()),
-        other => other,
+    was_there(result).map(drop)
+}
+
+/// As [`deleted`], and whether there was something.
+pub(super) fn was_there(deleted: Result<(), MapError>) -> Result<bool, MapError> {
+    match deleted {
+        Err(error) if system_error(&error).and_then(io::Error::raw_os_error) == Some(libc::ENOENT) => Ok(false),
+        other => other.map(|()| true),
     }
 }
 
