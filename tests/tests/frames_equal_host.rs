@@ -25,7 +25,10 @@ use lb_common::{
         Backend, ClusterIps, Counter, Device, Family, Flow, FlowKey, Frontend, FrontendKey, NodeConfig, Proto, Slot,
         V4, V6, backend_state, device_flags, endpoint_sets, frontend_flags, maps, scope,
     },
-    logic::{forward::Side, seam::Route},
+    logic::{
+        forward::Side,
+        seam::{Environment as _, Route},
+    },
     sim::{
         Outcome, SimEnvironment, SimMaps, SimNode, SimPacket,
         frames::{Body, Frame, ends},
