@@ -2,8 +2,7 @@
 
 use std::{
     io::{self, Read as _},
-    mem::MaybeUninit,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     time::Duration,
 };
 
@@ -142,19 +141,17 @@ impl Conversation {
         Ok(Names { local: ip_address(&local)?, peer: peer.as_ref().map(ip_address).transpose()? })
     }
 
+    /// One question is under way at a time, so that nothing comes after its line.
     fn receive_line(&self) -> Result<Answer, Failure> {
-        let mut line = String::new();
-        loop {
-            let mut byte = [MaybeUninit::new(0)];
-            let n_bytes = self.socket.recv(&mut byte).map_err(failure("recv"))?;
-            // SAFETY: the array was initialised above, and recv never uninitialises.
-            let [byte] = byte.map(|byte| unsafe { byte.assume_init() });
-            match (n_bytes, byte) {
-                (0, _) => return Err(Failure { call: "recv".to_owned(), errno: "EOF".to_owned() }),
-                (_, b'\n') => return Ok(Answer { name: line, from: None }),
-                _ => line.push(char::from(byte)),
+        let (mut line, mut part) = (Vec::new(), [0; 512]);
+        while line.last() != Some(&b'\n') {
+            let n_bytes = (&self.socket).read(&mut part).map_err(failure("recv"))?;
+            if n_bytes == 0 {
+                return Err(Failure { call: "recv".to_owned(), errno: "EOF".to_owned() });
             }
+            line.extend_from_slice(part.get(..n_bytes).unwrap_or_default());
         }
+        Ok(Answer { name: String::from_utf8_lossy(&line).trim_end().to_owned(), from: None })
     }
 
     /// All that comes until the server closes.
@@ -175,16 +172,17 @@ impl Conversation {
     fn receive_datagram(&self) -> Result<Answer, Failure> {
         let (bytes, from) = self.receive_bytes()?;
         let name = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-        Ok(Answer { name, from: Some(ip_address(&from)?) })
+        Ok(Answer { name, from: Some(from) })
     }
 
-    fn receive_bytes(&self) -> Result<(Vec<u8>, SockAddr), Failure> {
+    fn receive_bytes(&self) -> Result<(Vec<u8>, SocketAddr), Failure> {
+        // The standard library's socket fills plain bytes.
+        let socket = UdpSocket::from(self.socket.try_clone().map_err(failure("dup"))?);
         // Larger than any datagram.
-        let mut buffer = vec![MaybeUninit::new(0); 1 << 16];
-        let (n_bytes, from) = self.socket.recv_from(&mut buffer).map_err(failure("recvfrom"))?;
-        let received = buffer.get(..n_bytes).unwrap_or_default();
-        // SAFETY: the buffer was initialised above, and recvfrom never uninitialises.
-        Ok((received.iter().map(|byte| unsafe { byte.assume_init() }).collect(), from))
+        let mut buffer = vec![0; 1 << 16];
+        let (n_bytes, from) = socket.recv_from(&mut buffer).map_err(failure("recvfrom"))?;
+        buffer.truncate(n_bytes);
+        Ok((buffer, from))
     }
 }
 
