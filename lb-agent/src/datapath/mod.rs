@@ -11,3 +11,4 @@ pub mod op;
 pub mod sim;
 pub mod snapshot;
 pub mod store;
+pub mod succession;

@@ -17,12 +17,17 @@ use super::{
     findings::{Facts, Finding, Settings, Sysctls, findings},
     network::Network,
     store::{DeviceRef, DeviceStore, Programs},
+    wanted::DeviceNames,
 };
 
 /// For so long a device keeps its programs after the reason to choose it is gone. A default route is away for a moment
 /// where it is replaced or its link flaps, and an agent that has just started does not know the Node object yet; without
 /// the programs the node itself would answer, and reset connections that are open.
 const GRACE: Duration = Duration::from_secs(60);
+/// For so long it is remembered which names uplinks had. A device that comes with such a name is taken for the uplink made
+/// anew (a driver loaded again, a bond or VLAN that was configured anew) and gets its programs before it has addresses and
+/// routes: with them it carries traffic, and what came before the programs would be answered by the node itself.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 /// Until what failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -54,6 +59,8 @@ pub struct Keeper<S> {
     read_sysctls: fn(&[&str]) -> Sysctls,
     /// When a device was last chosen for a reason of its own; `None` before the first pass.
     chosen_at: Option<BTreeMap<u32, Instant>>,
+    /// When an uplink of that name was last chosen for a reason of its own.
+    uplinks: BTreeMap<String, Instant>,
     /// What was logged.
     said: Said,
 }
@@ -68,7 +75,7 @@ struct Said {
 impl<S: DeviceStore> Keeper<S> {
     /// `read_sysctls` reads those of the named devices.
     pub fn new(store: S, settings: Settings, read_sysctls: fn(&[&str]) -> Sysctls) -> Self {
-        Self { store, settings, read_sysctls, chosen_at: None, said: Said::default() }
+        Self { store, settings, read_sysctls, chosen_at: None, uplinks: BTreeMap::new(), said: Said::default() }
     }
 
     /// One pass over everything. `node` are the addresses of the Node object, as far as it is known.
@@ -99,6 +106,13 @@ impl<S: DeviceStore> Keeper<S> {
         Ok(There { attached: self.store.attached()?, listed: self.store.devices()? })
     }
 
+    /// Whether a link of this number and name is one that will be served and is not known yet.
+    pub fn awaits(&self, index: u32, name: &str) -> bool {
+        let is_named = matches!(&self.settings.devices, DeviceNames::Names(names) if names.iter().any(|it| it == name));
+        !self.said.knows(index, name)
+            && (is_named || self.uplinks.contains_key(name) || self.settings.pods.matching(name).is_some())
+    }
+
     /// What comes of it where the network cannot even be read: everything stays as it is.
     pub fn blind(&mut self, error: &io::Error, now: Instant) -> Outcome {
         let failures = vec![format!("this node's network devices cannot be listed: {error}")];
@@ -124,6 +138,14 @@ impl<S: DeviceStore> Keeper<S> {
         let uplinks = listed.iter().filter(|(_, device)| device.flags & device_flags::UPLINK != 0);
         let chosen_at = self.chosen_at.get_or_insert_with(|| uplinks.map(|(index, _)| (*index, now)).collect());
         chosen_at.retain(|index, at| now.duration_since(*at) < GRACE && network.link(*index).is_some());
+        self.uplinks.retain(|_, at| now.duration_since(*at) < REMEMBERED);
+        let come = network
+            .links
+            .iter()
+            .filter(|link| self.uplinks.contains_key(&link.name) && !self.said.knows(link.index, &link.name));
+        for link in come {
+            chosen_at.insert(link.index, now);
+        }
         let lately = chosen_at.keys().copied().collect();
         let Settings { devices, pods, .. } = &self.settings;
         let choices = choose(network, &Wishes { devices, pods, node, lately: &lately });
@@ -131,7 +153,10 @@ impl<S: DeviceStore> Keeper<S> {
         for choice in &choices {
             match &choice.decision {
                 Ok((_, Why::Lately)) => ends.extend(chosen_at.get(&choice.index).map(|at| *at + GRACE)),
-                Ok((Role::Uplink | Role::UplinkL3, _)) => drop(chosen_at.insert(choice.index, now)),
+                Ok((Role::Uplink | Role::UplinkL3, _)) => {
+                    chosen_at.insert(choice.index, now);
+                    self.uplinks.insert(choice.name.clone(), now);
+                }
                 Ok((Role::Pod, _)) | Err(_) => drop(chosen_at.remove(&choice.index)),
             }
         }
@@ -160,6 +185,9 @@ impl<S: DeviceStore> Keeper<S> {
                 }
                 Err(error) => outcome.failures.push(text(&error)),
             }
+        }
+        if outcome.failures.is_empty() {
+            note(self.store.take_over(), &mut outcome.failures);
         }
     }
 
@@ -235,6 +263,11 @@ fn note<E: std::error::Error>(result: Result<(), E>, failures: &mut Vec<String>)
 
 /// Logs what is new, once.
 impl Said {
+    /// Whether the link was there at the last pass, by the same name.
+    fn knows(&self, index: u32, name: &str) -> bool {
+        self.choices.iter().any(|choice| choice.index == index && choice.name == name)
+    }
+
     fn pods(&self) -> usize {
         self.choices.iter().filter(|choice| matches!(choice.decision, Ok((Role::Pod, _)))).count()
     }

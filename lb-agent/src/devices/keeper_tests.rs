@@ -23,6 +23,8 @@ struct Table {
     node: NodeConfig,
     /// What was done, in order.
     done: Vec<String>,
+    /// What was attached whenever an earlier agent's notes were taken over.
+    taken_over_with: Vec<Vec<Programs>>,
     /// Attaching fails.
     refuses: bool,
 }
@@ -55,6 +57,11 @@ impl DeviceStore for Table {
 
     fn are_current(&self, programs: Programs, role: Role) -> bool {
         programs == OURS && self.roles.values().all(|attached| *attached == role)
+    }
+
+    fn take_over(&mut self) -> io::Result<()> {
+        self.taken_over_with.push(self.attached.values().copied().collect());
+        Ok(())
     }
 
     fn foreign(&self, _: DeviceRef<'_>) -> io::Result<Vec<Foreign>> {
@@ -207,7 +214,9 @@ fn a_device_that_is_gone_is_unlisted_at_once_and_one_of_the_same_number_begins_a
     gone.links.pop();
     rig.keeper.store.attached.clear();
     assert_eq!(rig.pass(&gone), ["unlist 2"]);
-    assert_eq!(rig.pass(&network()), [""; 0], "it was never chosen itself");
+    let mut another = network();
+    another.links[1].name = "eth9".into();
+    assert_eq!(rig.pass(&another), [""; 0], "it was never chosen itself");
 }
 
 #[test]
@@ -235,10 +244,64 @@ fn an_earlier_agents_programs_stay_where_the_new_ones_are_refused() {
 }
 
 #[test]
+fn what_earlier_programs_noted_is_taken_over_when_none_of_them_is_attached_any_more() {
+    let table = Table {
+        attached: [(2, EARLIER)].into(),
+        listed: [(2, Device::default())].into(),
+        refuses: true,
+        ..Table::default()
+    };
+    let mut rig = Rig::new("auto", table);
+    rig.pass(&with_route());
+    assert_eq!(rig.keeper.store.taken_over_with, [] as [Vec<Programs>; 0]);
+    rig.keeper.store.refuses = false;
+    rig.pass(&with_route());
+    assert_eq!(rig.keeper.store.taken_over_with, [vec![OURS]]);
+}
+
+#[test]
 fn findings_come_with_the_outcome() {
     let mut rig = Rig::new("eth0,eth7", Table::default());
     let outcome = rig.outcome(&network());
     assert_eq!(outcome.served, 1);
     assert_eq!(outcome.findings.len(), 1, "{:?}", outcome.findings);
     assert_eq!(outcome.findings[0].about, "--devices eth7");
+}
+
+/// `eth0` again, by another number and bare as a device is when it is made.
+fn made_anew(index: u32) -> Network {
+    let mut network = network();
+    network.links[1] = Link { index, name: "eth0".into(), layer: 1, ..Link::default() };
+    network.addresses.clear();
+    network
+}
+
+#[test]
+fn an_uplink_that_is_made_anew_has_its_programs_before_addresses_and_routes() {
+    let mut rig = Rig::new("auto", Table::default());
+    rig.pass(&with_route());
+    rig.now += REMEMBERED / 2;
+    rig.pass(&with_route());
+    rig.keeper.store.attached.clear();
+    rig.now += REMEMBERED / 2;
+    assert!(rig.keeper.awaits(3, "eth0") && !rig.keeper.awaits(2, "eth0") && !rig.keeper.awaits(3, "eth1"));
+    assert_eq!(rig.pass(&made_anew(3)), ["unlist 2", "attach eth0 uplink", "list 3"]);
+    assert!(!rig.keeper.awaits(3, "eth0"), "known by now");
+    rig.now += GRACE;
+    assert_eq!(rig.pass(&made_anew(3)), ["unlist 3", "detach eth0"], "no reason came, and it was there before");
+    assert_eq!(rig.pass(&made_anew(3)), [""; 0], "the name is no reason for a device that is known");
+    rig.now += REMEMBERED;
+    assert_eq!(rig.pass(&made_anew(4)), [""; 0], "long ago");
+}
+
+#[test]
+fn devices_that_are_named_or_match_a_pattern_are_awaited_until_they_are_known() {
+    let mut rig = Rig::new("eth7", Table::default());
+    rig.keeper.settings.pods = "veth*".parse().unwrap();
+    rig.pass(&network());
+    assert_eq!(["eth7", "veth1", "eth0"].map(|name| rig.keeper.awaits(9, name)), [true, true, false]);
+    let mut more = network();
+    more.links.push(Link { index: 9, name: "veth1".into(), layer: 1, ..Link::default() });
+    rig.pass(&more);
+    assert!(!rig.keeper.awaits(9, "veth1"));
 }

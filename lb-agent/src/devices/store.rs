@@ -37,6 +37,9 @@ pub trait DeviceStore {
     fn attached(&mut self) -> Result<BTreeMap<u32, Programs>, Self::Error>;
     /// Whether these are this agent's programs for that role.
     fn are_current(&self, programs: Programs, role: Role) -> bool;
+    /// Every device that has programs has this agent's now: takes over what an earlier agent's noted in maps that are theirs
+    /// alone.
+    fn take_over(&mut self) -> Result<(), Self::Error>;
     /// What others have at the hooks of a device.
     fn foreign(&self, device: DeviceRef<'_>) -> Result<Vec<Foreign>, Self::Error>;
 

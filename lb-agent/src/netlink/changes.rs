@@ -2,13 +2,14 @@
 //!
 //! The kernel tells of each change by rtnetlink. What it says is taken as a hint only, and whoever is interested reads the
 //! state anew: so a message that got lost (the kernel says so by ENOBUFS) costs nothing, and there is one way to know the
-//! state.
+//! state. Which links were told of is passed on, for those who are in a hurry with some of them.
 
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
 };
 
+use netlink_packet_core::NlasIterator;
 use rustix::{
     io::Errno,
     net::{
@@ -27,8 +28,11 @@ const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const RTMGRP_IPV4_ROUTE: u32 = 0x40;
 const RTMGRP_IPV6_IFADDR: u32 = 0x100;
 const RTMGRP_IPV6_ROUTE: u32 = 0x400;
+const RTM_NEWLINK: u16 = 16;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
+/// The name of a link, the first of its attributes (`rtnl_fill_ifinfo` in net/core/rtnetlink.c).
+const IFLA_IFNAME: u16 = 3;
 
 /// Of what to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,45 +89,76 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Returns after the next change, and with all that were told by then. May be dropped and called again.
+    /// Returns after the next change, and with all that were told by then: the links among them that are new or changed.
+    /// May be dropped and called again.
     ///
     /// # Errors
     /// The socket is broken.
-    pub async fn changed(&self) -> io::Result<()> {
+    pub async fn changed(&self) -> io::Result<Vec<LinkRef>> {
         loop {
             let mut ready = self.socket.readable().await?;
-            let matters = drain(ready.get_inner())?;
+            let told = drain(ready.get_inner())?;
             ready.clear_ready();
-            if matters {
-                return Ok(());
+            if let Some(links) = told {
+                return Ok(links);
             }
         }
     }
 }
 
-/// Throws away what was told so far; whether any of it matters.
-fn drain(socket: impl AsFd) -> io::Result<bool> {
+/// A link that was told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkRef {
+    /// Its number.
+    pub index: u32,
+    /// Its name at that moment.
+    pub name: String,
+}
+
+/// Takes what was told so far: the links, or `None` where nothing of it matters.
+fn drain(socket: impl AsFd) -> io::Result<Option<Vec<LinkRef>>> {
     // Messages that do not fit are cut off, which is as good: only the beginning is looked at.
     let mut message = [0; 512];
-    let mut matters = false;
+    let mut told = None;
     loop {
         match recv(&socket, &mut message[..], RecvFlags::empty()) {
-            Ok((_, length)) => matters |= !is_of_another_route(message.get(..length).unwrap_or(&message)),
+            Ok((_, length)) => {
+                let message = message.get(..length).unwrap_or(&message);
+                if !is_of_another_route(message) {
+                    told.get_or_insert_with(Vec::new).extend(link(message));
+                }
+            }
             // Messages were lost: there are changes, then.
-            Err(Errno::NOBUFS) => matters = true,
+            Err(Errno::NOBUFS) => drop(told.get_or_insert_with(Vec::new)),
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Ok(matters),
+            Err(Errno::AGAIN) => return Ok(told),
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// Whether the message is about a route that is no default route. Notifications come one to a datagram: `struct nlmsghdr`
-/// with its type at byte 4, then `struct rtmsg` with the length of the destination at byte 1.
+/// Notifications come one to a datagram, which begins with `struct nlmsghdr`: its type at byte 4.
+fn kind(message: &[u8]) -> Option<u16> {
+    message.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes)
+}
+
+/// Whether the message is about a route that is no default route: `struct rtmsg` has the length of the destination at byte
+/// 1.
 fn is_of_another_route(message: &[u8]) -> bool {
-    let kind = message.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
-    let is_route = matches!(kind, Some(RTM_NEWROUTE | RTM_DELROUTE));
+    let is_route = matches!(kind(message), Some(RTM_NEWROUTE | RTM_DELROUTE));
     is_route && message.get(17).is_some_and(|destination_length| *destination_length != 0)
+}
+
+/// The link that a message says is there: `struct ifinfomsg` with its number at byte 4, then attributes.
+fn link(message: &[u8]) -> Option<LinkRef> {
+    if kind(message) != Some(RTM_NEWLINK) {
+        return None;
+    }
+    let index = message.get(20..24).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes)?;
+    let mut attributes = NlasIterator::new(message.get(32..)?).map_while(Result::ok);
+    let name = attributes.find(|attribute| attribute.kind() == IFLA_IFNAME)?;
+    let name = std::str::from_utf8(name.value()).ok()?.trim_end_matches('\0').to_owned();
+    Some(LinkRef { index, name })
 }
 
 #[cfg(test)]
@@ -139,11 +174,24 @@ mod tests {
 
     #[test]
     fn routes_to_pods_are_nobodys_business_and_all_else_is() {
-        const RTM_NEWLINK: u16 = 16;
         assert!(is_of_another_route(&message(RTM_NEWROUTE, 32)));
         assert!(is_of_another_route(&message(RTM_DELROUTE, 128)));
         assert!(!is_of_another_route(&message(RTM_DELROUTE, 0)), "the default route");
         assert!(!is_of_another_route(&message(RTM_NEWLINK, 32)));
         assert!(!is_of_another_route(&[]), "what is not understood may matter");
+    }
+    #[test]
+    fn a_link_is_told_by_number_and_name_also_where_the_rest_is_cut_off() {
+        let mut message = message(RTM_NEWLINK, 0);
+        message.resize(32, 0);
+        message[20..24].copy_from_slice(&7_u32.to_ne_bytes());
+        let attribute =
+            |kind: u16, length: u16, value: &[u8]| [&length.to_ne_bytes()[..], &kind.to_ne_bytes()[..], value].concat();
+        message.extend(attribute(IFLA_IFNAME, 9, b"eth0\0\0\0\0"));
+        message.extend(attribute(99, 4000, b"cut"));
+        assert_eq!(link(&message), Some(LinkRef { index: 7, name: "eth0".to_owned() }));
+        assert_eq!(link(&message[..32]), None, "no name");
+        message[4] = 17;
+        assert_eq!(link(&message), None, "RTM_DELLINK");
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Devices {
 /// What will attach the programs where they should be; the agent is not ready before it has tried. `None` where that cannot
 /// be, which is said.
 pub(super) fn start(
-    datapath: &Datapath,
+    datapath: &mut Datapath,
     args: &PacketArgs,
     nodeport_addresses: &NodePortAddresses,
     observer: &Observer,
@@ -45,7 +45,7 @@ pub(super) fn start(
 }
 
 /// Also where no device is to have programs: an earlier agent may have left some.
-fn open(datapath: &Datapath) -> anyhow::Result<(Changes, KernelDevices)> {
+fn open(datapath: &mut Datapath) -> anyhow::Result<(Changes, KernelDevices)> {
     Ok((Changes::open(Of::Devices)?, datapath.devices(Way::probe()?)?))
 }
 

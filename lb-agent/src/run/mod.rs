@@ -82,7 +82,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     let tester = failed.then(|| datapath.self_tester()).transpose()?;
     let exclude = Exclude { patterns: args.packet.socket_lb_exclude.clone(), has_pods };
     let followers = Followers::start(&mut datapath, args.terminate_tcp, exclude, &observer);
-    let devices = devices::start(&datapath, &args.packet, &args.nodeport_addresses, &observer);
+    let devices = devices::start(&mut datapath, &args.packet, &args.nodeport_addresses, &observer);
     let parts = Parts { source, addresses, model, datapath, tester, followers, devices, observer, record };
     runtime.block_on(operate(&args, parts))
 }

@@ -45,7 +45,7 @@ impl Addresses {
             }
             tokio::select! {
                 () = tx.closed() => return Ok(()),
-                changed = changes.changed() => changed?,
+                changed = changes.changed() => drop(changed?),
             }
         }
     }

@@ -7,21 +7,24 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData};
 use bytemuck::Zeroable as _;
-use lb_common::abi::{Backend, Family, Flow, FlowKey, V4, V6};
+use lb_common::abi::{Backend, Family, Flow, FlowKey, V4, V6, maps};
 
 use super::{
     load,
     paths::Paths,
-    store::{failed, found, was_there},
+    store::{failed, found, system_error, update_failed, wait_for_programs, was_there},
     sys::{self, Batch},
 };
 use crate::datapath::{
     flows::{Cursor, FlowStore, Half, map_name},
     store::{StoreError, map_names},
+    succession::{Successor, bring_over},
 };
 
 /// How many halves are asked for at a time: some hundred kilobytes, and a millisecond.
 const AT_ONCE: usize = 4_096;
+/// linux/bpf.h: an update that is to make an element, not to replace one.
+const BPF_NOEXIST: u64 = 1;
 
 /// `lb_conns4/6`. Separate from the rest of the store, so that it may be sent to another thread.
 pub struct KernelFlows {
@@ -46,10 +49,42 @@ impl KernelFlows {
     }
 }
 
+/// Tables that were copied into others, and that an earlier agent's programs write until this agent's are in their place.
+#[derive(Default)]
+pub(super) struct FormerFlows {
+    pub(super) v4: Option<MapData>,
+    pub(super) v6: Option<MapData>,
+    /// When the copy began.
+    pub(super) since_s: u32,
+}
+
+impl FormerFlows {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.v4.is_none() && self.v6.is_none()
+    }
+
+    /// Brings over what began after the copy; says how many flows that were. No program that writes these tables may be
+    /// attached any more.
+    pub(super) fn bring_over(&mut self, paths: &Paths) -> Result<u32, StoreError> {
+        wait_for_programs(maps::NODE, load::open_pinned(&paths.maps, maps::NODE)?.fd().as_fd())?;
+        let v4 = bring_over_family::<V4>(&mut self.v4, paths, self.since_s)?;
+        Ok(v4 + bring_over_family::<V6>(&mut self.v6, paths, self.since_s)?)
+    }
+}
+
+fn bring_over_family<F: Family>(former: &mut Option<MapData>, paths: &Paths, since_s: u32) -> Result<u32, StoreError> {
+    let Some(map) = former.take() else { return Ok(0) };
+    bring_over(&mut FamilyFlows::<F>::over(map, paths)?, &mut FamilyFlows::<F>::open(paths)?, since_s)
+}
+
 impl<F: Family> FamilyFlows<F> {
     fn open(paths: &Paths) -> Result<Self, StoreError> {
+        Self::over(load::open_pinned(&paths.maps, map_name::<F>())?, paths)
+    }
+
+    fn over(map: MapData, paths: &Paths) -> Result<Self, StoreError> {
         let (name, backends) = (map_name::<F>(), map_names::<F>().backends);
-        let map = load::open_pinned(&paths.maps, name)?;
         let capacity = map.info().map_err(failed(name, "look at"))?.max_entries();
         let dup = |source| StoreError::Failed { map: name, operation: "open", source };
         let fd = map.fd().as_fd().try_clone_to_owned().map_err(dup)?;
@@ -105,6 +140,18 @@ impl<F: Family> FlowStore<F> for FamilyFlows<F> {
 
     fn flow_capacity(&self) -> u32 {
         self.capacity
+    }
+}
+
+impl<F: Family> Successor<F> for FamilyFlows<F> {
+    fn add_flow(&mut self, key: &FlowKey<F>, half: &Flow<F>) -> Result<bool, StoreError> {
+        match self.map.insert(key, half, BPF_NOEXIST) {
+            Ok(()) => Ok(true),
+            Err(error) if system_error(&error).is_some_and(|error| error.kind() == io::ErrorKind::AlreadyExists) => {
+                Ok(false)
+            }
+            Err(error) => Err(update_failed(map_name::<F>(), (self.capacity, "--max-connections"))(error)),
+        }
     }
 }
 

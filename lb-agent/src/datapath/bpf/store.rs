@@ -1,6 +1,6 @@
 //! The kernel's maps as a [`MapStore`]: system calls for the hash maps, memory for the slots.
 
-use std::io;
+use std::{io, os::fd::BorrowedFd};
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use lb_common::abi::{
@@ -259,21 +259,23 @@ impl MapStore for KernelStore {
         deleted(self.affinities.remove(key)).map_err(failed(maps::AFFINITY, "delete"))
     }
 
-    /// By MEMBARRIER_CMD_GLOBAL, which is `synchronize_rcu()` (kernel/sched/membarrier.c), and programs run in an RCU
-    /// read-side section. The kernel refuses it with EINVAL where it runs with `nohz_full`: then by
-    /// [`sys::wait_for_programs`], which comes to the same and costs two descriptors.
     fn wait_for_readers(&mut self) -> Result<(), StoreError> {
-        use rustix::thread::{MembarrierCommand, membarrier};
-        if membarrier(MembarrierCommand::Global).is_ok() {
-            return Ok(());
-        }
-        let array = &self.v4.slots;
-        sys::wait_for_programs(array.map()).map_err(|source| StoreError::Failed {
-            map: self.v4.names.slots,
-            operation: "waiting for the readers",
-            source,
-        })
+        wait_for_programs(self.v4.names.slots, self.v4.slots.map())
     }
+}
+
+/// Returns when no program that runs now runs any more. `map` is any array.
+///
+/// By MEMBARRIER_CMD_GLOBAL, which is `synchronize_rcu()` (kernel/sched/membarrier.c), and programs run in an RCU
+/// read-side section. The kernel refuses it with EINVAL where it runs with `nohz_full`: then by
+/// [`sys::wait_for_programs`], which comes to the same and costs two descriptors.
+pub(super) fn wait_for_programs(map: &'static str, array: BorrowedFd<'_>) -> Result<(), StoreError> {
+    use rustix::thread::{MembarrierCommand, membarrier};
+    if membarrier(MembarrierCommand::Global).is_ok() {
+        return Ok(());
+    }
+    let operation = "waiting for the readers";
+    sys::wait_for_programs(array).map_err(|source| StoreError::Failed { map, operation, source })
 }
 
 /// `name` cut at a character's border and filled up with NUL.
@@ -314,7 +316,7 @@ pub(super) fn found<T>(read: Result<T, MapError>, map: &'static str) -> Result<O
     }
 }
 
-fn system_error(error: &MapError) -> Option<&io::Error> {
+pub(super) fn system_error(error: &MapError) -> Option<&io::Error> {
     match error {
         MapError::SyscallError(error) => Some(&error.io_error),
         _ => None,

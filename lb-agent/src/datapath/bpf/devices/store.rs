@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use lb_common::abi::{Device, Name, NameKey, NodeConfig, maps, name_kind};
+use tracing::info;
 
 use super::{
     super::{
         error::OpenError,
+        flows::FormerFlows,
         load::open_pinned,
         paths::Paths,
         store::{deleted, failed, padded, text, update_failed},
@@ -27,6 +29,8 @@ use crate::{
 pub struct KernelDevices {
     hooks: DeviceHooks,
     maps: DeviceMaps,
+    former: FormerFlows,
+    paths: Paths,
 }
 
 /// The maps.
@@ -100,8 +104,8 @@ impl DeviceMaps {
 }
 
 impl KernelDevices {
-    pub(in super::super) fn open(hooks: DeviceHooks, paths: &Paths) -> Result<Self, OpenError> {
-        Ok(Self { hooks, maps: DeviceMaps::open(paths)? })
+    pub(in super::super) fn open(hooks: DeviceHooks, paths: &Paths, former: FormerFlows) -> Result<Self, OpenError> {
+        Ok(Self { hooks, maps: DeviceMaps::open(paths)?, former, paths: paths.clone() })
     }
 
     /// How programs are attached.
@@ -131,6 +135,14 @@ impl DeviceStore for KernelDevices {
 
     fn are_current(&self, programs: Programs, role: Role) -> bool {
         self.hooks.are_current(programs, role)
+    }
+
+    fn take_over(&mut self) -> Result<(), OpenError> {
+        if !self.former.is_empty() {
+            let connections = self.former.bring_over(&self.paths)?;
+            info!(connections, "took over what began while the table of connections was copied");
+        }
+        Ok(())
     }
 
     fn foreign(&self, device: DeviceRef<'_>) -> Result<Vec<Foreign>, OpenError> {

@@ -1,0 +1,204 @@
+//! Connections that an earlier agent's programs began while their table was copied into one of another size. When the new
+//! agent's programs are in their place, these few are brought over. What is to be done about each is decided here; when that is,
+//! is the caller's.
+
+use lb_common::abi::{Family, Flow, FlowKey, flow_flags};
+
+use super::{
+    flows::{FlowStore, partner},
+    store::StoreError,
+};
+
+/// A table that can be added to while programs write it.
+pub trait Successor<F: Family>: FlowStore<F> {
+    /// Adds a half unless there is one with this key; says whether it did.
+    ///
+    /// # Errors
+    /// What the kernel says; also where the table is full.
+    fn add_flow(&mut self, key: &FlowKey<F>, half: &Flow<F>) -> Result<bool, StoreError>;
+}
+
+/// Brings over the flows that began at `since_s` (of the monotonic clock) or later and are in `former` alone, and says how many
+/// these were. Older ones are not looked at: they were copied, and may have ended since. What `present` has by now is newer
+/// and stays; a flow one of whose halves it would have to replace is left behind whole.
+///
+/// # Errors
+/// Those of the tables.
+pub fn bring_over<F: Family>(
+    former: &mut impl FlowStore<F>,
+    present: &mut impl Successor<F>,
+    since_s: u32,
+) -> Result<u32, StoreError> {
+    let (mut cursor, mut halves, mut brought) = (None, Vec::new(), 0);
+    loop {
+        cursor = former.read_flows(cursor, &mut halves)?;
+        let begun =
+            |(_, half): &&(FlowKey<F>, Flow<F>)| half.flags & flow_flags::REPLY == 0 && half.created_s >= since_s;
+        for (key, half) in halves.iter().filter(begun) {
+            if let Some(reply) = partner(former, key, half)? {
+                brought += u32::from(bring(present, (key, half), (&half.partner(key), &reply))?);
+            }
+        }
+        if cursor.is_none() {
+            return Ok(brought);
+        }
+    }
+}
+
+/// What came of adding a half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    Added,
+    /// The copy had brought it already.
+    There,
+    /// Another flow has its tuple.
+    Taken,
+}
+
+/// In the order in which the programs claim tuples: without the reply's, a flow has none.
+fn bring<F: Family>(
+    present: &mut impl Successor<F>,
+    (key, half): (&FlowKey<F>, &Flow<F>),
+    (reply_key, reply): (&FlowKey<F>, &Flow<F>),
+) -> Result<bool, StoreError> {
+    let claimed = claim(present, reply_key, reply)?;
+    if claimed == Claim::Taken {
+        return Ok(false);
+    }
+    let forward = claim(present, key, half)?;
+    if forward == Claim::Taken && claimed == Claim::Added {
+        present.delete_flow(reply_key)?;
+    }
+    Ok(forward != Claim::Taken && (forward == Claim::Added || claimed == Claim::Added))
+}
+
+fn claim<F: Family>(present: &mut impl Successor<F>, key: &FlowKey<F>, half: &Flow<F>) -> Result<Claim, StoreError> {
+    if present.add_flow(key, half)? {
+        return Ok(Claim::Added);
+    }
+    let is_same = |there: Flow<F>| there.created_s == half.created_s && there.check == half.check;
+    Ok(if present.flow(key)?.is_some_and(is_same) { Claim::There } else { Claim::Taken })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use lb_common::abi::{Backend, Proto, V4};
+
+    use super::*;
+    use crate::datapath::flows::{Cursor, Half};
+
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    struct Table(BTreeMap<FlowKey<V4>, Flow<V4>>);
+
+    impl FlowStore<V4> for Table {
+        /// One half at a time.
+        fn read_flows(&mut self, cursor: Cursor, into: &mut Vec<Half<V4>>) -> Result<Cursor, StoreError> {
+            let at = cursor.unwrap_or(0);
+            let skip = usize::try_from(at).unwrap_or(usize::MAX);
+            into.clear();
+            into.extend(self.0.iter().skip(skip).take(1).map(|(key, half)| (*key, *half)));
+            Ok((skip + 1 < self.0.len()).then_some(at + 1))
+        }
+
+        fn flow(&self, key: &FlowKey<V4>) -> Result<Option<Flow<V4>>, StoreError> {
+            Ok(self.0.get(key).copied())
+        }
+
+        fn delete_flow(&mut self, key: &FlowKey<V4>) -> Result<bool, StoreError> {
+            Ok(self.0.remove(key).is_some())
+        }
+
+        fn backend(&self, _: u32) -> Result<Option<Backend<V4>>, StoreError> {
+            Ok(None)
+        }
+
+        fn flow_capacity(&self) -> u32 {
+            100
+        }
+    }
+
+    impl Successor<V4> for Table {
+        fn add_flow(&mut self, key: &FlowKey<V4>, half: &Flow<V4>) -> Result<bool, StoreError> {
+            let is_new = !self.0.contains_key(key);
+            self.0.entry(*key).or_insert(*half);
+            Ok(is_new)
+        }
+    }
+
+    /// A client's flow to a backend under a port of the node's: its forward half, then its reply half.
+    fn flow(client: u16, port: u16, created_s: u32) -> [Half<V4>; 2] {
+        let node = [192, 0, 2, 1];
+        let key = FlowKey {
+            src_addr: [198, 51, 100, 7],
+            dst_addr: node,
+            src_port: client,
+            dst_port: 30080,
+            proto: Proto::Tcp.number(),
+            reserved: [0; 3],
+        };
+        let forward = Flow {
+            src_addr: node,
+            dst_addr: [10, 244, 2, 2],
+            src_port: port,
+            dst_port: 8080,
+            created_s,
+            ..Flow::default()
+        };
+        let at = forward.partner(&key);
+        let back = key.reversed();
+        let reply = Flow {
+            src_addr: back.src_addr,
+            dst_addr: back.dst_addr,
+            src_port: back.src_port,
+            dst_port: back.dst_port,
+            flags: flow_flags::REPLY,
+            ..forward
+        };
+        [(key, forward.sealed(&key)), (at, reply.sealed(&at))]
+    }
+
+    fn table(flows: &[[Half<V4>; 2]]) -> Table {
+        Table(flows.iter().flatten().copied().collect())
+    }
+
+    fn brought(former: &Table, present: &Table) -> (u32, Table) {
+        let mut present = present.clone();
+        let brought = bring_over(&mut former.clone(), &mut present, 100).unwrap();
+        (brought, present)
+    }
+
+    #[test]
+    fn what_began_during_the_copy_is_brought_over_and_older_flows_are_not() {
+        let (old, new, other) = (flow(1, 10_001, 99), flow(2, 10_002, 100), flow(3, 10_003, 101));
+        assert_eq!(brought(&table(&[old, new]), &table(&[other])), (1, table(&[new, other])), "the old one has ended");
+        assert_eq!(brought(&table(&[new]), &table(&[new])), (0, table(&[new])), "the copy met it");
+        assert_eq!(brought(&Table::default(), &table(&[other])), (0, table(&[other])));
+    }
+
+    #[test]
+    fn a_flow_that_the_copy_met_by_half_is_made_whole() {
+        let new = flow(2, 10_002, 100);
+        for half in new {
+            assert_eq!(brought(&table(&[new]), &Table([half].into())), (1, table(&[new])));
+        }
+    }
+
+    #[test]
+    fn a_half_without_its_other_half_is_left_behind() {
+        let [forward, reply] = flow(2, 10_002, 100);
+        for half in [forward, reply] {
+            assert_eq!(brought(&Table([half].into()), &Table::default()), (0, Table::default()));
+        }
+    }
+
+    #[test]
+    fn what_is_there_by_now_stays_and_no_half_is_left_of_who_comes_too_late() {
+        let new = flow(2, 10_002, 100);
+        let same_port = flow(9, 10_002, 101);
+        assert_eq!(brought(&table(&[new]), &table(&[same_port])), (0, table(&[same_port])));
+        let same_client = flow(2, 10_009, 101);
+        assert_eq!(brought(&table(&[new]), &table(&[same_client])), (0, table(&[same_client])));
+    }
+}
