@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     cgroup::Cgroup,
-    guest::Guest,
+    guest::{Guest, Proto},
     netns::NetNs,
     node::{Layout, Node},
     run,
@@ -159,5 +159,16 @@ impl Pod {
     /// A new process in this pod.
     pub fn guest(&self) -> Result<Guest> {
         Guest::spawn(&self.name, &self.netns, &self.cgroup)
+    }
+
+    /// A process in this pod that answers at both of its addresses, by TCP and UDP, with the pod's name and the address that
+    /// it sees the asker with.
+    pub fn serve(&self, port: u16) -> Result<Guest> {
+        let guest = self.guest()?;
+        for at in [self.at4(port), self.at6(port)] {
+            guest.witness(&self.name, Proto::Tcp, at)?;
+            guest.witness(&self.name, Proto::Udp, at)?;
+        }
+        Ok(guest)
     }
 }

@@ -7,10 +7,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use lb_tests::{
-    Agent, AgentSpec, Guest, Layout, Manifests, Node, Outside, Pod, Source,
+    Agent, AgentSpec, Between, Guest, Layout, Manifests, Outside, Pod, Site, Source,
     guest::{Proto, Traffic, errno},
     manifests::Service,
-    overlay::{Underlay, flannel},
 };
 
 use crate::alone;
@@ -39,25 +38,15 @@ struct World {
     near: Pod,
     _pods: [Pod; 2],
     _manifests: Manifests,
-    _machine: Outside,
-    nodes: [Node; 2],
-    _underlay: Underlay,
+    site: Site,
 }
 
 impl World {
     fn new() -> Result<Self> {
-        let underlay = Underlay::new()?;
-        let nodes = [Node::with("one", 1, Layout::PointToPoint)?, Node::with("two", 2, Layout::PointToPoint)?];
-        for node in &nodes {
-            underlay.join(node)?;
-        }
-        flannel(&[&nodes[0], &nodes[1]])?;
-        let machine = Outside::new(&underlay)?;
-        for node in &nodes {
-            machine.serve(node)?;
-        }
-        let (near, far, client) = (nodes[0].pod("near")?, nodes[1].pod("far")?, nodes[0].pod("client")?);
-        let servers = vec![serve(&near)?, serve(&far)?];
+        let site = Site::new(Layout::PointToPoint, Between::Vxlan)?;
+        let [one, two] = [&site.nodes[0], &site.nodes[1]];
+        let (near, far, client) = (one.pod("near")?, two.pod("far")?, one.pod("client")?);
+        let servers = vec![near.serve(POD_PORT)?, far.serve(POD_PORT)?];
         let manifests = Manifests::new()?;
         let service = |name, addresses, node_port| {
             Service::new(name, addresses)
@@ -68,26 +57,15 @@ impl World {
         let web = service("web", &CLUSTER, NODE_PORT).to(&[&near, &far]);
         manifests.write("web", &[&web, &service("empty", &EMPTY, EMPTY_NODE_PORT).to(&[])])?;
         let spec = AgentSpec::new(Source::Manifests(manifests.path().to_owned())).on_devices("auto");
-        let mut agent = nodes[0].start_agent_with(spec)?;
+        let mut agent = one.start_agent_with(spec)?;
         agent.wait_ready()?;
-        let (inside, outside) = (client.guest()?, machine.guest()?);
+        let (inside, outside) = (client.guest()?, site.outside.guest()?);
         let (_pods, _servers) = ([far, client], servers);
-        Ok(Self {
-            agent,
-            inside,
-            outside,
-            _servers,
-            near,
-            _pods,
-            _manifests: manifests,
-            _machine: machine,
-            nodes,
-            _underlay: underlay,
-        })
+        Ok(Self { agent, inside, outside, _servers, near, _pods, _manifests: manifests, site })
     }
 
     fn on_the_node(&self, port: u16) -> [SocketAddr; 2] {
-        let node = &self.nodes[0];
+        let node = &self.site.nodes[0];
         [IpAddr::V4(node.v4()), IpAddr::V6(node.v6())].map(|ip| SocketAddr::new(ip, port))
     }
 
@@ -104,7 +82,7 @@ impl World {
             for traffic in EVERY_TRAFFIC {
                 let met = answers(&self.outside, traffic, to)?;
                 let client = if to.is_ipv4() { IpAddr::V4(Outside::V4) } else { Outside::V6.into() };
-                let node = &self.nodes[0];
+                let node = &self.site.nodes[0];
                 let overlay = if to.is_ipv4() { IpAddr::V4(node.pod_v4(0)) } else { node.pod_v6(0).into() };
                 let expected = BTreeSet::from([("near".to_owned(), client), ("far".to_owned(), overlay)]);
                 assert_eq!(met, expected, "{traffic:?} to {to}");
@@ -128,16 +106,6 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// Starts a process that answers with the pod's name and the address that it sees the asker with.
-fn serve(pod: &Pod) -> Result<Guest> {
-    let guest = pod.guest()?;
-    for at in [pod.at4(POD_PORT), pod.at6(POD_PORT)] {
-        guest.witness(pod.name(), Proto::Tcp, at)?;
-        guest.witness(pod.name(), Proto::Udp, at)?;
-    }
-    Ok(guest)
 }
 
 /// Who answers, and as whom they see the asker. One of two equal backends is missed with a chance of 2^-31.
