@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use aya::maps::{HashMap, Map, MapData};
 use lb_agent::{
+    clock::monotonic_s,
     connections::{Ended, Ending, Walk},
     datapath::{
-        bpf::{KernelFlows, Reader},
+        bpf::{KernelFlows, Reader, Way},
         flows::{FlowStore, map_name},
         store::Capacity,
     },
+    devices::store::DeviceStore as _,
     terminate::TcpPolicy,
 };
 use lb_common::abi::{Family, Flow, FlowKey, Proto, V4, V6, flow_flags, flow_seen};
@@ -55,6 +57,60 @@ fn fill<F: Family>(place: &Place) -> BTreeSet<FlowKey<F>> {
         all.extend([key, at]);
     }
     all
+}
+
+/// A TCP flow, both halves, that began at that second.
+fn flow(client: u16, created_s: u32) -> [(FlowKey<V4>, Flow<V4>); 2] {
+    let (node, client_addr) = ([192, 0, 2, 1], [198, 51, 100, 7]);
+    let (proto, reserved) = (Proto::Tcp.number(), [0; 3]);
+    let key = FlowKey { src_addr: client_addr, dst_addr: node, src_port: client, dst_port: 30080, proto, reserved };
+    let half = Flow {
+        src_addr: client_addr,
+        src_port: client,
+        dst_addr: [10, 244, 0, 2],
+        dst_port: 8080,
+        created_s,
+        last_seen_s: created_s,
+        ..Flow::default()
+    };
+    let at = half.partner(&key);
+    let (src_addr, src_port, dst_addr, dst_port) = (node, 30080, client_addr, client);
+    let reply = Flow { src_addr, src_port, dst_addr, dst_port, flags: flow_flags::REPLY, ..half };
+    [(key, half.sealed(&key)), (at, reply.sealed(&at))]
+}
+
+#[test]
+fn connections_that_begin_between_the_copy_of_their_table_and_the_change_of_programs_are_taken_over() {
+    let place = Place::new("former");
+    let (first, _) = place.open();
+    let former = MapData::from_pin(place.bpffs.path().join("lb/maps/lb_conns4")).unwrap();
+    let mut former: HashMap<_, FlowKey<V4>, Flow<V4>> = Map::HashMap(former).try_into().unwrap();
+    let mut begin = |client, created_s| {
+        let halves = flow(client, created_s);
+        halves.iter().for_each(|(key, half)| former.insert(key, half, 0).unwrap());
+        halves
+    };
+    let now = monotonic_s();
+    let copied = begin(1, now - 100);
+    place.end(first);
+    let (mut next, _) = Datapath::open(&options(&place)).unwrap();
+    // The former programs go on with the former table.
+    let (meanwhile, ended) = (begin(2, monotonic_s()), begin(3, now - 100));
+    let mut flows = next.flows().unwrap();
+    assert_eq!(flows.flow(&meanwhile[0].0).unwrap(), None, "they write another table");
+    let mut devices = next.devices(Way::probe().unwrap()).unwrap();
+    devices.take_over().unwrap();
+    for (key, half) in copied.iter().chain(&meanwhile) {
+        assert_eq!(flows.flow(key).unwrap().as_ref(), Some(half));
+    }
+    assert_eq!(
+        ended.map(|(key, _)| flows.flow(&key).unwrap()),
+        [None; 2],
+        "older ones were copied, and may have ended"
+    );
+    flows.delete_flow(&meanwhile[0].0).unwrap();
+    devices.take_over().unwrap();
+    assert_eq!(flows.flow(&meanwhile[0].0).unwrap(), None, "once");
 }
 
 fn walk<F: Family>(flows: &mut impl FlowStore<F>, ending: Ending) -> (Ended, u32) {
