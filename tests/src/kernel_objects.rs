@@ -17,6 +17,11 @@ pub fn agent_object() -> PathBuf {
     named("LB_EBPF_OBJECT", "bpf/lb-ebpf.o")
 }
 
+/// The same programs of another build, for tests of upgrades, or LB_OTHER_OBJECT.
+pub fn other_object() -> PathBuf {
+    named("LB_OTHER_OBJECT", "bpf/lb-ebpf-other.o")
+}
+
 /// The program that the tests of `kernel == host` run, or LB_PROBE_OBJECT.
 pub fn probe_object() -> PathBuf {
     named("LB_PROBE_OBJECT", "bpf/build/bpfel-unknown-none/bpf/lb-probe")

@@ -27,6 +27,7 @@ pub mod poll;
 pub mod process;
 pub mod run;
 pub mod site;
+pub mod tun;
 
 pub use agent::{Agent, AgentSpec, Source, http_get};
 pub use bind::BindMount;
@@ -41,4 +42,5 @@ pub use outside::Outside;
 pub use pod::Pod;
 pub use poll::eventually;
 pub use process::Process;
-pub use site::{Between, Site};
+pub use site::{Between, Site, Uplink};
+pub use tun::TunLink;

@@ -21,8 +21,24 @@ impl Underlay {
 
     /// Plugs a node in. Do that before it gets pods: its address moves from `lo` to `eth0`.
     pub fn join(&self, node: &Node) -> Result<()> {
-        node.netns().ip([format!("addr del {}/32 dev lo", node.v4()), format!("addr del {}/128 dev lo", node.v6())])?;
+        leave_lo(node)?;
         self.plug_in(node.netns(), node.v4(), node.v6())
+    }
+
+    /// Makes a node's `eth0` anew, bare: another device with the name and the hardware address of the one before. Nothing of what
+    /// was on that one comes back, but the switch is ready for it.
+    pub fn remake(&self, node: &Node) -> Result<()> {
+        let link = node.netns().output("ip", &["-br", "link", "show", "eth0"])?;
+        let address = link.split_whitespace().nth(2).context("no hardware address")?;
+        let number = run::current().number();
+        let (port, switch) = (format!("port{number}"), self.switch.path().display());
+        // Another number than before, and, see FAR_INDEX, than the port's.
+        let index = 20_000 + number;
+        node.netns().ip([
+            "link del eth0".to_owned(),
+            format!("link add eth0 index {index} address {address} type veth peer name {port} netns {switch}"),
+        ])?;
+        self.switch.ip([format!("link set {port} up"), format!("link set {port} master br0")])
     }
 
     /// Plugs any machine in, with an `eth0` that has these addresses.
@@ -50,6 +66,11 @@ impl Underlay {
         // The switch comes up after its first port, as a pod's bridge does.
         self.switch.ip([format!("link set {port} master br0"), "link set br0 up".to_owned()])
     }
+}
+
+/// Takes the addresses that a node by itself has from its `lo`.
+pub(crate) fn leave_lo(node: &Node) -> Result<()> {
+    node.netns().ip([format!("addr del {}/32 dev lo", node.v4()), format!("addr del {}/128 dev lo", node.v6())])
 }
 
 /// Builds the overlay between all the nodes, for both families: on each node a vxlan device without learning, and for

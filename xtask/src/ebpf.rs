@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -9,16 +10,30 @@ use crate::process::run;
 use crate::toolchain::{self, TARGET};
 use crate::workspace::Workspace;
 
+/// How the optimiser is told to compile the other build, instead of what the profile says.
+const OTHER_OPT_LEVEL: &str = "2";
+
 /// Compiles; returns the object's path.
 pub(crate) fn build(ws: &Workspace) -> Result<PathBuf> {
     let toolchain = toolchain::ensure(ws)?;
     toolchain.announce();
-    let mut cargo = toolchain.cargo(ws, "build");
-    run(cargo.args(["--package", "lb-ebpf", "--profile", "bpf"])).context("compile the kernel programs")?;
-    let built = ws.ebpf_target().join(TARGET).join("bpf/lb-ebpf");
     let object = ws.ebpf_object();
-    copy_if_changed(&built, &object).with_context(|| format!("copy {} to {}", built.display(), object.display()))?;
+    compile(toolchain.cargo(ws, "build", &ws.ebpf_target()), &ws.ebpf_target(), &object)?;
     Ok(object)
+}
+
+/// Compiles the same programs to other instructions: what tests take for another build that has the same layout of the maps.
+pub(crate) fn build_other(ws: &Workspace) -> Result<()> {
+    let target = ws.other_ebpf_target();
+    let mut cargo = toolchain::ensure(ws)?.cargo(ws, "build", &target);
+    cargo.env("CARGO_PROFILE_BPF_OPT_LEVEL", OTHER_OPT_LEVEL);
+    compile(cargo, &target, &ws.other_ebpf_object())
+}
+
+fn compile(mut cargo: Command, target: &Path, object: &Path) -> Result<()> {
+    run(cargo.args(["--package", "lb-ebpf", "--profile", "bpf"])).context("compile the kernel programs")?;
+    let built = target.join(TARGET).join("bpf/lb-ebpf");
+    copy_if_changed(&built, object).with_context(|| format!("copy {} to {}", built.display(), object.display()))
 }
 
 /// The agent is compiled again when its object is newer, so an equal one stays as it is.

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 fn dispatch(task: Task) -> anyhow::Result<ExitCode> {
     let ws = Workspace::locate();
     match task {
-        Task::Ebpf => ebpf::build(&ws).map(|_| ExitCode::SUCCESS),
+        Task::Ebpf => ebpf::build(&ws).and_then(|_| ebpf::build_other(&ws)).map(|()| ExitCode::SUCCESS),
         Task::Build(flags) => agent::build(&ws, flags.profile()).map(|_| ExitCode::SUCCESS),
         Task::Run(flags) => run::run_task(&ws, &flags),
         Task::Bench(flags) => bench::run(&ws, &flags),

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::agent::{self, host_cargo};
 use crate::components;
+use crate::ebpf;
 use crate::flags::{FuzzFlags, Profile, TestFlags};
 use crate::fuzz;
 use crate::kernels;
@@ -82,7 +83,8 @@ fn summarise(outcomes: &[Outcome]) {
 
 fn build(ws: &Workspace) -> Result<()> {
     packages::ensure_programs(&PROGRAMS)?;
-    agent::build(ws, Profile::Debug).map(|_| ())
+    agent::build(ws, Profile::Debug)?;
+    ebpf::build_other(ws)
 }
 
 fn host_tests(ws: &Workspace, filter: Option<&str>) -> Result<()> {

@@ -42,6 +42,16 @@ impl Workspace {
         self.target.join("bpf/build")
     }
 
+    /// The kernel programs of another build, for tests of upgrades.
+    pub(crate) fn other_ebpf_object(&self) -> PathBuf {
+        self.target.join("bpf/lb-ebpf-other.o")
+    }
+
+    /// Cargo's directory for these.
+    pub(crate) fn other_ebpf_target(&self) -> PathBuf {
+        self.target.join("bpf/other")
+    }
+
     /// Where the BPF linker is installed if the machine has none.
     pub(crate) fn linker_root(&self) -> PathBuf {
         self.target.join("bpf-linker")

@@ -16,7 +16,7 @@ use crate::world::{Offload, VARIANTS, World};
 const LARGE: usize = 2_000_000;
 
 /// Gets so many bytes from one of the pods by HTTP.
-fn download(world: &World, to: SocketAddr) -> Result<()> {
+pub(crate) fn download(world: &World, to: SocketAddr) -> Result<()> {
     let url = format!("http://{to}/bytes/{LARGE}");
     let args = ["-sS", "-m", "20", "-o", "/dev/null", "-w", "%{size_download}", &url];
     let got = world.outside.machine().output("curl", &args).with_context(|| format!("download from {to}"))?;
@@ -81,7 +81,7 @@ fn overlay_of(node: &Node) -> [IpAddr; 2] {
 }
 
 /// A datagram of so many bytes, and back.
-fn echo(world: &World, to: SocketAddr, len: usize) -> Result<()> {
+pub(crate) fn echo(world: &World, to: SocketAddr, len: usize) -> Result<()> {
     let socket = world.client.udp(to)?;
     socket.connect(to)?;
     let sent: Vec<u8> = b"echo".iter().copied().chain((0..=u8::MAX).cycle()).take(len).collect();

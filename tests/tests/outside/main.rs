@@ -4,10 +4,13 @@
 //! One binary, so that the tests run in parallel; each has a world of its own, so that they cannot meet.
 
 mod exclude;
+mod hand;
 mod large;
 mod netfilter;
 mod ports;
 mod reach;
 mod refuse;
 mod restart;
+mod upgrade;
+mod uplinks;
 mod world;

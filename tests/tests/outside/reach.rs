@@ -35,25 +35,30 @@ fn of_the_node(node: &Node) -> [IpAddr; 4] {
     [node.v4().into(), node.v6().into(), node.pod_v4(0).into(), node.pod_v6(0).into()]
 }
 
-#[test]
-fn local_backends_see_the_clients_address_and_remote_ones_the_nodes() -> Result<()> {
-    for (layout, offload) in VARIANTS {
-        let world = World::new(layout, offload)?;
-        for to in world.frontends() {
-            for traffic in EVERY_TRAFFIC {
-                let met = answers(&world.client, traffic, to)?;
-                let what = format!("{layout:?}, offload {offload:?}, {traffic:?} to {to}: {met:?}");
-                let names: BTreeSet<&str> = met.iter().map(|(name, _)| name.as_str()).collect();
-                assert_eq!(names, BTreeSet::from(["a1", "a2", "b1", "b2"]), "{what}");
-                for (name, source) in &met {
-                    if name.starts_with('a') {
-                        assert_eq!(*source, outside_like(to), "{what}");
-                    } else {
-                        assert!(of_the_node(&world.nodes[0]).contains(source), "{what}");
-                    }
+/// That the client reaches every backend by every address, and is seen as it should be.
+pub(crate) fn all_are_reached(world: &World, what: &str) -> Result<()> {
+    for to in world.frontends() {
+        for traffic in EVERY_TRAFFIC {
+            let met = answers(&world.client, traffic, to).with_context(|| what.to_owned())?;
+            let what = format!("{what}, {traffic:?} to {to}: {met:?}");
+            let names: BTreeSet<&str> = met.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, BTreeSet::from(["a1", "a2", "b1", "b2"]), "{what}");
+            for (name, source) in &met {
+                if name.starts_with('a') {
+                    assert_eq!(*source, outside_like(to), "{what}");
+                } else {
+                    assert!(of_the_node(&world.nodes[0]).contains(source), "{what}");
                 }
             }
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn local_backends_see_the_clients_address_and_remote_ones_the_nodes() -> Result<()> {
+    for (layout, offload) in VARIANTS {
+        all_are_reached(&World::new(layout, offload)?, &format!("{layout:?}, offload {offload:?}"))?;
     }
     Ok(())
 }

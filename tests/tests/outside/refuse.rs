@@ -16,7 +16,7 @@ use crate::world::{Offload, World};
 const PATIENCE_MS: u64 = 2000;
 
 /// What a new socket meets.
-fn attempt(world: &World, traffic: Traffic, to: SocketAddr) -> Result<Attempt> {
+pub(crate) fn attempt(world: &World, traffic: Traffic, to: SocketAddr) -> Result<Attempt> {
     let spec =
         ProbeSpec { traffic, target: to.into(), enough: Enough::Sockets(1), patience_ms: PATIENCE_MS, budget_ms: 0 };
     world.client.probe(vec![spec], 1)?.into_iter().flatten().next().context("no attempt")
@@ -28,7 +28,7 @@ fn end(world: &World, traffic: Traffic, to: SocketAddr) -> Result<Result<String,
 }
 
 /// Whether the first packet was refused; TCP sends its SYN again where it is not told at once.
-fn is_refused(attempt: &Attempt) -> bool {
+pub(crate) fn is_refused(attempt: &Attempt) -> bool {
     attempt.end.as_ref().is_err_and(|failure| failure.errno == "ECONNREFUSED") && attempt.repeats == 0
 }
 

@@ -1,41 +1,46 @@
 //! The agent dies and comes back, or is replaced by another; the node's devices go and come: connections from outside do not
 //! notice, or wait.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::Result;
 use lb_tests::{
-    AgentSpec, Layout, Outside, Source, eventually,
+    AgentSpec, Guest, Layout, Outside, Source, eventually,
     guest::{Hold, HoldSpec, Traffic, UdpSocket, errno},
     poll::PATIENCE,
 };
 
-use crate::world::{Offload, World};
+use crate::world::{Offload, Setup, World};
 
 /// Flows of each traffic and family; 200 together.
 const EACH: u32 = 50;
 
-struct Flows<'w>(Vec<Hold<'w>>);
+pub(crate) struct Flows<'w>(Vec<Hold<'w>>);
 
 impl<'w> Flows<'w> {
-    fn open(world: &'w World) -> Result<Self> {
+    /// From outside, to the NodePort.
+    pub(crate) fn open(world: &'w World) -> Result<Self> {
+        Self::between(&world.client, world.node_port(), &[Traffic::Tcp, Traffic::UdpConnected])
+    }
+
+    pub(crate) fn between(client: &'w Guest, to: [SocketAddr; 2], every: &[Traffic]) -> Result<Self> {
         let mut holds = Vec::new();
-        for target in world.node_port() {
-            for traffic in [Traffic::Tcp, Traffic::UdpConnected] {
+        for target in to {
+            for &traffic in every {
                 let spec = HoldSpec { traffic, target: target.into(), sockets: EACH, interval_ms: 50 };
-                holds.push(world.client.hold(spec)?);
+                holds.push(client.hold(spec)?);
             }
         }
         Ok(Self(holds))
     }
 
     /// Waits until each has been asked some times more.
-    fn look(&self) -> Result<()> {
+    pub(crate) fn look(&self) -> Result<()> {
         self.0.iter().try_for_each(|hold| hold.wait_for(3).map(|_| ()))
     }
 
     /// Ends them; none broke, and none was answered by another pod than before.
-    fn are_unharmed(self) -> Result<()> {
+    pub(crate) fn are_unharmed(self) -> Result<()> {
         for hold in self.0 {
             let report = hold.stop()?;
             assert!(report.breaks.is_empty() && report.moves.is_empty(), "{report:?}");
@@ -81,8 +86,7 @@ fn none_of_200_flows_breaks_or_moves_when_an_agent_with_a_larger_table_takes_ove
     let flows = Flows::open(&world)?;
     agents[0].stop()?;
     flows.look()?;
-    // Maps of another size are made anew and filled, and the programs that use them put in the place of the old ones: all
-    // that the upgrade to another build does.
+    // Maps of another size are made anew and filled, and the programs that use them put in the place of the old ones.
     let spec = AgentSpec::new(Source::Manifests(world.manifests.path().to_owned())).on_devices("auto");
     let args = ["--pod-devices", "cni0,veth*", "--nodeport-addresses", "172.18.0.0/24,fd00:172:18::/64"];
     let more = ["--max-connections", "200000", "--max-backends", "1000", "--max-frontends", "1000"];
@@ -137,6 +141,41 @@ impl<'w> Patient<'w> {
     }
 }
 
+/// Has node `one`'s uplink be made anew, as loading a driver or configuring a bond or VLAN does, and configures it once the
+/// programs are on it.
+fn remake_the_uplink(world: &World) -> Result<()> {
+    let node = &world.nodes[0];
+    world.underlay.remake(node)?;
+    eventually("the new device to be served, without address and route", PATIENCE, || {
+        let (_, status, _) = world.agents[0].cli(&["status"])?;
+        let is_served = |line: &str| line.starts_with("eth0 ") && line.contains("was chosen until a moment ago");
+        Ok(status.lines().any(is_served).then_some(()))
+    })?;
+    node.netns().ip([
+        "link set eth0 up".to_owned(),
+        format!("addr add {}/24 dev eth0", node.v4()),
+        format!("addr add {}/64 dev eth0 nodad", node.v6()),
+    ])?;
+    world.outside.serve(node)
+}
+
+#[test]
+fn none_of_200_flows_breaks_or_moves_when_the_uplink_is_made_anew() -> Result<()> {
+    // Routes to point-to-point pods name the node's address as their source, and go with it.
+    let world = World::new(Layout::Bridge, Offload::On)?;
+    // Those on the other node hang on the overlay, which goes with the device below it.
+    world.list(&[0, 1])?;
+    let flows = Patient::open(&world)?;
+    for _ in 0..3 {
+        remake_the_uplink(&world)?;
+        flows.are_unharmed()?;
+        for to in world.frontends() {
+            world.client.ask(Traffic::Tcp, to)?;
+        }
+    }
+    Ok(())
+}
+
 /// Another uplink of node `one`, to the same network.
 const SECOND: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(172, 18, 0, 101), Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, 0x101));
@@ -164,7 +203,7 @@ fn move_the_default_route(world: &World, flows: &Patient<'_>) -> Result<()> {
 #[test]
 fn none_of_200_flows_breaks_or_moves_when_the_default_route_moves_to_another_device_that_is_named_too() -> Result<()> {
     let devices = "eth0,eth1,flannel.1,flannel-v6.1";
-    let world = World::on_devices(devices, Layout::PointToPoint, Offload::On, &[])?;
+    let world = World::build(&Setup { devices, flags: &[], ..Setup::default() })?;
     let flows = Patient::open(&world)?;
     move_the_default_route(&world, &flows)
 }

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::Result;
 use lb_tests::{
-    Agent, AgentSpec, Between, Guest, Layout, Manifests, NetNs, Node, Outside, Pod, Site, Source, eventually,
+    Agent, AgentSpec, Between, Guest, Layout, Manifests, NetNs, Node, Outside, Pod, Site, Source, TunLink, Uplink,
+    eventually,
     guest::{Proto, Traffic},
     manifests::Service,
     overlay::Underlay,
@@ -26,12 +27,12 @@ pub(crate) const VARIANTS: [(Layout, Offload); 4] = [
 ];
 
 /// The port of `web` at its addresses, at the node, and at its pods.
-const PORT: u16 = 80;
+pub(crate) const PORT: u16 = 80;
 pub(crate) const NODE_PORT: u16 = 30080;
 pub(crate) const POD_PORT: u16 = 8080;
 
 /// Addresses of `web`.
-const CLUSTER: [IpAddr; 2] =
+pub(crate) const CLUSTER: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0x10))];
 pub(crate) const EXTERNAL: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(198, 51, 100, 10)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xe, 0, 0, 0, 0, 0x10))];
@@ -45,6 +46,31 @@ pub(crate) enum Offload {
     On,
     /// The sender, for every packet.
     Off,
+}
+
+/// Which world.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup<'a> {
+    pub(crate) layout: Layout,
+    pub(crate) offload: Offload,
+    pub(crate) uplink: Uplink,
+    /// `--devices` of the agents.
+    pub(crate) devices: &'a str,
+    /// Further flags of the agents.
+    pub(crate) flags: &'a [&'a str],
+}
+
+/// Programs are on the uplinks, and on the devices of pods as well.
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self {
+            layout: Layout::PointToPoint,
+            offload: Offload::On,
+            uplink: Uplink::Ethernet,
+            devices: "auto",
+            flags: &["--pod-devices", "cni0,veth*"],
+        }
+    }
 }
 
 /// Dropped from top to bottom: who uses something goes before it.
@@ -63,22 +89,24 @@ pub(crate) struct World {
     /// `one` and `two`.
     pub(crate) nodes: Vec<Node>,
     pub(crate) underlay: Underlay,
+    _tun: Option<TunLink>,
 }
 
 impl World {
     /// With programs on the uplinks, and on the devices of pods as well.
     pub(crate) fn new(layout: Layout, offload: Offload) -> Result<Self> {
-        Self::with(layout, offload, &["--pod-devices", "cni0,veth*"])
+        Self::build(&Setup { layout, offload, ..Setup::default() })
     }
 
-    /// With further flags of the agents. `web` has all four pods at first.
+    /// With other flags of the agents.
     pub(crate) fn with(layout: Layout, offload: Offload, flags: &[&str]) -> Result<Self> {
-        Self::on_devices("auto", layout, offload, flags)
+        Self::build(&Setup { layout, offload, flags, ..Setup::default() })
     }
 
-    /// With other devices than those that are found.
-    pub(crate) fn on_devices(devices: &str, layout: Layout, offload: Offload, flags: &[&str]) -> Result<Self> {
-        let Site { outside, nodes, underlay } = Site::new(layout, Between::Vxlan)?;
+    /// `web` has all four pods at first.
+    pub(crate) fn build(setup: &Setup<'_>) -> Result<Self> {
+        let Setup { layout, offload, uplink, devices, flags } = *setup;
+        let Site { outside, nodes, underlay, tun } = Site::with(layout, Between::Vxlan, uplink)?;
         for ip in CLUSTER.into_iter().chain(EXTERNAL).chain(INGRESS) {
             outside.announce(ip, &nodes[0])?;
         }
@@ -91,7 +119,7 @@ impl World {
                 without_offload(netns)?;
             }
         }
-        let servers = pods.iter().map(serve).collect::<Result<Vec<_>>>()?;
+        let servers = pods.iter().map(|pod| pod.serve(POD_PORT)).collect::<Result<Vec<_>>>()?;
         let manifests = Manifests::new()?;
         manifests.write("web", &[&web(&pods.iter().collect::<Vec<_>>())])?;
         let start = |node: &Node| -> Result<Agent> {
@@ -103,7 +131,7 @@ impl World {
         };
         let agents = nodes.iter().map(start).collect::<Result<Vec<_>>>()?;
         let client = outside.guest()?;
-        Ok(Self { agents, client, _servers: servers, pods, vm, manifests, outside, nodes, underlay })
+        Ok(Self { agents, client, _servers: servers, pods, vm, manifests, outside, nodes, underlay, _tun: tun })
     }
 
     /// Node `one`'s addresses with the NodePort.
@@ -153,16 +181,6 @@ fn web(pods: &[&Pod]) -> Service {
         .ingress(&INGRESS)
         .with(&json!({"externalIPs": EXTERNAL}))
         .to(pods)
-}
-
-/// Starts a process in the pod that answers with the pod's name and the address that it sees the asker with.
-fn serve(pod: &Pod) -> Result<Guest> {
-    let guest = pod.guest()?;
-    for at in [pod.at4(POD_PORT), pod.at6(POD_PORT)] {
-        guest.witness(pod.name(), Proto::Tcp, at)?;
-        guest.witness(pod.name(), Proto::Udp, at)?;
-    }
-    Ok(guest)
 }
 
 /// Has every device of the namespace leave checksums to the sender; that turns off segmentation by the device as well.

@@ -6,7 +6,7 @@ mod detect;
 mod install;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, anyhow};
@@ -35,8 +35,9 @@ pub(crate) fn ensure(ws: &Workspace) -> Result<Toolchain> {
 }
 
 impl Toolchain {
-    /// Cargo with this toolchain, for the BPF target. The caller adds subcommand-specific arguments.
-    pub(crate) fn cargo(&self, ws: &Workspace, subcommand: &str) -> Command {
+    /// Cargo with this toolchain, for the BPF target, building into the directory `target`. The caller adds
+    /// subcommand-specific arguments.
+    pub(crate) fn cargo(&self, ws: &Workspace, subcommand: &str, target: &Path) -> Command {
         let mut command = match self.route {
             Route::Rustup => {
                 // RUSTUP_TOOLCHAIN and CARGO of the outer cargo name the host's toolchain.
@@ -52,7 +53,7 @@ impl Toolchain {
                 command
             }
         };
-        command.args(["--target", TARGET, "--target-dir"]).arg(ws.ebpf_target()).current_dir(ws.root());
+        command.args(["--target", TARGET, "--target-dir"]).arg(target).current_dir(ws.root());
         command.env("CARGO_ENCODED_RUSTFLAGS", self.rustflags());
         // Wrappers are set up for the host's compiler.
         command.env_remove("RUSTC_WRAPPER").env_remove("RUSTC_WORKSPACE_WRAPPER");
