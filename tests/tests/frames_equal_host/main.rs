@@ -5,13 +5,16 @@
 //! What is drawn by chance is held fixed: each Service has one backend, and the range of ports for source addresses has one
 //! port. The host's clock stands still; the ages of flows that it is told to have are given to the kernel's as well. Needs root and `cargo xtask ebpf`.
 //!
-//! `cargo test -p lb-tests --test frames_equal_host costs -- --nocapture` prints the times of docs/verifier.md.
+//! What the programs cost is told by `costs`, on the same maps and routes.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod costs;
 
 use std::{
     cell::RefCell,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    path::Path,
     time::Duration,
 };
 
@@ -182,8 +185,9 @@ struct Kernel {
 }
 
 impl Kernel {
-    fn load(node: &SimNode) -> Self {
-        let object = kernel_objects::read(&kernel_objects::agent_object());
+    /// Loads the programs of an object, with the node's maps.
+    fn load(node: &SimNode, object: &Path) -> Self {
+        let object = kernel_objects::read(object);
         let mut kernel = Self { ebpf: EbpfLoader::new().load(&object).unwrap() };
         for program in ["lb_uplink", "lb_pod", "lb_egress"] {
             kernel.program(program).load().unwrap();
@@ -423,7 +427,7 @@ fn kernel_and_host_do_the_same_to_random_frames() {
 
 fn compare() {
     let node = node();
-    let mut kernel = Kernel::load(&node);
+    let mut kernel = Kernel::load(&node, &kernel_objects::agent_object());
     let dice = SimEnvironment::new(20_261_122);
     let mut verdicts: BTreeMap<i32, u32> = BTreeMap::new();
     let mut seen: Vec<Vec<u8>> = Vec::new();
@@ -471,70 +475,4 @@ fn same_maps(kernel: &Kernel, node: &SimNode, number: u32) {
         let (in_kernel, on_host) = (kernel.counted(*counter), node.environment.counted(*counter));
         assert_eq!(in_kernel, on_host, "{} after frame {number}", counter.label());
     }
-}
-
-/// The mean of many runs on a packet that none of them changes.
-fn mean(kernel: &mut Kernel, hook: Hook, packet: &SimPacket) -> Duration {
-    const REPEAT: u32 = 300_000;
-    let (program, index, _) = hook.device();
-    let (verdict, _, time) = kernel.timed(program, index, &hook.frame(packet), REPEAT);
-    assert_eq!(verdict, PASS, "{program}");
-    time
-}
-
-/// Runs of which the median is told.
-const RUNS: usize = 20_001;
-
-/// The median of single runs. A run changes its packet, so that repeating one by the kernel would run on another packet.
-fn median(kernel: &mut Kernel, hook: Hook, packet: &SimPacket, expected: i32) -> Duration {
-    let (program, index, _) = hook.device();
-    let frame = hook.frame(packet);
-    let mut times: Vec<Duration> = (0..RUNS)
-        .map(|_| {
-            let (verdict, _, time) = kernel.timed(program, index, &frame, 1);
-            assert_eq!(verdict, expected, "{program}");
-            time
-        })
-        .collect();
-    times.sort();
-    times[RUNS / 2]
-}
-
-#[test]
-fn what_a_packet_costs_is_told_for_packets_of_no_concern_and_for_those_of_a_flow() {
-    network().run(costs).unwrap();
-}
-
-fn costs() {
-    let mut kernel = Kernel::load(&node());
-    for v6 in [false, true] {
-        let at = |who: Who, port| SocketAddr::new(who.ip(v6), port);
-        let foreign = Frame::tcp(at(Who::Client(1), 40_000), at(Who::Client(2), 443), 16).packet(false);
-        // Of a transport protocol that the packet layer does not know.
-        let mut other = foreign.clone();
-        other.bytes[if v6 { 6 } else { 9 }] = 99;
-        for hook in [Hook::Uplink, Hook::Pod, Hook::Egress] {
-            let (nothing, all) = (mean(&mut kernel, hook, &other), mean(&mut kernel, hook, &foreign));
-            let (nothing1, all1) = (median(&mut kernel, hook, &other, PASS), median(&mut kernel, hook, &foreign, PASS));
-            println!(
-                "{hook:?} v6={v6}: foreign {all:?} of which not to be understood {nothing:?}; single {all1:?} {nothing1:?}"
-            );
-        }
-        for (service, pod) in [(1, Who::LocalPod(1)), (2, Who::RemotePod(1))] {
-            let (client, service) = (at(Who::Client(1), 40_000), at(Who::Node, NODE_PORT + service));
-            assert_eq!(kernel_verdict(&mut kernel, &Frame::tcp(client, service, 2)), REDIRECT);
-            let segment = Frame::tcp(client, service, 16).packet(false);
-            let forward = median(&mut kernel, Hook::Uplink, &segment, REDIRECT);
-            let sees = if matches!(pod, Who::LocalPod(_)) { client } else { at(Who::Node, SNAT_PORT) };
-            let answer = Frame::tcp(at(pod, 8080), sees, 16).packet(false);
-            let hook = if matches!(pod, Who::LocalPod(_)) { Hook::Pod } else { Hook::Uplink };
-            let reply = median(&mut kernel, hook, &answer, REDIRECT);
-            let egress = median(&mut kernel, Hook::Egress, &answer, PASS);
-            println!("{service} v6={v6}: forward {forward:?}, reply {reply:?} ({hook:?}), {egress:?} (Egress)");
-        }
-    }
-}
-
-fn kernel_verdict(kernel: &mut Kernel, frame: &Frame) -> i32 {
-    Hook::Uplink.in_the_kernel(kernel, &frame.packet(false)).0
 }
