@@ -75,9 +75,35 @@ impl<F: Family, const L2: u32> Skb<F, L2> {
 
     /// Gives the frame these addresses, the destination first.
     #[inline(always)]
-    pub fn set_macs(&mut self, macs: [[u8; 6]; 2]) -> Result<(), Broken> {
+    fn set_macs(&mut self, macs: [[u8; 6]; 2]) -> Result<(), Broken> {
         // SAFETY: `macs` has twelve bytes.
         done(unsafe { helpers::bpf_skb_store_bytes(self.skb, 0, macs.as_ptr().cast(), 12, 0) })
+    }
+
+    /// Gives a packet that has no link-layer header room for one, without which the kernel redirects it to no device that has
+    /// them; for those that have none it takes it off again (`__bpf_redirect_no_mac` in net/core/filter.c). The last that is
+    /// done to a packet: no offset holds afterwards.
+    #[inline(always)]
+    pub fn have_ethernet(&mut self) -> Result<(), Broken> {
+        if L2 == ETHERNET {
+            return Ok(());
+        }
+        // SAFETY: takes numbers.
+        done(unsafe { helpers::bpf_skb_change_head(self.skb, ETHERNET, 0) })
+    }
+
+    /// Gives the packet an Ethernet header with these addresses, the destination first. As [`Self::have_ethernet`].
+    #[inline(always)]
+    pub fn set_ethernet(&mut self, macs: [[u8; 6]; 2]) -> Result<(), Broken> {
+        self.have_ethernet()?;
+        self.set_macs(macs)?;
+        if L2 == ETHERNET {
+            return Ok(());
+        }
+        // As IEEE 802 numbers them.
+        let kind = if F::VERSION == 4 { 0x0800_u16 } else { 0x86dd }.to_be_bytes();
+        // SAFETY: `kind` has two bytes.
+        done(unsafe { helpers::bpf_skb_store_bytes(self.skb, 12, kind.as_ptr().cast(), 2, 0) })
     }
 
     /// Sends the frame back to where it came from.

@@ -112,23 +112,20 @@ fn work<F: Served>() -> Option<&'static mut Work<F>> {
     Some(unsafe { &mut *work })
 }
 
-/// Takes a translated packet on. Without a link-layer header there is no room for that of another device, so the stack
-/// does it.
+/// Takes a translated packet on. Also one without a link-layer header: the stack forwards none that has an address of the node
+/// as its source, and that is what goes to other nodes, and what comes back from them.
 #[inline(never)]
 fn go_on<F: Served, C: Hooked, const L2: u32>(kernel: &Kernel<C>, packet: &mut Skb<F, L2>, work: &mut Work<F>) -> i32 {
-    if L2 == 0 {
-        return TC_ACT_UNSPEC;
-    }
     let longest = packet.longest(&work.headers);
     let Some(mut question) = route::Question::new(packet.context(), &work.headers.tuple, longest) else {
         return TC_ACT_UNSPEC;
     };
     match deliver::deliver(kernel, packet, work, question.ask(packet.context()).fib()) {
-        Delivery::Redirect(device) if packet.set_macs(question.macs()).is_ok() => route::redirect(device),
-        Delivery::RedirectNeighbour(device) => route::redirect_to_neighbour(device),
+        Delivery::Redirect(device) if packet.set_ethernet(question.macs()).is_ok() => route::redirect(device),
+        Delivery::RedirectNeighbour(device) if packet.have_ethernet().is_ok() => route::redirect_to_neighbour(device),
         Delivery::Stack => TC_ACT_UNSPEC,
         Delivery::Answer => send_back(packet),
-        Delivery::Drop | Delivery::Redirect(_) => TC_ACT_SHOT,
+        Delivery::Drop | Delivery::Redirect(_) | Delivery::RedirectNeighbour(_) => TC_ACT_SHOT,
     }
 }
 
