@@ -173,6 +173,11 @@ pub enum Note {
     NoNetnsCookie,
     /// The kernel has no tcx links.
     NoTcx,
+    /// What the sockets of all workloads keep in maps counts as this agent's memory.
+    StorageCharged {
+        /// Why, for people.
+        reason: String,
+    },
     /// A program that is not wanted any more was detached.
     Detached {
         /// Program name.
@@ -221,6 +226,12 @@ impl fmt::Display for Note {
             Self::NoTcx => f.write_str(
                 "this kernel has no tcx links (Linux 6.6): the packet layer's programs are filters of a clsact qdisc on \
                  their devices, which whoever replaces the qdisc takes away for a moment",
+            ),
+            Self::StorageCharged { reason } => write!(
+                f,
+                "the storage of all sockets that use Services is charged to this agent's memory cgroup, and connects are some \
+                 300 ns slower: {reason}; let the agent write to the machine's root memory cgroup (deploy/daemonset.yaml does), \
+                 then `lb-agent cleanup` and start anew, or give it 300 bytes more memory for each such socket"
             ),
             Self::Detached { program } => write!(f, "program {program} detached: it is turned off"),
             Self::Resized { map, from, to } => write!(f, "map {map} resized from {from} to {to} entries"),

@@ -28,6 +28,7 @@ use super::{
     resize,
     slots::Access,
     spec::{self, Action, Pinned, Shape, Spec},
+    storage,
     store::{KernelStore, failed},
 };
 use crate::{
@@ -61,6 +62,7 @@ pub(super) fn load(
 
     let directory = if fresh { &paths.unfinished } else { &paths.maps };
     fs::create_dir_all(directory).map_err(system("create", directory))?;
+    let charged = storage::create(object, directory, &actions);
     let kernel = Abilities::probe()?;
     let told = Told { kernel, exclusion };
     let mut ebpf = load_object(object, directory, &actions, capacity, told)?;
@@ -70,7 +72,7 @@ pub(super) fn load(
         set_version(&mut ebpf)?;
         fs::rename(directory, &paths.maps).map_err(system("rename", directory))?;
     }
-    notes.extend(kernel.notes());
+    notes.extend(kernel.notes().chain(charged));
     load_programs(&mut ebpf, bind_protection)?;
 
     let entries: BTreeMap<_, _> = actions.iter().map(|(spec, _)| (spec.name, spec.size.entries(capacity))).collect();

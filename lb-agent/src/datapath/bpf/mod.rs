@@ -30,6 +30,7 @@ mod resize;
 mod selftest;
 mod slots;
 mod spec;
+mod storage;
 mod store;
 mod sys;
 

@@ -128,15 +128,35 @@ pub(super) fn cgroup2_mount() -> Result<Option<PathBuf>, OpenError> {
     Ok(find_cgroup2(&fs::read_to_string(mounts).map_err(system("read", mounts))?))
 }
 
-/// By proc_pid_mountinfo(5). A mount of the whole hierarchy is preferred to one of a part of it.
-fn find_cgroup2(mountinfo: &str) -> Option<PathBuf> {
-    let mounts = mountinfo.lines().filter_map(|line| {
+/// A mount of this mount namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mount<'a> {
+    /// Which part of the file system is mounted, as this cgroup namespace sees it.
+    pub(super) root: &'a str,
+    /// Where.
+    pub(super) point: PathBuf,
+    /// The kind of file system.
+    pub(super) kind: &'a str,
+    /// The file system's own options; for cgroup version 1 the controllers are among them.
+    pub(super) options: &'a str,
+}
+
+/// The mounts that a mountinfo lists (proc_pid_mountinfo(5)).
+pub(super) fn mounts(mountinfo: &str) -> impl Iterator<Item = Mount<'_>> {
+    mountinfo.lines().filter_map(|line| {
         let (mount, file_system) = line.split_once(" - ")?;
         let mut fields = mount.split(' ').skip(3);
         let (root, point) = (fields.next()?, fields.next()?);
-        (file_system.split(' ').next()? == "cgroup2").then(|| (root != "/", unescape(point)))
-    });
-    mounts.min_by_key(|(partial, _)| *partial).map(|(_, point)| point)
+        let mut fields = file_system.split(' ');
+        let (kind, options) = (fields.next()?, fields.nth(1).unwrap_or_default());
+        Some(Mount { root, point: unescape(point), kind, options })
+    })
+}
+
+/// A mount of the whole hierarchy is preferred to one of a part of it.
+fn find_cgroup2(mountinfo: &str) -> Option<PathBuf> {
+    let found = mounts(mountinfo).filter(|mount| mount.kind == "cgroup2");
+    found.min_by_key(|mount| mount.root != "/").map(|mount| mount.point)
 }
 
 /// mountinfo writes blanks and backslashes in octal: `\040`.

@@ -1,16 +1,16 @@
 //! The few bpf(2) commands that aya has no interface for: replacing a link's program, detaching it, a cgroup link's
-//! cgroup, reading many entries of a map at a time, and waiting for running programs where membarrier(2) cannot. Nothing
-//! is decided here.
+//! cgroup, making a map between fork and exec, reading many entries of a map at a time, and waiting for running programs
+//! where membarrier(2) cannot. Nothing is decided here.
 //!
 //! The structures are the parts of `union bpf_attr` and `struct bpf_link_info` that are used (include/uapi/linux/bpf.h);
 //! the kernel takes and gives as many bytes as it is told.
 #![expect(unsafe_code, reason = "system calls by number")]
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -20,8 +20,10 @@ use bytemuck::AnyBitPattern;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_BTF_LOAD: libc::c_long = 18;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
@@ -49,18 +51,19 @@ fn address<T>(pointer: *const T) -> u64 {
     pointer.expose_provenance() as u64
 }
 
+/// For BPF_OBJ_GET and BPF_OBJ_PIN.
 #[repr(C)]
-struct ObjGet {
+struct Obj {
     path: u64,
     fd: u32,
     flags: u32,
 }
-impl Attributes for ObjGet {}
+impl Attributes for Obj {}
 
 /// Opens what is pinned at `path`, of whatever kind.
 pub(super) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    bpf(BPF_OBJ_GET, &mut ObjGet { path: address(path.as_ptr()), fd: 0, flags: 0 }).map(owned)
+    bpf(BPF_OBJ_GET, &mut Obj { path: address(path.as_ptr()), fd: 0, flags: 0 }).map(owned)
 }
 
 #[repr(C)]
@@ -211,16 +214,51 @@ pub(super) fn lookup_batch<K: AnyBitPattern, V: AnyBitPattern>(
     }
 }
 
+/// What a map is to be made like. Everything else is zero.
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-struct MapCreate {
-    kind: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    flags: u32,
-    inner_map: u32,
+pub(super) struct MapCreate {
+    pub(super) kind: u32,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+    pub(super) max_entries: u32,
+    pub(super) flags: u32,
+    pub(super) inner_map: u32,
+    pub(super) numa_node: u32,
+    /// With at least one NUL at its end.
+    pub(super) name: [u8; 16],
+    pub(super) device: u32,
+    /// A descriptor of loaded types, of which `btf_key` and `btf_value` are two by number.
+    pub(super) btf: u32,
+    pub(super) btf_key: u32,
+    pub(super) btf_value: u32,
 }
 impl Attributes for MapCreate {}
+
+/// Makes a map with the types of `btf` and pins it. No allocation and no lock: it also runs between fork and exec.
+pub(super) fn map_create_pinned(mut map: MapCreate, btf: BorrowedFd<'_>, pin: &CStr) -> io::Result<()> {
+    map.btf = number(btf);
+    let made = bpf(BPF_MAP_CREATE, &mut map).map(owned)?;
+    bpf(BPF_OBJ_PIN, &mut Obj { path: address(pin.as_ptr()), fd: number(made.as_fd()), flags: 0 }).map(drop)
+}
+
+#[repr(C)]
+struct BtfLoad {
+    btf: u64,
+    log: u64,
+    btf_size: u32,
+    log_size: u32,
+    log_level: u32,
+    pad: u32,
+}
+impl Attributes for BtfLoad {}
+
+/// Gives the kernel types, for maps to name.
+pub(super) fn btf_load(btf: &[u8]) -> io::Result<OwnedFd> {
+    let btf_size = u32::try_from(btf.len()).map_err(io::Error::other)?;
+    let mut load = BtfLoad { btf: address(btf.as_ptr()), log: 0, btf_size, log_size: 0, log_level: 0, pad: 0 };
+    bpf(BPF_BTF_LOAD, &mut load).map(owned)
+}
 
 #[repr(C)]
 struct UpdateElem {
@@ -237,7 +275,8 @@ impl Attributes for UpdateElem {}
 pub(super) fn wait_for_programs(any_array: BorrowedFd<'_>) -> io::Result<()> {
     let inner = number(any_array);
     let kind = BPF_MAP_TYPE_ARRAY_OF_MAPS;
-    let mut create = MapCreate { kind, key_size: 4, value_size: 4, max_entries: 1, flags: 0, inner_map: inner };
+    let mut create =
+        MapCreate { kind, key_size: 4, value_size: 4, max_entries: 1, inner_map: inner, ..MapCreate::default() };
     let outer = bpf(BPF_MAP_CREATE, &mut create).map(owned)?;
     let key = 0_u32;
     let mut update = UpdateElem {
