@@ -23,6 +23,7 @@ pub mod observe;
 pub mod plan;
 pub mod reconcile;
 pub mod run;
+pub mod signs;
 pub mod terminate;
 pub mod watch;
 

@@ -3,7 +3,7 @@
 use std::{
     io, mem,
     path::PathBuf,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use notify::RecommendedWatcher;
 use tracing::{debug, warn};
 
 use super::keeper::{Keeper, Kept, Node};
-use crate::cgroups;
+use crate::{cgroups, signs::gather};
 
 /// An address may change without any sign in the cgroups, and a watch may miss something.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -89,18 +89,9 @@ impl<N: Node, R: FnMut(Look)> Worker<N, R> {
         if self.keeper.is_active() {
             self.begin();
         }
-        loop {
-            let first = match self.next {
-                None => signs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => signs.recv_timeout(at.saturating_duration_since(Instant::now())),
-            };
-            let first = match first {
-                Ok(sign) => Some(sign),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
+        while let Some(signs) = gather(signs, self.next) {
             let (mut services, mut cgroups) = (false, false);
-            for sign in first.into_iter().chain(signs.try_iter()) {
+            for sign in signs {
                 match sign {
                     Sign::Services => services = true,
                     Sign::Cgroups => cgroups = true,

@@ -3,7 +3,7 @@
 use std::{
     io, mem,
     path::PathBuf,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use notify::RecommendedWatcher;
 use tracing::warn;
 
 use super::keeper::{Keeper, Kept, Node};
-use crate::{cgroups, event::PodChange};
+use crate::{cgroups, event::PodChange, signs::gather};
 
 /// A watch may miss a cgroup that is made within a new one.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -86,18 +86,9 @@ struct Worker<N, R> {
 
 impl<N: Node, R: FnMut(Look)> Worker<N, R> {
     fn run(mut self, signs: &Receiver<Sign>) {
-        loop {
-            let first = match self.next {
-                None => signs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => signs.recv_timeout(at.saturating_duration_since(Instant::now())),
-            };
-            let first = match first {
-                Ok(sign) => Some(sign),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
+        while let Some(signs) = gather(signs, self.next) {
             let mut cgroups = false;
-            for sign in first.into_iter().chain(signs.try_iter()) {
+            for sign in signs {
                 match sign {
                     Sign::Pods(change) => self.keeper.pods_changed(change),
                     Sign::Cgroups => cgroups = true,

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io, mem,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use super::{
     Suspect, TcpPolicy,
     pass::{Kernel, Outcome, Waiting, find_suspects, terminate},
 };
-use crate::reconcile::GoneBackend;
+use crate::{reconcile::GoneBackend, signs::gather};
 
 /// From one look at a batch to the next and last. A connect that was under way when its backend went may be in no list
 /// of the first.
@@ -101,16 +101,11 @@ struct Worker<K, R> {
 impl<K: Kernel, R: FnMut(&Outcome)> Worker<K, R> {
     fn run(&mut self, orders: &Receiver<Order>) {
         loop {
-            let first = if self.again.is_empty() {
-                orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                orders.recv_timeout(AGAIN)
+            let next = (!self.again.is_empty()).then(|| Instant::now() + AGAIN);
+            let Some(orders) = gather(orders, next) else {
+                return;
             };
-            match first {
-                Ok(first) => self.carry_out(std::iter::once(first).chain(orders.try_iter())),
-                Err(RecvTimeoutError::Timeout) => self.carry_out(std::iter::empty()),
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
+            self.carry_out(orders);
         }
     }
 
