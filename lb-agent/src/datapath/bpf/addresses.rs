@@ -1,12 +1,12 @@
 //! The maps of addresses that are no frontends or backends: prefix of the ClusterIPs, source ranges, clients.
 
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, lpm_trie::Key};
 use lb_common::abi::{ClientAddr, ClusterIps, Family, SourceKey, V4, V6, maps};
 
 use super::{
     load,
     paths::Paths,
-    store::{deleted, failed, update_failed},
+    store::{deleted, failed, update_failed, update_failed_for_good},
 };
 use crate::datapath::store::{ClientStore, StoreError, map_names};
 
@@ -88,19 +88,11 @@ impl KernelClients {
     }
 }
 
-/// As [`update_failed`], of a map whose capacity no flag sets.
-fn client_failed(map: &'static str) -> impl FnOnce(MapError) -> StoreError {
-    move |error| match update_failed(map, (maps::N_CLIENTS, ""))(error) {
-        StoreError::Full { map, capacity, .. } => StoreError::FullForGood { map, capacity },
-        other => other,
-    }
-}
-
 macro_rules! client_store {
     ($family:ident, $maps:ident, $name:expr) => {
         impl ClientStore<$family> for KernelClients {
             fn put_client(&mut self, cookie: u64, client: &ClientAddr<$family>) -> Result<(), StoreError> {
-                self.$maps.insert(cookie, client, 0).map_err(client_failed($name))
+                self.$maps.insert(cookie, client, 0).map_err(update_failed_for_good($name, maps::N_CLIENTS))
             }
 
             fn delete_client(&mut self, cookie: u64) -> Result<(), StoreError> {

@@ -8,7 +8,7 @@ use lb_common::abi::{Exclusion, maps};
 use super::{
     load,
     paths::Paths,
-    store::{deleted, failed, update_failed},
+    store::{deleted, failed, update_failed_for_good},
 };
 use crate::datapath::store::StoreError;
 
@@ -45,12 +45,7 @@ impl KernelExclusion {
 
     /// Adds a cgroup.
     pub fn put(&mut self, id: u64, why: u32) -> Result<(), StoreError> {
-        let put = self.excluded.insert(id, why, 0);
-        put.map_err(|error| match update_failed(maps::EXCLUDED, (maps::N_EXCLUDED, ""))(error) {
-            // No flag sets its capacity.
-            StoreError::Full { map, capacity, .. } => StoreError::FullForGood { map, capacity },
-            other => other,
-        })
+        self.excluded.insert(id, why, 0).map_err(update_failed_for_good(maps::EXCLUDED, maps::N_EXCLUDED))
     }
 
     /// Removes a cgroup.

@@ -346,6 +346,14 @@ pub(super) fn update_failed(
     }
 }
 
+/// As [`update_failed`], of a map whose capacity no flag sets.
+pub(super) fn update_failed_for_good(map: &'static str, capacity: u32) -> impl FnOnce(MapError) -> StoreError {
+    move |error| match update_failed(map, (capacity, ""))(error) {
+        StoreError::Full { map, capacity, .. } => StoreError::FullForGood { map, capacity },
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@ use super::{
         flows::FormerFlows,
         load::open_pinned,
         paths::Paths,
-        store::{deleted, failed, padded, text, update_failed},
+        store::{deleted, failed, padded, text, update_failed, update_failed_for_good},
     },
     DeviceHooks, Way, all_attached,
 };
@@ -154,11 +154,8 @@ impl DeviceStore for KernelDevices {
     }
 
     fn put_device(&mut self, index: u32, device: &Device) -> Result<(), OpenError> {
-        let full = |error| match update_failed(maps::DEVICES, (maps::N_DEVICES, ""))(error) {
-            StoreError::Full { map, capacity, .. } => StoreError::FullForGood { map, capacity },
-            other => other,
-        };
-        Ok(self.maps.devices.insert(index, device, 0).map_err(full)?)
+        let put = self.maps.devices.insert(index, device, 0);
+        Ok(put.map_err(update_failed_for_good(maps::DEVICES, maps::N_DEVICES))?)
     }
 
     fn delete_device(&mut self, index: u32) -> Result<(), OpenError> {
