@@ -18,6 +18,7 @@ use super::{
     programs::{self, Hook, PROGRAMS},
     sys,
 };
+use crate::cgroups;
 
 /// Attaches every program that is wanted, and detaches the others. A link that hangs where it should gets the new program
 /// in the place of the old one, in one step; any other is replaced by a new one, which is there before the old one goes.
@@ -125,9 +126,7 @@ fn find_cgroup(id: u64) -> Result<Option<PathBuf>, OpenError> {
         if metadata.ino() == id {
             return Ok(Some(directory));
         }
-        let children = fs::read_dir(&directory).into_iter().flatten().filter_map(Result::ok);
-        directories
-            .extend(children.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()));
+        directories.extend(cgroups::children(&directory).map_err(system("read", &directory))?);
     }
     Ok(None)
 }
