@@ -23,11 +23,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let machine = bpf::machine(EBPF_OBJECT.is_some(), bpffs, cgroup_root.as_deref());
     let settings = args.packet.settings(&args.nodeport_addresses);
     let network = read::network().map_err(|error| anyhow::Error::new(error).context("listing network devices"))?;
-    let mut report = report(&machine, &settings, &network, bpffs);
-    if !args.packet.socket_lb_exclude.is_empty() {
-        let has_pod_device = report.devices.iter().any(|row| row.role == Some(Role::Pod.to_string()));
-        report.problems.extend(unserved(has_pod_device).map(|finding| finding.to_string()));
-    }
+    let report = report(&machine, &settings, &network, bpffs, !args.packet.socket_lb_exclude.is_empty());
     match args.tool.output {
         Output::Table => print(&text(&report))?,
         Output::Json => print(&json(&report)?)?,
@@ -65,7 +61,7 @@ impl From<&Choice> for Row {
     }
 }
 
-fn report(machine: &bpf::Machine, settings: &Settings, network: &Network, bpffs: &Path) -> Report {
+fn report(machine: &bpf::Machine, settings: &Settings, network: &Network, bpffs: &Path, excludes: bool) -> Report {
     let mut problems: Vec<String> = machine.refusals.iter().map(chain).collect();
     let (devices, pods, lately) = (&settings.devices, &settings.pods, &BTreeSet::new());
     // The Node object is not asked for: that would need a cluster.
@@ -85,6 +81,10 @@ fn report(machine: &bpf::Machine, settings: &Settings, network: &Network, bpffs:
     }
     let facts = Facts { settings, network, choices: &choices, sysctls: &sysctls, foreign: &foreign, node: &[] };
     problems.extend(findings(&facts).iter().map(ToString::to_string));
+    if excludes {
+        let has_pod_device = choices.iter().any(|choice| choice.role() == Some(Role::Pod));
+        problems.extend(unserved(has_pod_device).map(|finding| finding.to_string()));
+    }
     let notes = machine.notes.iter().map(ToString::to_string).collect();
     Report { problems, notes, devices: choices.iter().map(Row::from).collect() }
 }

@@ -135,6 +135,13 @@ pub struct Choice {
     pub decision: Result<(Role, Why), WhyNot>,
 }
 
+impl Choice {
+    /// What it is served as, if it is.
+    pub fn role(&self) -> Option<Role> {
+        self.decision.as_ref().ok().map(|(role, _)| *role)
+    }
+}
+
 /// What choices follow from, beside the network itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Wishes<'a> {
@@ -218,7 +225,7 @@ fn leave_members(network: &Network, choices: &mut [Choice]) {
         let Some(master) = master.filter(|master| is_bundle(master)) else { continue };
         if chosen.contains(&master.index) {
             choice.decision = Err(WhyNot::Member(master.name.clone()));
-        } else if is_bridge(master) && matches!(choice.decision, Ok((Role::Pod, _))) {
+        } else if is_bridge(master) && choice.role() == Some(Role::Pod) {
             choice.decision = Err(WhyNot::BridgePort(master.name.clone()));
         }
     }

@@ -201,7 +201,7 @@ fn is_named(name: &str, facts: &Facts<'_>) -> bool {
 }
 
 fn no_uplink(facts: &Facts<'_>) -> Option<Finding> {
-    let is_uplink = |choice: &Choice| matches!(choice.decision, Ok((role, _)) if role != super::Role::Pod);
+    let is_uplink = |choice: &Choice| choice.role().is_some_and(|role| role != super::Role::Pod);
     (!facts.choices.iter().any(is_uplink)).then(|| {
         finding(
             "--devices auto",

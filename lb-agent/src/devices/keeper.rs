@@ -269,7 +269,7 @@ impl Said {
     }
 
     fn pods(&self) -> usize {
-        self.choices.iter().filter(|choice| matches!(choice.decision, Ok((Role::Pod, _)))).count()
+        self.choices.iter().filter(|choice| choice.role() == Some(Role::Pod)).count()
     }
 
     fn served(&self) -> usize {

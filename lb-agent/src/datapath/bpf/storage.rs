@@ -43,7 +43,8 @@ const DONE: Errno = Errno::ISCONN;
 /// Makes those of the maps that are socket storage and to be created, and pins them in `directory`. Where that cannot be
 /// done there is something to note, and whoever loads the object makes the rest.
 pub(super) fn create(object: &[u8], directory: &Path, actions: &[(Spec, Action)]) -> Option<Note> {
-    let missing = actions.iter().filter(|(spec, action)| spec.shape.kind == kind::SK_STORAGE && *action == Action::Create);
+    let missing =
+        actions.iter().filter(|(spec, action)| spec.shape.kind == kind::SK_STORAGE && *action == Action::Create);
     let missing: Vec<_> = missing.map(|(spec, _)| *spec).collect();
     if missing.is_empty() {
         return None;
