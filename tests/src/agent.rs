@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    cgroup::Cgroup,
+    cgroup::{self, Cgroup},
     netns::NetNs,
     node::Node,
     poll::{PATIENCE, eventually},
@@ -43,6 +43,8 @@ pub struct AgentSpec {
     pub env: Vec<(OsString, OsString)>,
     /// Another path of the node's cgroup.
     pub cgroup_root: Option<PathBuf>,
+    /// A cgroup [of memory](Cgroup::of_memory) to run in.
+    pub memory_cgroup: Option<PathBuf>,
     /// `--devices`: most tests look at one layer by itself.
     pub devices: String,
 }
@@ -50,7 +52,8 @@ pub struct AgentSpec {
 impl AgentSpec {
     /// The usual way, without the packet layer.
     pub fn new(source: Source) -> Self {
-        Self { source, args: Vec::new(), env: Vec::new(), cgroup_root: None, devices: "none".to_owned() }
+        let devices = "none".to_owned();
+        Self { source, args: Vec::new(), env: Vec::new(), cgroup_root: None, memory_cgroup: None, devices }
     }
 
     /// With the packet layer on these devices.
@@ -102,6 +105,9 @@ impl Place {
 
     fn start(&self, spec: &AgentSpec) -> Result<Process> {
         let mut command = self.command()?;
+        if let Some(memory) = &spec.memory_cgroup {
+            cgroup::enter(memory, &mut command)?;
+        }
         let mut args = self.args.clone();
         if let (Some(root), [_, value, ..]) = (&spec.cgroup_root, &mut args) {
             *value = root.into();

@@ -43,6 +43,37 @@ impl Cgroup {
         Self::create(root()?.join(run::current().name(hint)))
     }
 
+    /// A new cgroup of the memory controller, right below the first one of its hierarchy, which on machines with cgroup
+    /// version 1 is another than the one of the rest.
+    ///
+    /// # Errors
+    /// The controller is switched off.
+    pub fn of_memory(hint: &str) -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+        let version_1 = mounts.lines().find_map(|line| {
+            let (mount, options) = line.split_once(" - cgroup ")?;
+            let has_memory = options.split([' ', ',']).any(|option| option == "memory");
+            has_memory.then(|| mount.split(' ').nth(4).map(PathBuf::from))?
+        });
+        let cgroup = Self::create(version_1.map_or_else(root, Ok)?.join(run::current().name(hint)))?;
+        cgroup.kernel_memory().context("does the kernel account memory to cgroups?")?;
+        Ok(cgroup)
+    }
+
+    /// Bytes that the kernel has allocated on behalf of its processes, for one [of memory](Self::of_memory).
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn kernel_memory(&self) -> Result<u64> {
+        if let Ok(text) = fs::read_to_string(self.path.join("memory.kmem.usage_in_bytes")) {
+            return Ok(text.trim().parse()?);
+        }
+        let path = self.path.join("memory.stat");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("kernel "));
+        Ok(line.with_context(|| format!("no \"kernel\" in {}", path.display()))?.parse()?)
+    }
+
     /// A new child.
     pub fn child(&self, name: &str) -> Result<Self> {
         Self::create(self.path.join(name))
@@ -63,15 +94,20 @@ impl Cgroup {
     /// # Errors
     /// If the cgroup is gone.
     pub fn enter(&self, command: &mut Command) -> Result<()> {
-        let path = self.path.join("cgroup.procs");
-        let procs = File::options().write(true).open(&path);
-        let procs = procs.with_context(|| format!("cannot open {}", path.display()))?;
-        // "0" stands for the process that writes.
-        let enter = move || (&procs).write_all(b"0");
-        // SAFETY: one write to a descriptor that the closure keeps open, no allocation: async-signal-safe.
-        unsafe { command.pre_exec(enter) };
-        Ok(())
+        enter(&self.path, command)
     }
+}
+
+/// Makes `command` start inside the cgroup of this path.
+pub(crate) fn enter(cgroup: &Path, command: &mut Command) -> Result<()> {
+    let path = cgroup.join("cgroup.procs");
+    let procs = File::options().write(true).open(&path);
+    let procs = procs.with_context(|| format!("cannot open {}", path.display()))?;
+    // "0" stands for the process that writes.
+    let enter = move || (&procs).write_all(b"0");
+    // SAFETY: one write to a descriptor that the closure keeps open, no allocation: async-signal-safe.
+    unsafe { command.pre_exec(enter) };
+    Ok(())
 }
 
 impl Drop for Cgroup {

@@ -13,6 +13,7 @@ mod exclude;
 mod gone;
 mod health_check;
 mod kinds;
+mod memory;
 mod names;
 mod netfilter;
 mod nodes;
