@@ -20,11 +20,14 @@ struct Table<F: Family> {
     busy: Option<FlowKey<F>>,
     /// A flow that a program makes when something is about to be removed.
     begun: Option<Made>,
+    /// A half that a program removes just before the agent does.
+    removed: Option<FlowKey<F>>,
 }
 
 impl<F: Family> Default for Table<F> {
     fn default() -> Self {
-        Self { halves: BTreeMap::new(), backends: BTreeMap::new(), lookups: Cell::new(0), busy: None, begun: None }
+        let (halves, backends) = (BTreeMap::new(), BTreeMap::new());
+        Self { halves, backends, lookups: Cell::new(0), busy: None, begun: None, removed: None }
     }
 }
 
@@ -54,6 +57,9 @@ impl<F: Family> FlowStore<F> for Table<F> {
     fn delete_flow(&mut self, key: &FlowKey<F>) -> Result<bool, StoreError> {
         if let Some(flow) = self.begun.take() {
             self.add(&flow);
+        }
+        if let Some(removed) = self.removed.take() {
+            self.halves.remove(&removed);
         }
         Ok(self.halves.remove(key).is_some())
     }
@@ -218,6 +224,17 @@ fn a_flow_that_is_made_while_a_half_on_its_way_is_removed_goes_whole() {
     table.begun = Some(made(UDP, 1, [0, 0]));
     assert_eq!(table.age().stray, 1);
     assert_eq!(table.halves.len(), 0);
+}
+
+/// The program may have made it another flow's by then.
+#[test]
+fn who_removes_the_clients_half_has_the_backends() {
+    let mut table = Table::<V4>::default();
+    // Of this client the backend's half is met first.
+    let [forward, reply] = table.add(&made(UDP, 13, [300, 300]));
+    table.removed = Some(forward);
+    assert_eq!(table.age(), Ended::default());
+    assert!(table.halves.contains_key(&reply));
 }
 
 #[test]
