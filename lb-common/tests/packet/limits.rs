@@ -1,6 +1,6 @@
 //! Where something runs out.
 
-use lb_common::logic::flow::timeout;
+use lb_common::logic::{flow::timeout, seam::Environment as _};
 
 use super::*;
 
@@ -124,13 +124,16 @@ fn the_port_of_a_flow_that_is_not_over_stays_its_own() {
 #[test]
 fn a_port_that_nobody_has_comes_before_one_of_a_connection_that_is_over() {
     for world in WORLDS {
-        for _ in 0..20 {
+        for draws in 0..20 {
             let (mut net, backend) = one_port(world);
             connect_and_end(&net, &[RST], &[]);
+            // So that each time another port is tried first.
+            (0..draws).for_each(|_| {
+                net.node.environment.random();
+            });
             net.node.environment.advance(timeout::TCP_REST_S);
             net.node.traffic.node.snat_last = 61_001;
             assert_eq!(sent(syn(&net, 2)), (SocketAddr::new(net.world.node(), 61_001), backend));
-            assert_eq!(sent(syn(&net, 3)).0.port(), 61_000);
             net.assert_no_half_is_alone();
         }
     }
@@ -149,11 +152,31 @@ fn a_full_table_has_room_for_a_connection_that_takes_the_place_of_another() {
     }
 }
 
-/// What another processor takes in at any moment of taking over: another new client's SYN, and one of the old client.
+/// Of the connection there is the backend's half, and its client has begun another one since.
+#[test]
+fn what_a_crash_left_of_a_connection_gives_away_no_other() {
+    for world in WORLDS {
+        let (mut net, _) = one_port(world);
+        let (client, service) = (net.world.client(1), net.world.node_port());
+        connect_and_end(&net, &[], &[RST]);
+        net.node.traffic.v4.conns.borrow_mut().retain(|_, half| half.is_reply());
+        net.node.traffic.v6.conns.borrow_mut().retain(|_, half| half.is_reply());
+        net.node.traffic.node.snat_last = 61_001;
+        let ends = net.connect(client, service, Side::Uplink);
+        assert_eq!(ends.0.port(), 61_001);
+        net.node.environment.advance(timeout::TCP_REST_S);
+        net.node.traffic.node.snat_last = 61_000;
+        assert_eq!(syn(&net, 2), Outcome::Dropped);
+        assert_eq!(sent(net.arrives(&Frame::tcp(client, service, ACK), Side::Uplink)), ends);
+    }
+}
+
+/// What another processor takes in at any moment of taking over, another new client's SYN or one of the old client; and a new
+/// client's while the old one begins anew.
 #[test]
 fn of_two_processors_that_take_over_a_port_at_the_same_time_one_has_it() {
     for world in WORLDS {
-        for other in [1, 3] {
+        for (client, other) in [(2, 1), (2, 3), (1, 2)] {
             for after in 0..40 {
                 let (net, _) = one_port(world);
                 connect_and_end(&net, &[RST], &[]);
@@ -161,12 +184,13 @@ fn of_two_processors_that_take_over_a_port_at_the_same_time_one_has_it() {
                 let packet = Frame::tcp(net.world.client(other), net.world.node_port(), SYN).packet(net.offloaded);
                 let rival = Rival { after, packet, side: Side::Uplink, outcome: Outcome::Dropped };
                 net.node.traffic.rival.replace(Some(rival));
-                let outcomes = [syn(&net, 2), checked(net.node.traffic.rival.take().unwrap().outcome)];
+                let outcomes = [syn(&net, client), checked(net.node.traffic.rival.take().unwrap().outcome)];
                 net.assert_no_half_is_alone();
-                assert_eq!(net.n_entries(), 2, "client {other} after {after}: {outcomes:x?}");
+                assert_eq!(net.n_entries(), 2, "clients {client} and {other} after {after}: {outcomes:x?}");
                 let n_sent = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Sent(..))).count();
                 // The old client's new flow may go with its old one.
-                assert!(n_sent == 1 || n_sent == 2 && other == 1, "client {other} after {after}: {outcomes:x?}");
+                let both = n_sent == 2 && other == 1;
+                assert!(n_sent == 1 || both, "clients {client} and {other} after {after}: {outcomes:x?}");
             }
         }
     }
