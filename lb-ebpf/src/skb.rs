@@ -129,8 +129,9 @@ impl<F: Family, const L2: u32> Skb<F, L2> {
         if at + size_of::<[u32; N]>() > field!(self.skb, data_end) as usize {
             return None;
         }
-        // SAFETY: inside the packet, as the verifier has seen. Any bytes are words.
-        Some(unsafe { ptr::with_exposed_provenance::<[u32; N]>(at).read_unaligned() })
+        // SAFETY: inside the packet, as the verifier has seen. Any bytes are words. The kernel aligns network headers to words
+        // wherever the processor needs that (NET_IP_ALIGN), and the verifier holds programs to it there.
+        Some(unsafe { ptr::with_exposed_provenance::<[u32; N]>(at).read() })
     }
 
     #[inline(always)]
