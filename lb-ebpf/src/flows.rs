@@ -3,8 +3,8 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use lb_common::{
-    abi::{Flow, FlowKey, Fragment, FragmentKey},
-    logic::seam::{Flows, NotAdded},
+    abi::{Flow, FlowKey, Fragment, FragmentKey, Place},
+    logic::seam::{Flows, Known, NotAdded},
 };
 
 use crate::{kernel::Kernel, maps::Pinned};
@@ -50,6 +50,27 @@ impl<F: Pinned, C> Flows<F> for Kernel<C> {
         // An LRU map makes room. Where the kernel cannot, the datagram's later fragments are not found.
         match F::frags().insert(key, fragment, BPF_ANY.into()) {
             Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+impl<F: Pinned, C> Known<F> for Kernel<C> {
+    #[inline(always)]
+    fn may_be_frontend(&self, place: Place) -> bool {
+        F::nofront().get(place.line).is_none_or(|line| line.may_be(place))
+    }
+
+    #[inline(always)]
+    fn may_be_backend(&self, place: Place) -> bool {
+        F::noback().get(place.line).is_none_or(|line| line.may_be(place))
+    }
+
+    #[inline(always)]
+    fn note_backend(&self, place: Place) {
+        if let Some(line) = F::noback().get_ptr_mut(place.line) {
+            // SAFETY: an element of the map, which the verifier knows to be there. Other processors write it at the same
+            // time, single bytes and nothing but zeros.
+            unsafe { &mut *line }.note(place);
         }
     }
 }

@@ -8,9 +8,9 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Exclusion, Family, Flow,
-        FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, NodeConfig, Slot, SockDst,
-        SourceKey, UdpPeers, V4, V6,
+        Absent, Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Exclusion,
+        Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_ABSENT, N_COUNTERS, Name, NameKey,
+        NodeConfig, Slot, SockDst, SourceKey, UdpPeers, V4, V6,
         maps::{
             N_AFFINITIES, N_BACKENDS, N_CLIENTS, N_CONNS, N_DEVICES, N_EXCLUDED, N_FRAGS, N_FRONTENDS, N_NAMES,
             N_SLOTS, N_SOURCES,
@@ -40,6 +40,8 @@ pub type Conns<F> = HashMap<FlowKey<F>, Flow<F>, { N_CONNS as usize }, NO_PREALL
 /// `lb_work4/6`: the memory of a run. Runs on one processor are one after the other: at TC hooks the kernel has
 /// interrupts of its own turned off (`local_bh_disable`), and these programs are at no others.
 pub type Works<F> = PerCpuArray<Work<F>, 1>;
+/// `lb_nofront4/6`, `lb_noback4/6`.
+pub type Absents = Array<Absent, { N_ABSENT as usize }>;
 /// `lb_frags4/6`. The kernel allocates LRU maps whole.
 pub type Frags<F> = LruHashMap<FragmentKey<F>, Fragment, { N_FRAGS as usize }>;
 
@@ -83,6 +85,14 @@ static CONNS6: Conns<V6> = Conns::new();
 static FRAGS4: Frags<V4> = Frags::new();
 #[btf_map(name = "lb_frags6")]
 static FRAGS6: Frags<V6> = Frags::new();
+#[btf_map(name = "lb_nofront4")]
+static NOFRONT4: Absents = Absents::new();
+#[btf_map(name = "lb_nofront6")]
+static NOFRONT6: Absents = Absents::new();
+#[btf_map(name = "lb_noback4")]
+static NOBACK4: Absents = Absents::new();
+#[btf_map(name = "lb_noback6")]
+static NOBACK6: Absents = Absents::new();
 #[btf_map(name = "lb_work4")]
 static WORK4: Works<V4> = Works::new();
 #[btf_map(name = "lb_work6")]
@@ -148,6 +158,10 @@ pub trait Pinned: Family {
     fn conns() -> &'static Conns<Self>;
     /// `lb_frags4/6`.
     fn frags() -> &'static Frags<Self>;
+    /// `lb_nofront4/6`.
+    fn nofront() -> &'static Absents;
+    /// `lb_noback4/6`.
+    fn noback() -> &'static Absents;
     /// `lb_work4/6`.
     fn works() -> &'static Works<Self>;
 }
@@ -158,7 +172,7 @@ macro_rules! pinned {
         $other:ty,
         [$frontends:ident, $slots:ident, $backends:ident, $cluster_ips:ident, $clients:ident, $sources:ident],
         [$sock:ident, $sockudp:ident],
-        [$conns:ident, $frags:ident, $works:ident]
+        [$conns:ident, $frags:ident, $nofront:ident, $noback:ident, $works:ident]
     ) => {
         impl Pinned for $family {
             type Other = $other;
@@ -214,6 +228,16 @@ macro_rules! pinned {
             }
 
             #[inline(always)]
+            fn nofront() -> &'static Absents {
+                &$nofront
+            }
+
+            #[inline(always)]
+            fn noback() -> &'static Absents {
+                &$noback
+            }
+
+            #[inline(always)]
             fn works() -> &'static Works<Self> {
                 &$works
             }
@@ -226,14 +250,14 @@ pinned!(
     V6,
     [FRONTENDS4, SLOTS4, BACKENDS4, CLUSTERIPS4, CLIENTS4, SOURCES4],
     [SOCK4, SOCKUDP4],
-    [CONNS4, FRAGS4, WORK4]
+    [CONNS4, FRAGS4, NOFRONT4, NOBACK4, WORK4]
 );
 pinned!(
     V6,
     V4,
     [FRONTENDS6, SLOTS6, BACKENDS6, CLUSTERIPS6, CLIENTS6, SOURCES6],
     [SOCK6, SOCKUDP6],
-    [CONNS6, FRAGS6, WORK6]
+    [CONNS6, FRAGS6, NOFRONT6, NOBACK6, WORK6]
 );
 
 /// What `lb_sources4/6` is asked for: the longest range that holds the whole key.

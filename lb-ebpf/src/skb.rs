@@ -172,6 +172,16 @@ impl<F: Family, const L2: u32> Packet for Skb<F, L2> {
     }
 
     #[inline(always)]
+    fn peek<const N: usize>(&self) -> Option<[u32; N]> {
+        let at = field!(self.skb, data) as usize + L2 as usize;
+        if at + size_of::<[u32; N]>() > field!(self.skb, data_end) as usize {
+            return None;
+        }
+        // SAFETY: as for `glance`.
+        Some(unsafe { ptr::with_exposed_provenance::<[u32; N]>(at).read() })
+    }
+
+    #[inline(always)]
     fn load_u16(&self, offset: u32) -> Result<u16, Broken> {
         let mut value = 0_u16;
         let to = (&raw mut value).cast();

@@ -11,10 +11,11 @@ use lb_common::{
     abi::{V4, V6},
     logic::{
         deliver::{self, Delivery},
+        foreign,
         forward::{self, Side, Verdict},
         work::Work,
     },
-    packet::headers::Ip,
+    packet::glance::Glanced,
 };
 
 use crate::{
@@ -33,9 +34,9 @@ const IPV6: u32 = 0x86dd_u16.to_be() as u32;
 const FOR_THIS_MACHINE: u32 = 0;
 
 /// A family with all that the programs need.
-pub trait Served: Ip + Pinned + Routed {}
+pub trait Served: Glanced + Pinned + Routed {}
 
-impl<F: Ip + Pinned + Routed> Served for F {}
+impl<F: Glanced + Pinned + Routed> Served for F {}
 
 impl Hooked for Call<'_, TcContext> {
     #[inline(always)]
@@ -52,8 +53,8 @@ pub fn ingress<C: Hooked, const L2: u32>(context: C, side: Side) -> i32 {
         return TC_ACT_UNSPEC;
     }
     match field!(skb, protocol) {
-        IPV4 => ingress_of::<V4, C, L2>(context, side),
-        IPV6 => ingress_of::<V6, C, L2>(context, side),
+        IPV4 if !arrives_foreign::<V4, C, L2>(context) => ingress_of::<V4, C, L2>(context, side),
+        IPV6 if !arrives_foreign::<V6, C, L2>(context) => ingress_of::<V6, C, L2>(context, side),
         _ => TC_ACT_UNSPEC,
     }
 }
@@ -66,8 +67,8 @@ pub fn egress<C: Hooked, const L2: u32>(context: C) -> i32 {
         return TC_ACT_UNSPEC;
     }
     match field!(skb, protocol) {
-        IPV4 => egress_of::<V4, C, L2>(context),
-        IPV6 => egress_of::<V6, C, L2>(context),
+        IPV4 if !leaves_foreign::<V4, C, L2>(context) => egress_of::<V4, C, L2>(context),
+        IPV6 if !leaves_foreign::<V6, C, L2>(context) => egress_of::<V6, C, L2>(context),
         _ => TC_ACT_UNSPEC,
     }
 }
@@ -76,6 +77,18 @@ pub fn egress<C: Hooked, const L2: u32>(context: C) -> i32 {
 #[inline(always)]
 fn has_vlan_tag(skb: *mut __sk_buff) -> bool {
     field!(skb, vlan_present) != 0
+}
+
+/// Inlined, as [`leaves_foreign`]: where returns are guarded against speculation (retbleed, SRSO), each one costs as much as
+/// the rest of this.
+#[inline(always)]
+fn arrives_foreign<F: Served, C: Hooked, const L2: u32>(context: C) -> bool {
+    foreign::arrives::<F, _, _>(&Kernel::new(context), &Skb::<F, L2>::new(context.skb()))
+}
+
+#[inline(always)]
+fn leaves_foreign<F: Served, C: Hooked, const L2: u32>(context: C) -> bool {
+    foreign::leaves::<F, _, _>(&Kernel::new(context), &Skb::<F, L2>::new(context.skb()))
 }
 
 /// Not inlined: each family has its own room on the stack.

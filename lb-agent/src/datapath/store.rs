@@ -64,6 +64,8 @@ pub struct MapNames {
     pub cluster_ips: &'static str,
     /// `lb_sources`.
     pub sources: &'static str,
+    /// `lb_nofront`.
+    pub nofront: &'static str,
 }
 
 /// The names of the maps of family `F`.
@@ -75,6 +77,7 @@ pub fn map_names<F: Family>() -> MapNames {
             slots: maps::SLOTS4,
             cluster_ips: maps::CLUSTERIPS4,
             sources: maps::SOURCES4,
+            nofront: maps::NOFRONT4,
         }
     } else {
         MapNames {
@@ -83,6 +86,7 @@ pub fn map_names<F: Family>() -> MapNames {
             slots: maps::SLOTS6,
             cluster_ips: maps::CLUSTERIPS6,
             sources: maps::SOURCES6,
+            nofront: maps::NOFRONT6,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Compile-time proof that no layout has padding: a key with padding passes the verifier and then misses at random.
 
 use super::{
-    Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, ERROR_LEN, Ends, Exclusion,
-    FIRST_LEN, Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_UDP_PEERS, NAME_LEN, Name,
-    NameKey, NodeConfig, OwnerCall, SOURCE_LEN, Slot, SockDst, SourceKey, UdpPeer, UdpPeers, V4, V6, VERSION_LEN,
+    Absent, Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, ERROR_LEN, Ends,
+    Exclusion, FIRST_LEN, Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_UDP_PEERS, NAME_LEN,
+    Name, NameKey, NodeConfig, OwnerCall, SOURCE_LEN, Slot, SockDst, SourceKey, UdpPeer, UdpPeers, V4, V6, VERSION_LEN,
 };
 
 const fn check<F: Family>() {
@@ -28,6 +28,7 @@ const _: () = {
     check::<V4>();
     check::<V6>();
     assert!(size_of::<Frontend>() == 6 * 4);
+    assert!(size_of::<Absent>() == 64);
     assert!(size_of::<AffinityKey>() == 4 + 2 + 2 + 16);
     assert!(size_of::<Affinity>() == 4 + 4);
     assert!(size_of::<Fragment>() == 2 + 2 + 4 + 1 + 3);

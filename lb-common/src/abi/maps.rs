@@ -52,6 +52,14 @@ pub const CONNS6: &str = "lb_conns6";
 pub const FRAGS4: &str = "lb_frags4";
 /// As [`FRAGS4`], IPv6.
 pub const FRAGS6: &str = "lb_frags6";
+/// Array of [`super::Absent`], for the addresses and ports of frontends. Written by the agent.
+pub const NOFRONT4: &str = "lb_nofront4";
+/// As [`NOFRONT4`], IPv6.
+pub const NOFRONT6: &str = "lb_nofront6";
+/// Array of [`super::Absent`], for those of the flows' backends. Written by the programs.
+pub const NOBACK4: &str = "lb_noback4";
+/// As [`NOBACK4`], IPv6.
+pub const NOBACK6: &str = "lb_noback6";
 /// Hash, interface index to [`super::Device`].
 pub const DEVICES: &str = "lb_devices";
 /// Array of one [`super::NodeConfig`].

@@ -9,6 +9,7 @@
 //!
 //! Changing a layout bumps [`ABI_VERSION`]: the agent refuses pinned maps of another version instead of misreading them.
 
+mod absent;
 mod affinity;
 mod agent;
 mod backend;
@@ -30,6 +31,7 @@ mod pod;
 mod slot;
 mod sock;
 
+pub use absent::{Absent, N_ABSENT, Place};
 pub use affinity::{Affinity, AffinityKey, client_kind};
 pub use agent::{AgentStatus, ERROR_LEN, FIRST_LEN, SOURCE_LEN, VERSION_LEN, self_test, source_kind};
 pub use backend::{Backend, backend_state, endpoint_sets};
@@ -47,4 +49,4 @@ pub use slot::Slot;
 pub use sock::{N_UDP_PEERS, SockDst, UdpPeer, UdpPeers};
 
 /// Version of every layout in this module, recorded in the map `lb_abi` of a running installation.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

@@ -1,9 +1,9 @@
 //! Marks the layouts as plain data for bytemuck and aya.
 
 use super::{
-    Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Ends, Exclusion, Family,
-    Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Name, NameKey, NodeConfig, OwnerCall, Slot, SockDst,
-    SourceKey, UdpPeer, UdpPeers,
+    Absent, Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Ends, Exclusion,
+    Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Name, NameKey, NodeConfig, OwnerCall, Slot,
+    SockDst, SourceKey, UdpPeer, UdpPeers,
 };
 
 macro_rules! plain {
@@ -28,7 +28,20 @@ macro_rules! plain_per_family {
     )+};
 }
 
-plain!(Affinity, AffinityKey, AgentStatus, Answers, Device, Exclusion, Fragment, Frontend, Name, NameKey, NodeConfig);
+plain!(
+    Absent,
+    Affinity,
+    AffinityKey,
+    AgentStatus,
+    Answers,
+    Device,
+    Exclusion,
+    Fragment,
+    Frontend,
+    Name,
+    NameKey,
+    NodeConfig
+);
 plain_per_family!(
     Backend,
     ClientAddr,

@@ -6,10 +6,10 @@
 
 use super::{
     flow::{is_finished, rests},
-    seam::{Environment, Flows, NotAdded},
+    seam::{Environment, Flows, Known, NotAdded},
     work::Work,
 };
-use crate::abi::{Counter, Family, Flow, Proto, flow_flags};
+use crate::abi::{Counter, Endpoint, Family, Flow, Place, Proto, flow_flags};
 
 /// What came of claiming a flow's entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +50,9 @@ const N_FREE: usize = 25;
 pub(super) fn claim<F, K>(kernel: &K, work: &mut Work<F>) -> Claim
 where
     F: Family,
-    K: Flows<F> + Environment,
+    K: Flows<F> + Known<F> + Environment,
 {
+    kernel.note_backend(Place::of::<F>(Endpoint { addr: work.half.dst_addr, port: work.half.dst_port }));
     work.half.src_addr = work.headers.tuple.src_addr;
     work.half.src_port = work.headers.tuple.src_port;
     let mut claim = if work.source.replace { Claim::Exists } else { claim_reply(kernel, work) };

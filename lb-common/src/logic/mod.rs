@@ -10,6 +10,7 @@ pub mod client;
 pub mod deliver;
 pub mod exclude;
 pub mod flow;
+pub mod foreign;
 pub mod forward;
 pub mod fragment;
 pub mod icmp;

@@ -3,7 +3,7 @@
 
 use crate::abi::{
     Affinity, AffinityKey, Answers, Backend, ClientAddr, ClusterIps, Counter, Device, Family, Flow, FlowKey, Fragment,
-    FragmentKey, Frontend, FrontendKey, NodeConfig, Slot, SockDst, SourceKey, UdpPeers,
+    FragmentKey, Frontend, FrontendKey, NodeConfig, Place, Slot, SockDst, SourceKey, UdpPeers,
 };
 
 /// The maps of one family, read only: the programs never write what the agent owns.
@@ -79,9 +79,9 @@ pub trait Node<F: Family>: Chooser<F> + Caller + Cgroups {}
 impl<F: Family, K: Chooser<F> + Caller + Cgroups> Node<F> for K {}
 
 /// What the programs of the packet layer need.
-pub trait Router<F: Family>: Chooser<F> + Flows<F> + Network<F> {}
+pub trait Router<F: Family>: Chooser<F> + Flows<F> + Known<F> + Network<F> {}
 
-impl<F: Family, K: Chooser<F> + Flows<F> + Network<F>> Router<F> for K {}
+impl<F: Family, K: Chooser<F> + Flows<F> + Known<F> + Network<F>> Router<F> for K {}
 
 /// The kernel had no memory for socket storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +121,16 @@ pub trait Flows<F: Family> {
     fn fragment(&self, key: &FragmentKey<F>) -> Option<Fragment>;
     /// Records a datagram in `lb_frags4/6`, over the least recently used one where that is full.
     fn put_fragment(&self, key: &FragmentKey<F>, fragment: &Fragment);
+}
+
+/// What is certainly nobody's, `lb_nofront4/6` and `lb_noback4/6`: see [`crate::abi::Absent`].
+pub trait Known<F: Family> {
+    /// Whether a frontend may have an address and port of this place.
+    fn may_be_frontend(&self, place: Place) -> bool;
+    /// Whether a flow may have a backend there.
+    fn may_be_backend(&self, place: Place) -> bool;
+    /// From now on a flow may have a backend there. Before any of its entries is added.
+    fn note_backend(&self, place: Place);
 }
 
 /// Where a packet to some address would go, as the node's routing has it.

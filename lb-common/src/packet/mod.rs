@@ -4,6 +4,7 @@
 //! vector.
 
 pub mod checksum;
+pub mod glance;
 pub mod headers;
 
 /// The packet could not be changed or read as asked: it ends too early, or the kernel had no memory. It may be half
@@ -31,6 +32,9 @@ pub trait Packet {
 
     /// Reads `N` words.
     fn load<const N: usize>(&self, offset: u32) -> Result<[u32; N], Broken>;
+
+    /// The first `N` words, if they are at hand. `None` does not say that they are not there.
+    fn peek<const N: usize>(&self) -> Option<[u32; N]>;
 
     /// Reads two bytes, into host byte order.
     fn load_u16(&self, offset: u32) -> Result<u16, Broken>;

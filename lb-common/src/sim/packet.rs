@@ -58,6 +58,10 @@ impl Packet for SimPacket {
         Ok(words)
     }
 
+    fn peek<const N: usize>(&self) -> Option<[u32; N]> {
+        self.load(0).ok()
+    }
+
     fn load_u16(&self, offset: u32) -> Result<u16, Broken> {
         let bytes = self.bytes.get(Self::range(offset, 2)).ok_or(Broken)?;
         Ok(u16::from_be_bytes(bytes.try_into().map_err(|_| Broken)?))

@@ -3,19 +3,20 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
 };
 
 use super::{SimNode, SimPacket};
 use crate::{
-    abi::{Answers, Device, Family, Flow, FlowKey, Fragment, FragmentKey, NodeConfig, V4, V6, maps},
+    abi::{Answers, Device, Endpoint, Family, Flow, FlowKey, Fragment, FragmentKey, NodeConfig, Place, V4, V6, maps},
     logic::{
         deliver::{Delivery, Fib, deliver},
+        foreign,
         forward::{self, Side, Verdict},
-        seam::{Flows, Network, NotAdded, Route},
+        seam::{Flows, Known, Network, NotAdded, Route},
         work::Work,
     },
-    packet::headers::Ip,
+    packet::glance::Glanced,
 };
 
 /// The connection table of a family, and where its addresses are.
@@ -27,13 +28,24 @@ pub struct SimFlows<F: Family> {
     pub n_conns: u32,
     /// `lb_frags4/6`.
     pub fragments: RefCell<BTreeMap<FragmentKey<F>, Fragment>>,
+    /// Where frontends are or were: as strict as the agent may be. See [`Known`].
+    pub frontends: RefCell<BTreeSet<Place>>,
+    /// Where flows have had backends.
+    pub backends: RefCell<BTreeSet<Place>>,
     /// Prefixes, their lengths and where they lead; the longest counts.
     pub routes: Vec<(F::Addr, u32, Route)>,
 }
 
 impl<F: Family> Default for SimFlows<F> {
     fn default() -> Self {
-        Self { conns: RefCell::default(), n_conns: maps::N_CONNS, fragments: RefCell::default(), routes: Vec::new() }
+        Self {
+            conns: RefCell::default(),
+            n_conns: maps::N_CONNS,
+            fragments: RefCell::default(),
+            frontends: RefCell::default(),
+            backends: RefCell::default(),
+            routes: Vec::new(),
+        }
     }
 }
 
@@ -110,6 +122,24 @@ pub struct Rival {
 
 macro_rules! family {
     ($family:ident, $flows:ident) => {
+        impl Known<$family> for SimNode {
+            /// The agent clears a bit before it writes a frontend and never sets it again, so what was here once counts.
+            fn may_be_frontend(&self, place: Place) -> bool {
+                let mut known = self.traffic.$flows.frontends.borrow_mut();
+                let keys = self.$flows.frontends.keys();
+                known.extend(keys.map(|key| Place::of::<$family>(Endpoint { addr: key.addr, port: key.port })));
+                known.contains(&place)
+            }
+
+            fn may_be_backend(&self, place: Place) -> bool {
+                self.traffic.$flows.backends.borrow().contains(&place)
+            }
+
+            fn note_backend(&self, place: Place) {
+                self.traffic.$flows.backends.borrow_mut().insert(place);
+            }
+        }
+
         impl Flows<$family> for SimNode {
             fn with_flow<R>(&self, key: &FlowKey<$family>, f: impl FnOnce(&mut Flow<$family>) -> R) -> Option<R> {
                 self.traffic.$flows.with(key, f)
@@ -165,7 +195,7 @@ family!(V4, v4);
 family!(V6, v6);
 
 /// A family of a simulated node: which of its tables is meant.
-pub trait Traffic: Ip {
+pub trait Traffic: Glanced {
     /// The family's part.
     fn flows(traffic: &SimTraffic) -> &SimFlows<Self>;
     /// The family's part, to change it.
@@ -188,6 +218,9 @@ macro_rules! traffic {
             }
 
             fn arrives(node: &SimNode, mut packet: SimPacket, side: Side) -> Outcome {
+                if foreign::arrives::<Self, _, _>(node, &packet) {
+                    return Outcome::Passed(packet);
+                }
                 let mut work = Work::<Self>::default();
                 match forward::ingress(node, &mut packet, side, &mut work) {
                     Verdict::Pass => Outcome::Passed(packet),
@@ -214,6 +247,9 @@ macro_rules! traffic {
             }
 
             fn leaves(node: &SimNode, mut packet: SimPacket) -> Outcome {
+                if foreign::leaves::<Self, _, _>(node, &packet) {
+                    return Outcome::Passed(packet);
+                }
                 let mut work = Work::<Self>::default();
                 match forward::egress(node, &mut packet, &mut work) {
                     Verdict::Pass => Outcome::Passed(packet),

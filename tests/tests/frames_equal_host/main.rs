@@ -25,8 +25,9 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        Backend, ClusterIps, Counter, Device, Family, Flow, FlowKey, Frontend, FrontendKey, NodeConfig, Proto, Slot,
-        V4, V6, backend_state, device_flags, endpoint_sets, frontend_flags, maps, scope,
+        Absent, Backend, ClusterIps, Counter, Device, Endpoint, Family, Flow, FlowKey, Frontend, FrontendKey, N_ABSENT,
+        NodeConfig, Place, Proto, Slot, V4, V6, backend_state, device_flags, endpoint_sets, frontend_flags, maps,
+        scope,
     },
     logic::{
         forward::Side,
@@ -192,6 +193,8 @@ impl Kernel {
         for program in ["lb_uplink", "lb_pod", "lb_egress"] {
             kernel.program(program).load().unwrap();
         }
+        kernel.put_known::<V4>(&node.v4, [maps::NOFRONT4, maps::NOBACK4]);
+        kernel.put_known::<V6>(&node.v6, [maps::NOFRONT6, maps::NOBACK6]);
         kernel.put_family(&node.v4, [maps::FRONTENDS4, maps::SLOTS4, maps::BACKENDS4, maps::CLUSTERIPS4]);
         kernel.put_family(&node.v6, [maps::FRONTENDS6, maps::SLOTS6, maps::BACKENDS6, maps::CLUSTERIPS6]);
         kernel.put_hash(maps::DEVICES, &node.traffic.devices);
@@ -211,6 +214,21 @@ impl Kernel {
         map.set(0, sim.cluster_ips, 0).unwrap();
         let mut map: Array<_, Slot<F>> = self.ebpf.map_mut(slots).unwrap().try_into().unwrap();
         sim.slots.iter().for_each(|(index, slot)| map.set(*index, slot, 0).unwrap());
+    }
+
+    /// As the agent does: nobody is anywhere, except frontends. Objects that are compared with this one may lack these maps.
+    fn put_known<F: Family>(&mut self, sim: &SimMaps<F>, [nofront, noback]: [&str; 2]) {
+        for name in [nofront, noback] {
+            let Some(map) = self.ebpf.map_mut(name) else { return };
+            let mut map: Array<_, Absent> = map.try_into().unwrap();
+            (0..N_ABSENT).for_each(|line| map.set(line, Absent::NOBODY, 0).unwrap());
+        }
+        let mut map: Array<_, Absent> = self.ebpf.map_mut(nofront).unwrap().try_into().unwrap();
+        for key in sim.frontends.keys() {
+            let place = Place::of::<F>(Endpoint { addr: key.addr, port: key.port });
+            let line = map.get(&place.line, 0).unwrap().with(place);
+            map.set(place.line, line, 0).unwrap();
+        }
     }
 
     fn put_hash<K: aya::Pod, V: aya::Pod>(&mut self, name: &str, entries: &BTreeMap<K, V>) {

@@ -20,6 +20,7 @@ use aya::{
 use lb_common::abi::{ABI_VERSION, maps};
 
 use super::{
+    absent,
     error::{Note, OpenError, system},
     flows::FormerFlows,
     paths::{Paths, REPLACEMENT},
@@ -69,6 +70,7 @@ pub(super) fn load(
     check_object(&ebpf)?;
     let (mut notes, former) = resize::copy(&mut ebpf, paths, &actions)?;
     if fresh {
+        absent::begin(&ebpf)?;
         set_version(&mut ebpf)?;
         fs::rename(directory, &paths.maps).map_err(system("rename", directory))?;
     }

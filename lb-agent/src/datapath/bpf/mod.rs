@@ -8,6 +8,7 @@
 //!
 //! Nothing here knows what a Service is; what to write is decided by `plan`.
 
+mod absent;
 mod addresses;
 mod canary;
 mod classifier;

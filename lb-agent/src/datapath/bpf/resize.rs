@@ -132,7 +132,7 @@ pub(super) fn copy(
 }
 
 /// A second handle on a map of the object; the first stays there, because the programs are not loaded yet.
-fn duplicate(ebpf: &Ebpf, map: &'static str) -> Result<MapData, StoreError> {
+pub(super) fn duplicate(ebpf: &Ebpf, map: &'static str) -> Result<MapData, StoreError> {
     let error = |source| StoreError::Failed { map, operation: "duplicate", source };
     let fd = new_map(ebpf, map)?.fd().as_fd().try_clone_to_owned().map_err(error)?;
     MapData::from_fd(fd).map_err(failed(map, "duplicate"))

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use aya::maps::lpm_trie;
 use lb_common::abi::{
-    ABI_VERSION, Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Exclusion, Flow,
-    FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_COUNTERS, Name, NameKey, NodeConfig, Slot, SockDst,
-    SourceKey, UdpPeers, V4, V6, maps,
+    ABI_VERSION, Absent, Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device,
+    Exclusion, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_ABSENT, N_COUNTERS, Name, NameKey,
+    NodeConfig, Slot, SockDst, SourceKey, UdpPeers, V4, V6, maps,
 };
 
 use crate::datapath::store::Capacity;
@@ -127,7 +127,7 @@ const fn storage<V>(name: &'static str) -> Spec {
 }
 
 /// How many maps an installation has.
-pub const N_MAPS: usize = 30;
+pub const N_MAPS: usize = 34;
 
 /// Every pinned map. The object's own maps are these by construction (`lb-ebpf/src/maps.rs` uses the same types), which a
 /// test with a real kernel holds.
@@ -155,6 +155,10 @@ pub(super) const SPECS: [Spec; N_MAPS] = [
     hash::<FlowKey<V6>, Flow<V6>>(maps::CONNS6, Size::Conns),
     lru::<FragmentKey<V4>, Fragment>(maps::FRAGS4, maps::N_FRAGS),
     lru::<FragmentKey<V6>, Fragment>(maps::FRAGS6, maps::N_FRAGS),
+    spec::<u32, Absent>(maps::NOFRONT4, kind::ARRAY, 0, Size::Fixed(N_ABSENT)),
+    spec::<u32, Absent>(maps::NOFRONT6, kind::ARRAY, 0, Size::Fixed(N_ABSENT)),
+    spec::<u32, Absent>(maps::NOBACK4, kind::ARRAY, 0, Size::Fixed(N_ABSENT)),
+    spec::<u32, Absent>(maps::NOBACK6, kind::ARRAY, 0, Size::Fixed(N_ABSENT)),
     hash::<u32, Device>(maps::DEVICES, Size::Fixed(maps::N_DEVICES)),
     spec::<u32, NodeConfig>(maps::NODE, kind::ARRAY, 0, Size::Fixed(1)),
     spec::<u32, Answers>(maps::ANSWERS, kind::PERCPU_ARRAY, 0, Size::Fixed(1)),

@@ -9,6 +9,7 @@ use lb_common::abi::{
 };
 
 use super::{
+    absent,
     addresses::Addresses,
     canary,
     slots::{Access, SlotArray},
@@ -34,6 +35,7 @@ struct FamilyMaps<F: Family> {
     slots: SlotArray<F>,
     backends: HashMap<MapData, u32, Backend<F>>,
     addresses: Addresses<F>,
+    noted: absent::Frontends<F>,
     capacity: Capacity,
 }
 
@@ -92,6 +94,7 @@ impl<F: Family> FamilyMaps<F> {
             slots,
             backends: Map::HashMap(backends).try_into().map_err(failed(names.backends, "open"))?,
             addresses: Addresses::new(take)?,
+            noted: absent::Frontends::new(take)?,
             capacity: Capacity { frontends: n_frontends, backends: n_backends, slots: n_slots, affinities, conns },
         })
     }
@@ -110,6 +113,7 @@ impl<F: Family> FamilyMaps<F> {
 impl<F: Family> FamilyStore<F> for FamilyMaps<F> {
     fn put_frontend(&mut self, key: &FrontendKey<F>, value: &Frontend) -> Result<(), StoreError> {
         let full = (self.capacity.frontends, "--max-frontends");
+        self.noted.note(key)?;
         self.frontends.insert(key, value, 0).map_err(update_failed(self.names.frontends, full))
     }
 
