@@ -23,7 +23,8 @@ pub(super) fn begin(ebpf: &Ebpf) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// `lb_nofront4/6`. Nobody else writes it.
+/// `lb_nofront4/6`. Lines are read and written back, so there must be one writer at a time: the reconciler's store. That of the
+/// repeated self-tests only puts the canary's frontends, which have been noted before the reconciler's first write.
 pub(super) struct Frontends<F: Family> {
     lines: Array<MapData, Absent>,
     family: std::marker::PhantomData<F>,
