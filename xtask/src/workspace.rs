@@ -13,8 +13,11 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     pub(crate) fn locate() -> Self {
-        // The directory of this package at compile time. `cargo run` recompiles when the tree has moved.
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_path_buf();
+        // `cargo run` names the directory of this package. What it was at compile time may have moved since: cargo does
+        // not compile again for that.
+        let package =
+            env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        let root = package.parent().unwrap_or(Path::new(".")).to_path_buf();
         // Cargo takes a relative one from the working directory of the caller.
         let target = match env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
             Some(dir) => env::current_dir().unwrap_or_default().join(dir),
