@@ -141,7 +141,9 @@ fn devices(facts: &Facts<'_>) -> Vec<Finding> {
         DeviceNames::Names(names) => names.iter().filter_map(|name| named(name, facts)).collect(),
     };
     let unsuitable = |choice: &Choice| match &choice.decision {
-        Err(why @ (WhyNot::PodWithoutEthernet | WhyNot::UnknownFrames(_))) if !is_named(&choice.name, facts) => {
+        Err(why @ (WhyNot::PodWithoutEthernet | WhyNot::UnknownFrames(_)))
+            if !facts.settings.devices.has(&choice.name) =>
+        {
             Some(finding(
                 format!("device {}", choice.name),
                 format!("it cannot be served: {why}"),
@@ -194,10 +196,6 @@ fn bridge_filter(facts: &Facts<'_>) -> Vec<Finding> {
         )
     })
     .collect()
-}
-
-fn is_named(name: &str, facts: &Facts<'_>) -> bool {
-    matches!(&facts.settings.devices, DeviceNames::Names(names) if names.iter().any(|named| named == name))
 }
 
 fn no_uplink(facts: &Facts<'_>) -> Option<Finding> {

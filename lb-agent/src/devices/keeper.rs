@@ -17,7 +17,6 @@ use super::{
     findings::{Facts, Finding, Settings, Sysctls, findings},
     network::Network,
     store::{DeviceRef, DeviceStore, Programs},
-    wanted::DeviceNames,
 };
 
 /// For so long a device keeps its programs after the reason to choose it is gone. A default route is away for a moment
@@ -108,9 +107,9 @@ impl<S: DeviceStore> Keeper<S> {
 
     /// Whether a link of this number and name is one that will be served and is not known yet.
     pub fn awaits(&self, index: u32, name: &str) -> bool {
-        let is_named = matches!(&self.settings.devices, DeviceNames::Names(names) if names.iter().any(|it| it == name));
+        let Settings { devices, pods, .. } = &self.settings;
         !self.said.knows(index, name)
-            && (is_named || self.uplinks.contains_key(name) || self.settings.pods.matching(name).is_some())
+            && (devices.has(name) || self.uplinks.contains_key(name) || pods.matching(name).is_some())
     }
 
     /// What comes of it where the network cannot even be read: everything stays as it is.

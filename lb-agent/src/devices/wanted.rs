@@ -16,6 +16,13 @@ pub enum DeviceNames {
     Names(Vec<String>),
 }
 
+impl DeviceNames {
+    /// Whether this device is named.
+    pub fn has(&self, name: &str) -> bool {
+        matches!(self, Self::Names(names) if names.iter().any(|named| named == name))
+    }
+}
+
 impl FromStr for DeviceNames {
     type Err = String;
 
