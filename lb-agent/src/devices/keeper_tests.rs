@@ -230,28 +230,22 @@ fn a_device_without_both_programs_is_not_listed_and_is_tried_again() {
     assert_eq!(rig.pass(&with_route()), ["unlist 2", "attach eth0 uplink", "list 2"]);
 }
 
+/// With an earlier agent's programs on `eth0`, for which no others can be attached.
+fn refusing() -> Rig {
+    let (attached, listed) = ([(2, EARLIER)].into(), [(2, Device::default())].into());
+    Rig::new("auto", Table { attached, listed, refuses: true, ..Table::default() })
+}
+
 #[test]
 fn an_earlier_agents_programs_stay_where_the_new_ones_are_refused() {
-    let table = Table {
-        attached: [(2, EARLIER)].into(),
-        listed: [(2, Device::default())].into(),
-        refuses: true,
-        ..Table::default()
-    };
-    let mut rig = Rig::new("auto", table);
+    let mut rig = refusing();
     assert_eq!(rig.outcome(&with_route()).served, 0);
     assert_eq!(rig.keeper.store.done, [""; 0]);
 }
 
 #[test]
 fn what_earlier_programs_noted_is_taken_over_when_none_of_them_is_attached_any_more() {
-    let table = Table {
-        attached: [(2, EARLIER)].into(),
-        listed: [(2, Device::default())].into(),
-        refuses: true,
-        ..Table::default()
-    };
-    let mut rig = Rig::new("auto", table);
+    let mut rig = refusing();
     rig.pass(&with_route());
     assert_eq!(rig.keeper.store.taken_over_with, [] as [Vec<Programs>; 0]);
     rig.keeper.store.refuses = false;

@@ -180,6 +180,7 @@ mod tests {
         assert!(!is_of_another_route(&message(RTM_NEWLINK, 32)));
         assert!(!is_of_another_route(&[]), "what is not understood may matter");
     }
+
     #[test]
     fn a_link_is_told_by_number_and_name_also_where_the_rest_is_cut_off() {
         let mut message = message(RTM_NEWLINK, 0);
