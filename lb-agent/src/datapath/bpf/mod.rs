@@ -11,6 +11,7 @@
 mod absent;
 mod addresses;
 mod canary;
+mod child;
 mod classifier;
 mod cleanup;
 mod devices;

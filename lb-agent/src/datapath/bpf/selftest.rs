@@ -10,9 +10,8 @@ use std::{
     fs::{self, File},
     io,
     net::SocketAddr,
-    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -25,7 +24,7 @@ use rustix::{
 };
 
 use super::{
-    canary,
+    canary, child,
     error::{OpenError, system},
     preflight,
 };
@@ -171,19 +170,10 @@ impl TemporaryCgroup {
     fn attempt(&self, address: SocketAddr, kind: SocketType) -> Result<Errno, OpenError> {
         let processes = self.path.join("cgroup.procs");
         let join = File::options().write(true).open(&processes).map_err(system("open", &processes))?;
-        let mut command = Command::new("/proc/self/exe");
-        let dial = move || {
-            rustix::io::write(&join, b"0")?;
-            Err(attempt(address, kind).into())
-        };
-        // SAFETY: system calls only, no allocation and no lock, as must be between fork and exec in a program of many
-        // threads (fork(2)).
-        unsafe { command.pre_exec(dial) };
-        // It never gets to the exec: the outcome comes back as the error for which it does not.
-        match command.spawn() {
-            Err(error) => Errno::from_io_error(&error).ok_or_else(|| system("start a process in", &self.path)(error)),
-            Ok(_) => Ok(LET_THROUGH),
-        }
+        let dial = move || rustix::io::write(&join, b"0").map_or_else(|error| error, |_| attempt(address, kind));
+        // SAFETY: system calls only, no allocation and no lock.
+        let outcome = unsafe { child::outcome(dial) };
+        outcome.map_err(system("start a process in", &self.path))
     }
 }
 

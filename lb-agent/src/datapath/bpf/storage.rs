@@ -14,10 +14,9 @@ use std::{
     io,
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::{ffi::OsStrExt as _, fs::MetadataExt as _, process::CommandExt as _},
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     },
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use aya_obj::{Object, maps::Map};
@@ -28,6 +27,7 @@ use rustix::{
 };
 
 use super::{
+    child,
     error::Note,
     preflight::{Mount, mounts},
     spec::{Action, Spec, kind},
@@ -82,16 +82,11 @@ impl Child {
 
     #[expect(unsafe_code, reason = "runs between fork and exec")]
     fn run(self) -> io::Result<()> {
-        let mut command = Command::new("/proc/self/exe");
-        let make = move || Err(self.make().err().unwrap_or_else(|| DONE.into()));
-        // SAFETY: system calls only, no allocation and no lock, as must be between fork and exec in a program of many
-        // threads (fork(2)).
-        unsafe { command.pre_exec(make) };
-        // It never gets to the exec: the outcome comes back as the error for which it does not.
-        match command.spawn() {
-            Err(error) if Errno::from_io_error(&error) == Some(DONE) => Ok(()),
-            Err(error) => Err(error),
-            Ok(_) => Err(io::Error::other("a child process ran on that should have ended")),
+        let make = move || self.make().err().map_or(DONE, |error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+        // SAFETY: system calls only, no allocation and no lock.
+        match unsafe { child::outcome(make) }? {
+            DONE => Ok(()),
+            errno => Err(errno.into()),
         }
     }
 
