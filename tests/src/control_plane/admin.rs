@@ -70,32 +70,23 @@ impl Admin {
 
     /// Creates or changes an object, as `kubectl apply --server-side` does.
     pub fn apply(&self, object: &Value) -> Result<()> {
-        let params = PatchParams::apply("lb-tests").force();
-        let Named { api, name } = self.find(object)?;
-        self.call(|_| async move { api.patch(&name, &params, &Patch::Apply(object)).await })
-            .with_context(|| format!("cannot apply {object}"))?;
-        Ok(())
+        let named = self.find(object)?;
+        self.call(|_| named.apply(object)).with_context(|| format!("cannot apply {object}"))
     }
 
     /// As [`Self::apply`], all at the same time.
     pub fn apply_all(&self, objects: &[Value]) -> Result<()> {
-        let params = PatchParams::apply("lb-tests").force();
-        let find = |object: &Value| Ok((self.find(object)?, Patch::Apply(object.clone())));
-        let named = objects.iter().map(find).collect::<Result<Vec<_>>>()?;
-        self.call(|_| {
-            futures::future::try_join_all(named.iter().map(|(at, patch)| at.api.patch(&at.name, &params, patch)))
-        })
-        .context("cannot apply several objects")?;
+        let find = |object| Ok((self.find(object)?, object));
+        let named = objects.iter().map(find).collect::<Result<Vec<(Named, &Value)>>>()?;
+        self.call(|_| futures::future::try_join_all(named.iter().map(|(at, object)| at.apply(object))))
+            .context("cannot apply several objects")?;
         Ok(())
     }
 
-    /// Sets the status of an object that exists. By a merge patch, since server-side apply takes no Node with two
-    /// addresses of one type.
+    /// Sets the status of an object that exists.
     pub fn set_status(&self, object: &Value) -> Result<()> {
-        let Named { api, name } = self.find(object)?;
-        self.call(|_| async move { api.patch_status(&name, &PatchParams::default(), &Patch::Merge(object)).await })
-            .with_context(|| format!("cannot set the status of {object}"))?;
-        Ok(())
+        let named = self.find(object)?;
+        self.call(|_| named.set_status(object)).with_context(|| format!("cannot set the status of {object}"))
     }
 
     /// Deletes an object, at once. That it is not there is fine.
@@ -120,10 +111,10 @@ impl Admin {
         match change {
             Change::Delete(object) => self.find(object)?.delete().await?,
             Change::Apply(object) => {
-                let Named { api, name } = self.find(object)?;
-                api.patch(&name, &PatchParams::apply("lb-tests").force(), &Patch::Apply(object)).await?;
+                let named = self.find(object)?;
+                named.apply(object).await?;
                 if object.get("status").is_some() {
-                    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(object)).await?;
+                    named.set_status(object).await?;
                 }
             }
         }
@@ -156,7 +147,17 @@ struct Named {
 }
 
 impl Named {
-    async fn delete(self) -> kube::Result<()> {
+    async fn apply(&self, object: &Value) -> kube::Result<()> {
+        let params = PatchParams::apply("lb-tests").force();
+        self.api.patch(&self.name, &params, &Patch::Apply(object)).await.map(|_| ())
+    }
+
+    /// By a merge patch, since server-side apply takes no Node with two addresses of one type.
+    async fn set_status(&self, object: &Value) -> kube::Result<()> {
+        self.api.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(object)).await.map(|_| ())
+    }
+
+    async fn delete(&self) -> kube::Result<()> {
         match self.api.delete(&self.name, &DeleteParams::default().grace_period(0)).await {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             other => other.map(|_| ()),
