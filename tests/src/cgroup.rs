@@ -50,11 +50,8 @@ impl Cgroup {
     /// The controller is switched off.
     pub fn of_memory(hint: &str) -> Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
-        let version_1 = mounts.lines().find_map(|line| {
-            let (mount, options) = line.split_once(" - cgroup ")?;
-            let has_memory = options.split([' ', ',']).any(|option| option == "memory");
-            has_memory.then(|| mount.split(' ').nth(4).map(PathBuf::from))?
-        });
+        let has_memory = |options: &str| options.split([' ', ',']).any(|option| option == "memory");
+        let version_1 = mount_point(&mounts, "cgroup", has_memory);
         let cgroup = Self::create(version_1.map_or_else(root, Ok)?.join(run::current().name(hint)))?;
         cgroup.kernel_memory().context("does the kernel account memory to cgroups?")?;
         Ok(cgroup)
@@ -177,12 +174,17 @@ fn remove_tree(path: &Path) -> std::io::Result<()> {
     ignore_missing(fs::remove_dir(path))
 }
 
-/// Finds it in the text of mountinfo (proc_pid_mountinfo(5): the file system type follows the separator " - ").
 fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
+    mount_point(mountinfo, "cgroup2", |_| true)
+}
+
+/// Where the first file system of that type is mounted with source and options that will do, by the text of mountinfo
+/// (proc_pid_mountinfo(5): the type follows the separator " - ").
+fn mount_point(mountinfo: &str, kind: &str, will_do: impl Fn(&str) -> bool) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let is_cgroup2 = filesystem.split(' ').next() == Some("cgroup2");
-        is_cgroup2.then(|| mount.split(' ').nth(4).map(PathBuf::from))?
+        let (mount, file_system) = line.split_once(" - ")?;
+        let (found, rest) = file_system.split_once(' ')?;
+        (found == kind && will_do(rest)).then(|| mount.split(' ').nth(4).map(PathBuf::from))?
     })
 }
 
