@@ -133,17 +133,9 @@ fn counters_of_a_build_that_has_fewer_go_on() {
     place.end(place.start().0);
     let pin = place.bpffs.path().join("lb/maps/lb_stats");
     fs::remove_file(&pin).unwrap();
-    let bpftool = |verb: &str, args: &str| {
-        let mut command = std::process::Command::new("bpftool");
-        assert!(command.args(["map", verb]).arg(&pin).args(args.split(' ')).status().unwrap().success());
-    };
-    bpftool("create", "type percpu_array key 4 value 8 entries 3 name lb_stats");
-    std::process::Command::new("bpftool")
-        .args(["map", "update", "pinned"])
-        .arg(&pin)
-        .args("key 2 0 0 0 value 5 0 0 0 0 0 0 0".split(' '))
-        .status()
-        .unwrap();
+    let words = |text: &'static str| text.split(' ').collect::<Vec<_>>();
+    bpftool(&["map", "create"], &pin, &words("type percpu_array key 4 value 8 entries 3 name lb_stats"));
+    bpftool(&["map", "update", "pinned"], &pin, &words("key 2 0 0 0 value 5 0 0 0 0 0 0 0"));
     let read = || Reader::open(place.bpffs.path()).unwrap().counters().unwrap();
     let before = read();
     assert!(before[2].1 >= 5 && before[3].1 == 0, "by the tools: {before:?}");

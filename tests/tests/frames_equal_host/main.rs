@@ -23,6 +23,7 @@ use aya::{
     maps::{Array, HashMap, PerCpuArray},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
+use lb_agent::clock::monotonic_s;
 use lb_common::{
     abi::{
         Absent, Backend, ClusterIps, Counter, Device, Endpoint, Family, Flow, FlowKey, Frontend, FrontendKey, N_ABSENT,
@@ -289,12 +290,6 @@ impl Kernel {
         let map: PerCpuArray<_, u64> = self.ebpf.map(maps::STATS).unwrap().try_into().unwrap();
         map.get(&(counter as u32), 0).unwrap().iter().sum()
     }
-}
-
-/// The clock that the programs read, in seconds.
-fn monotonic_s() -> u32 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u32::try_from(now.tv_sec).unwrap()
 }
 
 fn timeless<F: Family>(all: impl IntoIterator<Item = (FlowKey<F>, Flow<F>)>) -> BTreeMap<FlowKey<F>, Flow<F>> {
