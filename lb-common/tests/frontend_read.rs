@@ -4,11 +4,11 @@ use std::cell::RefCell;
 
 use lb_common::{
     abi::{
-        Backend, ClientAddr, ClusterIps, Counter, Endpoint, Family, Frontend, FrontendKey, Proto, Slot, SourceKey, V4,
-        V6, scope,
+        Backend, ClientAddr, ClusterIps, Counter, Endpoint, Family, Frontend, FrontendKey, Place, Proto, Slot,
+        SourceKey, V4, V6, scope,
     },
     logic::{
-        lookup::{Found, lookup},
+        lookup::{Found, lookup, lookup_datagram},
         seam::{Caller, Environment, Maps},
     },
 };
@@ -16,6 +16,8 @@ use proptest::prelude::*;
 
 /// A map whose lookups return one prepared value after the other; the last stays.
 struct Racing {
+    /// Where frontends may be; anywhere, if that is not said.
+    places: Option<Vec<Place>>,
     reads: RefCell<Vec<Frontend>>,
     counts: RefCell<Vec<Counter>>,
 }
@@ -24,7 +26,7 @@ impl Racing {
     fn new(reads: impl IntoIterator<Item = Frontend>) -> Self {
         let mut reads: Vec<_> = reads.into_iter().collect();
         reads.reverse();
-        Self { reads: RefCell::new(reads), counts: RefCell::default() }
+        Self { places: None, reads: RefCell::new(reads), counts: RefCell::default() }
     }
 }
 
@@ -52,6 +54,10 @@ impl<F: Family> Maps<F> for Racing {
 
     fn is_source(&self, _: &SourceKey<F>) -> bool {
         false
+    }
+
+    fn may_be_frontend(&self, place: Place) -> bool {
+        self.places.as_ref().is_none_or(|places| places.contains(&place))
     }
 }
 
@@ -113,6 +119,22 @@ fn a_frontend_that_never_reads_right_is_refused_and_counted_as_damage() {
     let map = Racing::new([frontend(1, 10, 3)]);
     assert_eq!(found::<V4>(&map, key([10, 96, 0, 1])), Found::Refuse);
     assert_eq!(map.counts.borrow().last(), Some(&Counter::DamagedMaps));
+}
+
+fn spares_datagrams<F: Family>(ours: FrontendKey<F>, others: F::Addr) {
+    let frontend = frontend(1, 10, 3).sealed(&ours);
+    // Whatever is looked up is there.
+    let map = Racing { places: Some(Place::of_frontend(&ours).into()), ..Racing::new([frontend]) };
+    let asked = |addr| lookup_datagram(&map, Endpoint::<F> { addr, port: 80 });
+    assert_eq!(asked(others), Found::NotAService);
+    assert_eq!(asked(ours.addr), Found::Frontend(ours, frontend));
+}
+
+#[test]
+fn no_frontend_is_looked_up_for_a_datagram_to_an_address_that_has_none() {
+    let udp = Proto::Udp.number();
+    spares_datagrams::<V4>(FrontendKey { proto: udp, ..key([10, 96, 0, 1]) }, [10, 244, 0, 1]);
+    spares_datagrams::<V6>(FrontendKey { proto: udp, ..key([0xfd; 16]) }, [0xfe; 16]);
 }
 
 prop_compose! {

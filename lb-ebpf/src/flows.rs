@@ -56,11 +56,6 @@ impl<F: Pinned, C> Flows<F> for Kernel<C> {
 
 impl<F: Pinned, C> Known<F> for Kernel<C> {
     #[inline(always)]
-    fn may_be_frontend(&self, place: Place) -> bool {
-        F::nofront().get(place.line).is_none_or(|line| line.may_be(place))
-    }
-
-    #[inline(always)]
     fn may_be_backend(&self, place: Place) -> bool {
         F::noback().get(place.line).is_none_or(|line| line.may_be(place))
     }

@@ -9,7 +9,7 @@ use core::cell::Cell;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Frontend, FrontendKey, Slot, SockDst,
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Frontend, FrontendKey, Place, Slot, SockDst,
         SourceKey, UdpPeers,
     },
     logic::seam::{Affinities, Caller, Cgroups, Environment, Maps, NoStorage, NotAdded, Socket},
@@ -110,6 +110,11 @@ impl<F: Pinned, C> Maps<F> for Kernel<C> {
     #[inline(always)]
     fn is_source(&self, key: &SourceKey<F>) -> bool {
         F::sources().get(&source(key)).is_some()
+    }
+
+    #[inline(always)]
+    fn may_be_frontend(&self, place: Place) -> bool {
+        F::nofront().get(place.line).is_none_or(|line| line.may_be(place))
     }
 }
 

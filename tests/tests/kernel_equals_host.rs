@@ -17,8 +17,9 @@ use aya::{
 };
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Exclusion, Family, Frontend, FrontendKey,
-        Proto, Slot, SourceKey, V4, V6, backend_state, frontend_flags, map_v4, mapped_v4, maps, scope,
+        Absent, Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Exclusion, Family, Frontend,
+        FrontendKey, N_ABSENT, Place, Proto, Slot, SourceKey, V4, V6, backend_state, frontend_flags, map_v4, mapped_v4,
+        maps, scope,
     },
     logic::seam::Environment as _,
     probe::{Call, N_CGROUPS, answer, hook},
@@ -93,10 +94,22 @@ impl Kernel {
             .for_each(|(index, slot)| map.set(*index, slot, 0).unwrap());
         let mut map: Array<_, ClusterIps<F>> = self.ebpf.map_mut(names.cluster_ips).unwrap().try_into().unwrap();
         map.set(0, sim.cluster_ips, 0).unwrap();
+        self.note_frontends(sim, names.nofront);
         let mut map: LpmTrie<_, SourceKey<F>, u32> = self.ebpf.map_mut(names.sources).unwrap().try_into().unwrap();
         let old: Vec<_> = map.keys().map(Result::unwrap).collect();
         old.iter().for_each(|key| map.remove(key).unwrap());
         sim.sources.iter().for_each(|(length, key)| map.insert(&lpm_trie::Key::new(*length, *key), 1, 0).unwrap());
+    }
+
+    /// As strictly as the agent may: frontends are here and nowhere else.
+    fn note_frontends<F: Family>(&mut self, sim: &SimMaps<F>, name: &str) {
+        let mut lines = vec![Absent::NOBODY; N_ABSENT as usize];
+        for place in sim.frontends.keys().flat_map(Place::of_frontend) {
+            let line = &mut lines[place.line as usize];
+            *line = line.with(place);
+        }
+        let mut map: Array<_, Absent> = self.ebpf.map_mut(name).unwrap().try_into().unwrap();
+        (0..).zip(lines).for_each(|(index, line)| map.set(index, line, 0).unwrap());
     }
 
     fn fill_all(&mut self, node: &SimNode) {
@@ -122,6 +135,7 @@ struct Names {
     cluster_ips: &'static str,
     clients: &'static str,
     sources: &'static str,
+    nofront: &'static str,
 }
 
 const NAMES4: Names = Names {
@@ -131,6 +145,7 @@ const NAMES4: Names = Names {
     cluster_ips: maps::CLUSTERIPS4,
     clients: maps::CLIENTS4,
     sources: maps::SOURCES4,
+    nofront: maps::NOFRONT4,
 };
 const NAMES6: Names = Names {
     frontends: maps::FRONTENDS6,
@@ -139,6 +154,7 @@ const NAMES6: Names = Names {
     cluster_ips: maps::CLUSTERIPS6,
     clients: maps::CLIENTS6,
     sources: maps::SOURCES6,
+    nofront: maps::NOFRONT6,
 };
 
 fn ip(v6: bool, kind: u8, last: u8) -> IpAddr {

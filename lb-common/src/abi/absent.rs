@@ -2,11 +2,12 @@
 //! cost no lookup in a hash map.
 //!
 //! Both are sets of hashes of an address and a port, of bits that say "certainly not": a set bit of `lb_nofront4/6` says that no
-//! frontend has an address and port with this hash, one of `lb_noback4/6` that no flow has such a backend. Bits are cleared
+//! frontend has an address and port with this hash, one of `lb_noback4/6` that no flow has such a backend. With port 0, which no
+//! frontend that answers has, the first says that no frontend has the address at all. Bits are cleared
 //! before an entry is written that they would deny, and never set again while the maps live. So they may say too little at any
 //! time, as where another entry had the same hash: that is slower and as correct. All zero, as in a new map, they say nothing.
 
-use super::{Endpoint, Family};
+use super::{Endpoint, Family, FrontendKey};
 
 /// Elements of each map, which is an array.
 pub const N_ABSENT: u32 = 2_048;
@@ -73,6 +74,17 @@ impl Place {
         let start = u32::from(end.port).wrapping_mul(PORT);
         let hash = words.fold(start, |sum, (word, factor)| sum.wrapping_add(word.wrapping_mul(factor)));
         Self { line: hash >> 21, byte: (hash >> 15) as usize & (LINE - 1), bit: 1 << (hash >> 12 & 7) }
+    }
+
+    /// That of an address, whatever the port.
+    #[inline(always)]
+    pub fn of_address<F: Family>(addr: F::Addr) -> Self {
+        Self::of(Endpoint::<F> { addr, port: 0 })
+    }
+
+    /// Those that a frontend is in: that of its address and port, and that of its address.
+    pub fn of_frontend<F: Family>(key: &FrontendKey<F>) -> [Self; 2] {
+        [Self::of(Endpoint::<F> { addr: key.addr, port: key.port }), Self::of_address::<F>(key.addr)]
     }
 }
 

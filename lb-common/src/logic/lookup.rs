@@ -1,7 +1,7 @@
 //! What a destination is: one lookup for what is not ours, whatever it is.
 
 use super::seam::{Caller, Environment, Maps};
-use crate::abi::{Counter, Endpoint, Family, Frontend, FrontendKey, Proto, frontend_flags, scope};
+use crate::abi::{Counter, Endpoint, Family, Frontend, FrontendKey, Place, Proto, frontend_flags, scope};
 
 /// How often a frontend is looked up before it is given up as damaged. Each repetition means that the agent replaced it,
 /// or reused its memory, within the nanoseconds of the copy: a second in a row is already next to impossible.
@@ -36,6 +36,22 @@ where
         key.scope = scope::HOST;
     }
     find(kernel, &key)
+}
+
+/// As [`lookup`], for a UDP socket that names its destination with each datagram. Most of these are servers' answers, to few
+/// addresses and ever new ports, and each port would be another part of the frontends' map, which no cache holds; but the
+/// address alone says that it is nobody's.
+#[inline(always)]
+pub fn lookup_datagram<F, K>(kernel: &K, dst: Endpoint<F>) -> Found<F>
+where
+    F: Family,
+    K: Maps<F> + Environment + Caller,
+{
+    if kernel.may_be_frontend(Place::of_address::<F>(dst.addr)) {
+        lookup(kernel, dst, Proto::Udp)
+    } else {
+        Found::NotAService
+    }
 }
 
 /// Looks up the destination of a packet, whose client is outside the cluster or not.

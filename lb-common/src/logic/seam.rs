@@ -20,6 +20,8 @@ pub trait Maps<F: Family> {
     fn client(&self, netns: u64) -> Option<ClientAddr<F>>;
     /// Whether a range in `lb_sources4/6` holds this address for this Service port.
     fn is_source(&self, key: &SourceKey<F>) -> bool;
+    /// Whether a frontend may be in this place, by `lb_nofront4/6`: see [`crate::abi::Absent`].
+    fn may_be_frontend(&self, place: Place) -> bool;
 }
 
 /// Clock, randomness and counters.
@@ -123,10 +125,8 @@ pub trait Flows<F: Family> {
     fn put_fragment(&self, key: &FragmentKey<F>, fragment: &Fragment);
 }
 
-/// What is certainly nobody's, `lb_nofront4/6` and `lb_noback4/6`: see [`crate::abi::Absent`].
+/// What is certainly no flow's, `lb_noback4/6`: see [`crate::abi::Absent`].
 pub trait Known<F: Family> {
-    /// Whether a frontend may have an address and port of this place.
-    fn may_be_frontend(&self, place: Place) -> bool;
     /// Whether a flow may have a backend there.
     fn may_be_backend(&self, place: Place) -> bool;
     /// From now on a flow may have a backend there. Before any of its entries is added.

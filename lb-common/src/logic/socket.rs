@@ -9,7 +9,7 @@
 use super::{
     client::Namespace,
     exclude::is_excluded,
-    lookup::{Found, lookup},
+    lookup::{Found, lookup, lookup_datagram},
     peers,
     seam::{Environment, Node, Socket},
     select::select,
@@ -100,7 +100,7 @@ where
     F: Family,
     K: Node<F> + Socket<F>,
 {
-    let (key, frontend) = match lookup(kernel, dst, Proto::Udp) {
+    let (key, frontend) = match lookup_datagram(kernel, dst) {
         Found::NotAService => {
             kernel.with_peers(false, |peers| peers::forget(peers, dst));
             return Verdict::Pass;

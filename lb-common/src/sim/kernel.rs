@@ -3,8 +3,8 @@
 use super::{SimNode, SimSocket, socket::Storage};
 use crate::{
     abi::{
-        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Family, Frontend, FrontendKey, Slot, SockDst,
-        SourceKey, UdpPeers, V4, V6,
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Family, Frontend, FrontendKey, Place, Slot,
+        SockDst, SourceKey, UdpPeers, V4, V6,
     },
     logic::seam::{Affinities, Caller, Cgroups, Environment, Maps, NoStorage, NotAdded, Socket},
 };
@@ -42,6 +42,13 @@ macro_rules! family {
             fn is_source(&self, key: &SourceKey<$family>) -> bool {
                 self.$maps.is_source(key)
             }
+
+            /// The agent clears a bit before it writes a frontend and never sets it again, so what was here once counts.
+            fn may_be_frontend(&self, place: Place) -> bool {
+                let mut known = self.traffic.$maps.frontends.borrow_mut();
+                known.extend(self.$maps.frontends.keys().flat_map(Place::of_frontend));
+                known.contains(&place)
+            }
         }
 
         impl Maps<$family> for SimKernel<'_> {
@@ -67,6 +74,10 @@ macro_rules! family {
 
             fn is_source(&self, key: &SourceKey<$family>) -> bool {
                 self.node.is_source(key)
+            }
+
+            fn may_be_frontend(&self, place: Place) -> bool {
+                Maps::<$family>::may_be_frontend(self.node, place)
             }
         }
 

@@ -8,7 +8,7 @@ use std::{
 use super::{SimEnvironment, SimKernel, SimSocket, SimTraffic};
 use crate::{
     abi::{
-        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Exclusion, Family, Frontend, FrontendKey, Slot,
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Exclusion, Family, Frontend, FrontendKey, Place, Slot,
         SourceKey, V4, V6, maps,
     },
     logic::seam::Maps,
@@ -73,6 +73,10 @@ impl<F: Family> Maps<F> for SimMaps<F> {
             let addr_bits = prefix_len.saturating_sub(u32::BITS);
             range.service == key.service && shares_prefix(range.addr.as_ref(), key.addr.as_ref(), addr_bits)
         })
+    }
+
+    fn may_be_frontend(&self, place: Place) -> bool {
+        self.frontends.keys().flat_map(Place::of_frontend).any(|of_frontend| of_frontend == place)
     }
 }
 

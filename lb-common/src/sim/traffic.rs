@@ -8,7 +8,7 @@ use std::{
 
 use super::{SimNode, SimPacket};
 use crate::{
-    abi::{Answers, Device, Endpoint, Family, Flow, FlowKey, Fragment, FragmentKey, NodeConfig, Place, V4, V6, maps},
+    abi::{Answers, Device, Family, Flow, FlowKey, Fragment, FragmentKey, NodeConfig, Place, V4, V6, maps},
     logic::{
         deliver::{Delivery, Fib, deliver},
         foreign,
@@ -28,7 +28,7 @@ pub struct SimFlows<F: Family> {
     pub n_conns: u32,
     /// `lb_frags4/6`.
     pub fragments: RefCell<BTreeMap<FragmentKey<F>, Fragment>>,
-    /// Where frontends are or were: as strict as the agent may be. See [`Known`].
+    /// Where frontends are or were: as strict as the agent may be. See [`crate::abi::Absent`].
     pub frontends: RefCell<BTreeSet<Place>>,
     /// Where flows have had backends.
     pub backends: RefCell<BTreeSet<Place>>,
@@ -123,14 +123,6 @@ pub struct Rival {
 macro_rules! family {
     ($family:ident, $flows:ident) => {
         impl Known<$family> for SimNode {
-            /// The agent clears a bit before it writes a frontend and never sets it again, so what was here once counts.
-            fn may_be_frontend(&self, place: Place) -> bool {
-                let mut known = self.traffic.$flows.frontends.borrow_mut();
-                let keys = self.$flows.frontends.keys();
-                known.extend(keys.map(|key| Place::of::<$family>(Endpoint { addr: key.addr, port: key.port })));
-                known.contains(&place)
-            }
-
             fn may_be_backend(&self, place: Place) -> bool {
                 self.traffic.$flows.backends.borrow().contains(&place)
             }

@@ -225,8 +225,7 @@ impl Kernel {
             (0..N_ABSENT).for_each(|line| map.set(line, Absent::NOBODY, 0).unwrap());
         }
         let mut map: Array<_, Absent> = self.ebpf.map_mut(nofront).unwrap().try_into().unwrap();
-        for key in sim.frontends.keys() {
-            let place = Place::of::<F>(Endpoint { addr: key.addr, port: key.port });
+        for place in sim.frontends.keys().flat_map(Place::of_frontend) {
             let line = map.get(&place.line, 0).unwrap().with(place);
             map.set(place.line, line, 0).unwrap();
         }

@@ -3,6 +3,8 @@
 use std::{thread, time::Duration};
 
 use anyhow::Result;
+use aya::maps::{Array, Map, MapData};
+use lb_common::abi::{Absent, N_ABSENT};
 use lb_tests::guest::{Hold, Load, Traffic};
 
 use crate::cluster::{Cluster, EVERY_TRAFFIC, WEB4, WEB6, at, hold, load};
@@ -88,6 +90,20 @@ fn what_changed_while_the_agent_was_dead_is_in_force_after_its_restart() -> Resu
     cluster.agent.restart()?;
     cluster.agent.wait_ready()?;
     assert_eq!(cluster.answers(Traffic::Tcp, at(WEB4).into())?, ["c".to_owned()].into());
+    Ok(())
+}
+
+/// An earlier build noted less of each frontend in `lb_nofront4`, here nothing at all: by that map nobody is a Service.
+#[test]
+fn frontends_that_are_adopted_are_noted_again() -> Result<()> {
+    let mut cluster = Cluster::serving(&["a"])?;
+    cluster.agent.kill9()?;
+    let map = MapData::from_pin(cluster.node.bpffs().path().join("lb/maps/lb_nofront4"))?;
+    let mut map: Array<_, Absent> = Map::Array(map).try_into()?;
+    (0..N_ABSENT).try_for_each(|line| map.set(line, Absent::NOBODY, 0))?;
+    cluster.agent.restart()?;
+    cluster.agent.wait_ready()?;
+    assert_eq!(cluster.answers(Traffic::UdpUnconnected, at(WEB4).into())?, ["a".to_owned()].into());
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use aya::{
     Ebpf,
     maps::{Array, Map, MapData},
 };
-use lb_common::abi::{Absent, Endpoint, Family, FrontendKey, N_ABSENT, Place, maps};
+use lb_common::abi::{Absent, Family, FrontendKey, N_ABSENT, Place, maps};
 
 use super::{resize::duplicate, store::failed};
 use crate::datapath::store::{StoreError, map_names};
@@ -42,8 +42,11 @@ impl<F: Family> Frontends<F> {
 
     /// A frontend is about to be written.
     pub(super) fn note(&mut self, key: &FrontendKey<F>) -> Result<(), StoreError> {
+        Place::of_frontend(key).into_iter().try_for_each(|place| self.clear(place))
+    }
+
+    fn clear(&mut self, place: Place) -> Result<(), StoreError> {
         let name = map_names::<F>().nofront;
-        let place = Place::of::<F>(Endpoint { addr: key.addr, port: key.port });
         let line = self.lines.get(&place.line, 0).map_err(failed(name, "read"))?;
         if line.may_be(place) {
             return Ok(());

@@ -150,6 +150,7 @@ impl Datapath {
         // Of an agent that died in its self-test.
         store.delete_canary()?;
         if adopted {
+            store.note_frontends()?;
             let frontends = count::<V4>(&store)? + count::<V6>(&store)?;
             notes.push(Note::Adopted { frontends });
         }

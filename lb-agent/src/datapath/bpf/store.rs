@@ -71,6 +71,12 @@ impl KernelStore {
         self.v6.put_canary()
     }
 
+    /// Notes the frontends that are there: an earlier build may have noted less of each.
+    pub(super) fn note_frontends(&mut self) -> Result<(), StoreError> {
+        self.v4.note_frontends()?;
+        self.v6.note_frontends()
+    }
+
     pub(super) fn delete_canary(&mut self) -> Result<(), StoreError> {
         // Both, also when the first fails.
         self.v4.delete_canary().and(self.v6.delete_canary())
@@ -101,6 +107,11 @@ impl<F: Family> FamilyMaps<F> {
 }
 
 impl<F: Family> FamilyMaps<F> {
+    fn note_frontends(&mut self) -> Result<(), StoreError> {
+        let Self { frontends, noted, names, .. } = self;
+        frontends.keys().try_for_each(|key| noted.note(&key.map_err(failed(names.frontends, "read"))?))
+    }
+
     fn put_canary(&mut self) -> Result<(), StoreError> {
         canary::keys().try_for_each(|key| self.put_frontend(&key, &canary::frontend(&key)))
     }
