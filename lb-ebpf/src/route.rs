@@ -6,7 +6,7 @@ use core::ptr;
 use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED,
-        BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
+        BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC, bpf_fib_lookup,
     },
     helpers,
 };
@@ -32,6 +32,8 @@ pub trait Routed: Family {
     fn set_ends(params: &mut bpf_fib_lookup, src: Self::Addr, dst: Self::Addr);
     /// Whether this is the next hop: where that is a router, the kernel puts its address in the place of the destination's.
     fn is_next_hop(params: &bpf_fib_lookup, dst: Self::Addr) -> bool;
+    /// The source in the answer.
+    fn source(params: &bpf_fib_lookup) -> Self::Addr;
 }
 
 impl Routed for V4 {
@@ -49,6 +51,12 @@ impl Routed for V4 {
         // SAFETY: an integer in either case.
         params.family == Self::AF && unsafe { params.__bindgen_anon_4.ipv4_dst } == u32::from_ne_bytes(dst)
     }
+
+    #[inline(always)]
+    fn source(params: &bpf_fib_lookup) -> [u8; 4] {
+        // SAFETY: an integer in either case.
+        unsafe { params.__bindgen_anon_3.ipv4_src }.to_ne_bytes()
+    }
 }
 
 impl Routed for V6 {
@@ -64,6 +72,12 @@ impl Routed for V6 {
     fn is_next_hop(params: &bpf_fib_lookup, dst: [u8; 16]) -> bool {
         // SAFETY: integers in either case.
         unsafe { params.__bindgen_anon_4.ipv6_dst == Self::words(dst) }
+    }
+
+    #[inline(always)]
+    fn source(params: &bpf_fib_lookup) -> [u8; 16] {
+        // SAFETY: integers in either case.
+        Self::from_words(unsafe { params.__bindgen_anon_3.ipv6_src })
     }
 }
 
@@ -96,11 +110,16 @@ impl Question {
 
     /// Asks.
     #[inline(always)]
-    #[expect(clippy::cast_possible_wrap, clippy::cast_possible_truncation, reason = "64 bytes")]
     pub fn ask(&mut self, skb: *mut __sk_buff) -> &Self {
+        self.ask_with(skb, 0)
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_wrap, clippy::cast_possible_truncation, reason = "64 bytes")]
+    fn ask_with(&mut self, skb: *mut __sk_buff, flags: u32) -> &Self {
         let size = size_of::<bpf_fib_lookup>() as i32;
         // SAFETY: the context is the program's, `params` has `size` bytes.
-        self.code = unsafe { helpers::bpf_fib_lookup(skb.cast(), &raw mut *self.params, size, 0) };
+        self.code = unsafe { helpers::bpf_fib_lookup(skb.cast(), &raw mut *self.params, size, flags) };
         self
     }
 
@@ -143,6 +162,21 @@ impl Question {
     #[inline(always)]
     pub fn macs(&self) -> [[u8; 6]; 2] {
         [self.params.dmac, self.params.smac]
+    }
+}
+
+/// Not inlined: the question has its own room on the stack. Kernels before Linux 6.7 do not know the flag (kernel commit
+/// dab4e1f06cab), and refuse the question. Where there is no address, the answer is zero (IPv4) or a code of its own.
+#[inline(never)]
+fn find_source<F: Routed>(skb: *mut __sk_buff, tuple: &FlowKey<F>, addr: &mut F::Addr) {
+    let Some(mut question) = Question::new(skb, tuple, 0) else { return };
+    let answer = question.ask_with(skb, BPF_FIB_LOOKUP_SRC);
+    if answer.route::<F>(tuple.dst_addr).device() == Route::NO_DEVICE {
+        return;
+    }
+    let source = F::source(answer.params);
+    if source != F::Addr::default() {
+        *addr = source;
     }
 }
 
@@ -207,6 +241,11 @@ impl<F: Pinned + Routed, C: Hooked> Network<F> for Kernel<C> {
     #[inline(always)]
     fn route(&self, tuple: &FlowKey<F>) -> Route {
         route(find(self.context().skb(), tuple))
+    }
+
+    #[inline(always)]
+    fn source(&self, tuple: &FlowKey<F>, addr: &mut F::Addr) {
+        find_source(self.context().skb(), tuple, addr);
     }
 
     #[inline(always)]

@@ -17,7 +17,8 @@ pub mod device_flags {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C, align(4))]
 pub struct Device {
-    /// The source of packets that leave here under the node's name, wire order; zero: the node's primary address.
+    /// The source of packets that leave here under the node's name where the kernel does not tell a better one, wire order; zero:
+    /// the node's primary address.
     pub addr4: [u8; 4],
     /// As `addr4`, IPv6.
     pub addr6: [u8; 16],

@@ -230,8 +230,11 @@ where
     (work.to.dst_addr, work.to.dst_port) = (work.slot.addr, work.slot.port);
     match kernel.route(&work.to) {
         Route::NotForwarded => keep_source(kernel, work),
-        route => choose_source(kernel, reached, route, work),
-    };
+        route if choose_source(kernel, reached, route, work) == UNDER_THE_NODES_NAME => {
+            kernel.source(&work.to, &mut work.source.addr);
+        }
+        _ => {}
+    }
     let now_s = kernel.now_s();
     let half = &mut work.half;
     (half.dst_addr, half.dst_port) = (work.slot.addr, work.slot.port);
@@ -249,6 +252,12 @@ where
         Claim::Exists | Claim::Full | Claim::NoPort => Open::Drop,
     }
 }
+
+/// What [`choose_source`] says of a flow that gets an address of the node, in [`super::work::Work`]: the device's, or else the
+/// node's primary one.
+const UNDER_THE_NODES_NAME: u32 = 1;
+/// And of one that does not.
+const UNDER_ITS_OWN_NAME: u32 = 0;
 
 /// How a client is reached, as far as that matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -327,8 +336,9 @@ where
         if own == F::Addr::default() {
             source.addr = Network::<F>::node(kernel).map_or(own, |node| node.addr::<F>());
         }
+        return UNDER_THE_NODES_NAME;
     }
-    0
+    UNDER_ITS_OWN_NAME
 }
 
 /// Whether a backend is on this node by what its EndpointSlice says. Where that says nothing (somebody wrote the endpoints by
@@ -344,14 +354,13 @@ fn is_on_node<F: Ip, K: Router<F>>(kernel: &K, backend: u32, is_on_link: bool) -
 
 /// The client keeps its name. Should its answers lead to another flow, it keeps its address.
 #[inline(always)]
-fn keep_source<F: Ip, K: Router<F>>(kernel: &K, work: &mut Work<F>) -> u32 {
+fn keep_source<F: Ip, K: Router<F>>(kernel: &K, work: &mut Work<F>) {
     let source = &mut work.source;
     source.replace = false;
     source.addr = work.headers.tuple.src_addr;
     if let Some(node) = Network::<F>::node(kernel) {
         (source.first, source.last) = (node.snat_first, node.snat_last);
     }
-    0
 }
 
 /// A TCP segment that belongs to no connection. At an address of the node's own the stack answers it, which may know it:

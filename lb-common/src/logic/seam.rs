@@ -165,6 +165,9 @@ impl Route {
 pub trait Network<F: Family> {
     /// Where packets of this tuple would go. Expensive (`bpf_fib_lookup`).
     fn route(&self, tuple: &FlowKey<F>) -> Route;
+    /// Puts the address in `addr` under which the node itself would send to the destination of this tuple: what the route
+    /// prefers, or the kernel chooses for it. Leaves `addr` as it is where that is not known. As expensive.
+    fn source(&self, tuple: &FlowKey<F>, addr: &mut F::Addr);
     /// Looks a device up in `lb_devices`: is it one where packets are translated back?
     fn device(&self, index: u32) -> Option<Device>;
     /// Reads `lb_node`.

@@ -34,6 +34,8 @@ pub struct SimFlows<F: Family> {
     pub backends: RefCell<BTreeSet<Place>>,
     /// Prefixes, their lengths and where they lead; the longest counts.
     pub routes: Vec<(F::Addr, u32, Route)>,
+    /// Prefixes, their lengths and the source that the node uses for them, where it is known; the longest counts.
+    pub sources: Vec<(F::Addr, u32, F::Addr)>,
 }
 
 impl<F: Family> Default for SimFlows<F> {
@@ -45,16 +47,14 @@ impl<F: Family> Default for SimFlows<F> {
             frontends: RefCell::default(),
             backends: RefCell::default(),
             routes: Vec::new(),
+            sources: Vec::new(),
         }
     }
 }
 
 impl<F: Family> SimFlows<F> {
     fn route(&self, dst: F::Addr) -> Route {
-        let holds = |prefix: &F::Addr, bits: u32| super::maps::shares_prefix(prefix.as_ref(), dst.as_ref(), bits);
-        let found =
-            self.routes.iter().filter(|(prefix, bits, _)| holds(prefix, *bits)).max_by_key(|(_, bits, _)| *bits);
-        found.map_or(Route::NotForwarded, |(_, _, route)| *route)
+        longest::<F, _>(&self.routes, dst).unwrap_or(Route::NotForwarded)
     }
 
     fn add(&self, key: &FlowKey<F>, half: &Flow<F>) -> Result<(), NotAdded> {
@@ -86,6 +86,13 @@ impl<F: Family> SimFlows<F> {
         }
         Some(result)
     }
+}
+
+/// What the longest prefix says that holds an address.
+fn longest<F: Family, T: Copy>(of: &[(F::Addr, u32, T)], dst: F::Addr) -> Option<T> {
+    let holds = |prefix: &F::Addr, bits: u32| super::maps::shares_prefix(prefix.as_ref(), dst.as_ref(), bits);
+    let found = of.iter().filter(|(prefix, bits, _)| holds(prefix, *bits)).max_by_key(|(_, bits, _)| *bits);
+    found.map(|(_, _, says)| *says)
 }
 
 /// What only the packet layer has.
@@ -163,6 +170,12 @@ macro_rules! family {
         impl Network<$family> for SimNode {
             fn route(&self, tuple: &FlowKey<$family>) -> Route {
                 self.traffic.$flows.route(tuple.dst_addr)
+            }
+
+            fn source(&self, tuple: &FlowKey<$family>, addr: &mut <$family as Family>::Addr) {
+                if let Some(source) = longest::<$family, _>(&self.traffic.$flows.sources, tuple.dst_addr) {
+                    *addr = source;
+                }
             }
 
             fn device(&self, index: u32) -> Option<Device> {

@@ -75,6 +75,27 @@ fn the_source_is_the_address_of_the_device_that_leads_to_the_backend() {
 }
 
 #[test]
+fn the_source_is_what_the_route_prefers_where_the_kernel_tells_it() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let (world, service) = (net.world, net.world.node_port());
+        net.serve(service, &[world.remote_pod(6)]);
+        let preferred = world.ip([172, 20, 0], 1);
+        net.prefer(world.remote_pod(6).ip(), preferred);
+        let frame = Frame::udp(world.client(1), service);
+        let (src, dst) = sent(net.arrives(&frame, Side::Uplink));
+        assert_eq!((src.ip(), dst), (preferred, world.remote_pod(6)));
+        let answer = reply(&frame, world.remote_pod(6), src);
+        assert_eq!(sent(net.arrives(&answer, Side::Uplink)), (service, world.client(1)));
+
+        net.serve(service, &[world.local_pod(5)]);
+        net.prefer(world.local_pod(5).ip(), preferred);
+        let (src, _) = sent(net.arrives(&Frame::udp(world.client(2), service), Side::Uplink));
+        assert_eq!(src, world.client(2), "who keeps its name needs no other");
+    }
+}
+
+#[test]
 fn a_backend_that_is_the_node_itself_is_reached_through_the_stack() {
     for world in WORLDS {
         let mut net = Net::new(world);

@@ -130,6 +130,16 @@ impl Net {
         }
     }
 
+    /// Lets the kernel choose a source towards one address.
+    fn prefer(&mut self, to: IpAddr, source: IpAddr) {
+        let addr4 = |ip| V4::from_ip(ip).unwrap();
+        let addr6 = |ip| V6::from_ip(ip).unwrap();
+        match self.world {
+            World::V4 => self.node.traffic.v4.sources.push((addr4(to), 32, addr4(source))),
+            World::V6 => self.node.traffic.v6.sources.push((addr6(to), 128, addr6(source))),
+        }
+    }
+
     /// Gives a pod a device of its own, as point-to-point network plugins do.
     fn own_device(&mut self, pod: IpAddr, index: u32) {
         self.route(pod, Route::Neighbour(index));

@@ -57,8 +57,8 @@ const fn pod_v6(node: u16, number: u16) -> Ipv6Addr {
 }
 
 /// Pods `a`, `b` and `v` on the node, of which the last is the client `vm`, `h` a process of the node itself, `c` and
-/// `d` pods of another node, `n2` a process of that node, `x` a host outside the cluster.
-pub(super) const WITNESSES: [Witness; 8] = [
+/// `d` pods of another node, `n2` a process of that node, `e` and `f` pods of a third one, `x` a host outside the cluster.
+pub(super) const WITNESSES: [Witness; 10] = [
     Witness { name: "a", v4: Ipv4Addr::new(10, 244, 1, 2), v6: pod_v6(1, 2), node: Some(NODE) },
     Witness { name: "b", v4: Ipv4Addr::new(10, 244, 1, 3), v6: pod_v6(1, 3), node: Some(NODE) },
     Witness { name: "v", v4: Ipv4Addr::new(10, 244, 1, 4), v6: pod_v6(1, 4), node: Some(NODE) },
@@ -76,6 +76,8 @@ pub(super) const WITNESSES: [Witness; 8] = [
         v6: Ipv6Addr::new(0xfd00, 0x172, 0x18, 0, 0, 0, 0, 2),
         node: Some("n2"),
     },
+    Witness { name: "e", v4: Ipv4Addr::new(10, 244, 3, 2), v6: pod_v6(3, 2), node: Some("n3") },
+    Witness { name: "f", v4: Ipv4Addr::new(10, 244, 3, 3), v6: pod_v6(3, 3), node: Some("n3") },
     Witness {
         name: "x",
         v4: Ipv4Addr::new(192, 0, 2, 10),
@@ -118,10 +120,10 @@ impl Island {
         let node = Node::with(NODE, 1, Layout::PointToPoint)?;
         node.netns().ip([format!("addr add {SECOND}/32 dev lo")])?;
         control_plane.link(hub, &node, number)?;
-        let beyond = Beyond::new(&node)?;
+        let (beyond, aside) = (Beyond::new(&node)?, Aside::new(&node)?);
         let outside = node.external("out", OUTSIDE.0, OUTSIDE.1)?;
         let (a, b, v, p) = (node.pod("a")?, node.pod("b")?, node.pod_without_hook("v")?, node.pod("p")?);
-        for netns in [node.netns(), beyond.0.netns(), a.netns(), b.netns(), v.netns(), p.netns()] {
+        for netns in [node.netns(), beyond.0.netns(), aside.0.netns(), a.netns(), b.netns(), v.netns(), p.netns()] {
             // Every refusal is to be told, however many there are.
             netns.sysctl("net/ipv4/icmp_ratelimit", "0")?;
             netns.sysctl("net/ipv4/icmp_msgs_per_sec", "1000000")?;
@@ -129,7 +131,7 @@ impl Island {
             netns.sysctl("net/ipv6/icmp/ratelimit", "0")?;
         }
         let (pod, endpoint, host) = (p.guest()?, a.guest()?, node.host_process("host")?);
-        let (beside, far) = (b.guest()?, beyond.0.guest()?);
+        let (beside, far, third) = (b.guest()?, beyond.0.guest()?, aside.0.guest()?);
         let (machine, vm) = (outside.guest()?, v.guest()?);
         for witness in &WITNESSES {
             serve(
@@ -139,6 +141,7 @@ impl Island {
                     "b" => &beside,
                     "h" => &host,
                     "v" => &vm,
+                    "e" | "f" => &third,
                     _ => &far,
                 },
             )?;
@@ -153,9 +156,9 @@ impl Island {
             proxy: None,
             addresses: [(p.v4(), p.v6()), (node.v4(), node.v6()), (a.v4(), a.v6()), OUTSIDE, (v.v4(), v.v6())],
             clients: [pod, host, endpoint, machine, vm],
-            _servers: vec![beside, far],
-            uplinks: format!("{},{}", beyond.0.device(), outside.device()),
-            _pods: vec![a, b, v, p, beyond.0, outside],
+            _servers: vec![beside, far, third],
+            uplinks: [&beyond.0, &aside.0, &outside].map(Pod::device).join(","),
+            _pods: vec![a, b, v, p, beyond.0, aside.0, outside],
             node,
         })
     }
@@ -270,6 +273,34 @@ impl Beyond {
         node.netns().ip([
             format!("route add default via {} src {}", gateway.v4, node.v4()),
             format!("route add default via {} src {}", gateway.v6, node.v6()),
+        ])?;
+        Ok(Self(machine))
+    }
+}
+
+/// A third node, by a link of its own at which the node has two networks. The way to its pods is in the second one of them; the
+/// route to `f` prefers an address that the link does not have.
+struct Aside(Pod);
+
+impl Aside {
+    fn new(node: &Node) -> Result<Self> {
+        let at = |name| witness(name).with_context(|| format!("no witness {name}"));
+        let (e, f) = (at("e")?, at("f")?);
+        let machine = node.external("aside", "172.21.0.2".parse()?, "fd00:172:21::2".parse()?)?;
+        machine.netns().ip(["addr add 172.22.0.2/32 dev eth0", "addr add fd00:172:22::2/128 dev eth0 nodad"])?;
+        machine.netns().ip([e, f].iter().flat_map(|pod| {
+            [format!("addr add {}/32 dev lo", pod.v4), format!("addr add {}/128 dev lo nodad", pod.v6)]
+        }))?;
+        let link = machine.device();
+        node.netns().ip([
+            format!("addr add 172.21.0.1/24 dev {link}"),
+            format!("addr add 172.22.0.1/24 dev {link}"),
+            format!("addr add fd00:172:21::1/64 dev {link} nodad"),
+            format!("addr add fd00:172:22::1/64 dev {link} nodad"),
+            format!("route add {} via 172.22.0.2", e.v4),
+            format!("route add {} via fd00:172:22::2", e.v6),
+            format!("route add {} via 172.22.0.2 src {SECOND}", f.v4),
+            format!("route add {} via fd00:172:22::2 src {}", f.v6, node.v6()),
         ])?;
         Ok(Self(machine))
     }

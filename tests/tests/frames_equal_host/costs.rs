@@ -107,7 +107,7 @@ fn flows(kernels: &mut [Kernel], family: &str, v6: bool) {
             assert_eq!(Hook::Uplink.in_the_kernel(kernel, &request(2)).0, REDIRECT);
         }
         let is_local = place == "local";
-        let sees = if is_local { client } else { at(Who::Node, SNAT_PORT) };
+        let sees = if is_local { client } else { at(Who::Preferred, SNAT_PORT) };
         let answer = Frame::tcp(at(pod, 8080), sees, 16).packet(false);
         let hook = if is_local { Hook::Pod } else { Hook::Uplink };
         let name = |what| format!("{family}: {what}, {place} backend");

@@ -57,6 +57,8 @@ const NODE_PORT: u16 = 30_080;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Who {
     Node,
+    /// Another address of the node, which the routes to its backends elsewhere prefer.
+    Preferred,
     Client(u8),
     LocalPod(u8),
     RemotePod(u8),
@@ -68,6 +70,7 @@ impl Who {
     fn ip(self, v6: bool) -> IpAddr {
         let (net, last) = match self {
             Self::Node => ([192, 168, 2], 1),
+            Self::Preferred => ([192, 168, 3], 1),
             Self::Client(n) => ([203, 0, 113], n),
             Self::LocalPod(n) => ([10, 244, 1], n),
             Self::RemotePod(n) => ([10, 244, 2], n),
@@ -103,14 +106,16 @@ fn network() -> NetNs {
     commands.extend(["up0", "far0", "pod0", "far1"].map(|link| format!("link set {link} up")));
     for v6 in [false, true] {
         let (own, net) = if v6 { (128, 112) } else { (32, 24) };
-        let (node, router) = (Who::Node.ip(v6), if v6 { "fe80::9" } else { "169.254.9.9" });
+        let (node, preferred) = (Who::Node.ip(v6), Who::Preferred.ip(v6));
+        let router = if v6 { "fe80::9" } else { "169.254.9.9" };
         let nodad = if v6 { " nodad" } else { "" };
         commands.push(format!("addr add {node}/{own} dev up0{nodad}"));
+        commands.push(format!("addr add {preferred}/{own} dev lo{nodad}"));
         commands.push(format!("neigh add {router} lladdr 02:00:00:00:00:09 dev up0 nud permanent"));
-        for who in [Who::Client(0), Who::RemotePod(0)] {
-            commands.push(format!("route add {}/{net} via {router} dev up0 onlink", who.ip(v6)));
+        for (who, source) in [(Who::Client(0), node), (Who::RemotePod(0), preferred)] {
+            commands.push(format!("route add {}/{net} via {router} dev up0 onlink src {source}", who.ip(v6)));
         }
-        commands.push(format!("route add {}/{net} dev pod0", Who::LocalPod(0).ip(v6)));
+        commands.push(format!("route add {}/{net} dev pod0 src {node}", Who::LocalPod(0).ip(v6)));
         for pod in 0..4 {
             let pod = Who::LocalPod(pod).ip(v6);
             commands.push(format!("neigh add {pod} lladdr 02:00:00:00:00:09 dev pod0 nud permanent"));
@@ -122,7 +127,11 @@ fn network() -> NetNs {
 }
 
 /// The maps that the agent writes, and the routes.
-fn fill<F: Family>(maps: &mut SimMaps<F>, routes: &mut Vec<(F::Addr, u32, Route)>) {
+fn fill<F: Family>(
+    maps: &mut SimMaps<F>,
+    routes: &mut Vec<(F::Addr, u32, Route)>,
+    sources: &mut Vec<(F::Addr, u32, F::Addr)>,
+) {
     for (service, backend) in (1..).zip(BACKENDS) {
         let id = u32::from(service);
         if let Some((who, port)) = backend {
@@ -156,6 +165,8 @@ fn fill<F: Family>(maps: &mut SimMaps<F>, routes: &mut Vec<(F::Addr, u32, Route)
         to(Who::RemotePod(0), Route::Router(UPLINK)),
         to(Who::LocalPod(0), Route::Neighbour(PODS)),
     ]);
+    let under = |who: Who, source: Who| (who.of::<F>(), bits, source.of::<F>());
+    sources.extend([under(Who::RemotePod(0), Who::Preferred), under(Who::LocalPod(0), Who::Node)]);
 }
 
 /// Of the 24 or 112 bits that the Services share.
@@ -170,8 +181,9 @@ fn mask<F: Family>() -> F::Addr {
 
 fn node() -> SimNode {
     let mut node = SimNode::new(1);
-    fill::<V4>(&mut node.v4, &mut node.traffic.v4.routes);
-    fill::<V6>(&mut node.v6, &mut node.traffic.v6.routes);
+    let (v4, v6) = (&mut node.traffic.v4, &mut node.traffic.v6);
+    fill::<V4>(&mut node.v4, &mut v4.routes, &mut v4.sources);
+    fill::<V6>(&mut node.v6, &mut v6.routes, &mut v6.sources);
     let device = |flags| Device { flags, ..Device::default() };
     node.traffic.devices = [(UPLINK, device(device_flags::UPLINK)), (PODS, device(device_flags::POD))].into();
     node.traffic.mtus = [(UPLINK, MTU), (PODS, MTU)].into();
@@ -377,7 +389,7 @@ fn packet(dice: &SimEnvironment, seen: &[Vec<u8>]) -> SimPacket {
 fn turnover(dice: &SimEnvironment, v6: bool) -> Frame {
     let at = |who: Who, port| SocketAddr::new(who.ip(v6), port);
     if dice.one_in(2) {
-        return Frame::tcp(at(Who::RemotePod(1), 8080), at(Who::Node, SNAT_PORT), 20);
+        return Frame::tcp(at(Who::RemotePod(1), 8080), at(Who::Preferred, SNAT_PORT), 20);
     }
     Frame::tcp(at(dice.pick(&[Who::Client(1), Who::Client(2)]), 40_000), at(Who::Node, NODE_PORT + 2), 2)
 }
