@@ -18,29 +18,36 @@ pub trait Successor<F: Family>: FlowStore<F> {
     fn add_flow(&mut self, key: &FlowKey<F>, half: &Flow<F>) -> Result<bool, StoreError>;
 }
 
-/// Brings over the flows that began at `since_s` (of the monotonic clock) or later and are in `former` alone, and says how many
-/// these were. Older ones are not looked at: they were copied, and may have ended since. What `present` has by now is newer
-/// and stays; a flow one of whose halves it would have to replace is left behind whole.
+/// Brings over the flows that began at `since_s` (of the monotonic clock) or later and are in `former` alone, and adds to
+/// `brought` how many these were. Older ones are not looked at: they were copied, and may have ended since. What `present` has by
+/// now is newer and stays; a flow one of whose halves it would have to replace is left behind whole.
+///
+/// What was brought is taken out of `former`. So whoever repeats this after an error does not bring a flow again that has ended
+/// meanwhile.
 ///
 /// # Errors
-/// Those of the tables.
+/// Those of the tables. Of the flow that it was about, `former` still has both halves.
 pub fn bring_over<F: Family>(
     former: &mut impl FlowStore<F>,
     present: &mut impl Successor<F>,
     since_s: u32,
-) -> Result<u32, StoreError> {
-    let (mut cursor, mut halves, mut brought) = (None, Vec::new(), 0);
+    brought: &mut u32,
+) -> Result<(), StoreError> {
+    let (mut cursor, mut halves) = (None, Vec::new());
     loop {
         cursor = former.read_flows(cursor, &mut halves)?;
         let begun =
             |(_, half): &&(FlowKey<F>, Flow<F>)| half.flags & flow_flags::REPLY == 0 && half.created_s >= since_s;
         for (key, half) in halves.iter().filter(begun) {
             if let Some(reply) = partner(former, key, half)? {
-                brought += u32::from(bring(present, (key, half), (&half.partner(key), &reply))?);
+                let reply_key = half.partner(key);
+                *brought += u32::from(bring(present, (key, half), (&reply_key, &reply))?);
+                former.delete_flow(key)?;
+                former.delete_flow(&reply_key)?;
             }
         }
         if cursor.is_none() {
-            return Ok(brought);
+            return Ok(());
         }
     }
 }
@@ -90,24 +97,33 @@ mod tests {
     use crate::datapath::flows::{Cursor, Half};
 
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
-    struct Table(BTreeMap<FlowKey<V4>, Flow<V4>>);
+    struct Table {
+        flows: BTreeMap<FlowKey<V4>, Flow<V4>>,
+        /// Halves that can be added before one cannot; `None`: any number.
+        room: Option<u32>,
+    }
+
+    /// Where a half stands in the order of reading; different for all halves of these tests.
+    fn position(key: &FlowKey<V4>) -> u32 {
+        u32::from(key.src_port) << 16 | u32::from(key.dst_port)
+    }
 
     impl FlowStore<V4> for Table {
         /// One half at a time.
         fn read_flows(&mut self, cursor: Cursor, into: &mut Vec<Half<V4>>) -> Result<Cursor, StoreError> {
-            let at = cursor.unwrap_or(0);
-            let skip = usize::try_from(at).unwrap_or(usize::MAX);
+            let rest = self.flows.iter().filter(|(key, _)| cursor.is_none_or(|at| position(key) > at));
+            let next = rest.min_by_key(|(key, _)| position(key)).map(|(key, half)| (*key, *half));
             into.clear();
-            into.extend(self.0.iter().skip(skip).take(1).map(|(key, half)| (*key, *half)));
-            Ok((skip + 1 < self.0.len()).then_some(at + 1))
+            into.extend(next);
+            Ok(next.map(|(key, _)| position(&key)))
         }
 
         fn flow(&self, key: &FlowKey<V4>) -> Result<Option<Flow<V4>>, StoreError> {
-            Ok(self.0.get(key).copied())
+            Ok(self.flows.get(key).copied())
         }
 
         fn delete_flow(&mut self, key: &FlowKey<V4>) -> Result<bool, StoreError> {
-            Ok(self.0.remove(key).is_some())
+            Ok(self.flows.remove(key).is_some())
         }
 
         fn backend(&self, _: u32) -> Result<Option<Backend<V4>>, StoreError> {
@@ -121,9 +137,15 @@ mod tests {
 
     impl Successor<V4> for Table {
         fn add_flow(&mut self, key: &FlowKey<V4>, half: &Flow<V4>) -> Result<bool, StoreError> {
-            let is_new = !self.0.contains_key(key);
-            self.0.entry(*key).or_insert(*half);
-            Ok(is_new)
+            if self.flows.contains_key(key) {
+                return Ok(false);
+            }
+            if self.room == Some(0) {
+                return Err(StoreError::Full { map: "lb_conns4", capacity: 100, flag: "--max-connections" });
+            }
+            self.room = self.room.map(|room| room - 1);
+            self.flows.insert(*key, *half);
+            Ok(true)
         }
     }
 
@@ -160,12 +182,16 @@ mod tests {
     }
 
     fn table(flows: &[[Half<V4>; 2]]) -> Table {
-        Table(flows.iter().flatten().copied().collect())
+        Table { flows: flows.iter().flatten().copied().collect(), room: None }
+    }
+
+    fn half(half: Half<V4>) -> Table {
+        Table { flows: [half].into(), room: None }
     }
 
     fn brought(former: &Table, present: &Table) -> (u32, Table) {
-        let mut present = present.clone();
-        let brought = bring_over(&mut former.clone(), &mut present, 100).unwrap();
+        let (mut present, mut brought) = (present.clone(), 0);
+        bring_over(&mut former.clone(), &mut present, 100, &mut brought).unwrap();
         (brought, present)
     }
 
@@ -180,16 +206,36 @@ mod tests {
     #[test]
     fn a_flow_that_the_copy_met_by_half_is_made_whole() {
         let new = flow(2, 10_002, 100);
-        for half in new {
-            assert_eq!(brought(&table(&[new]), &Table([half].into())), (1, table(&[new])));
+        for one in new {
+            assert_eq!(brought(&table(&[new]), &half(one)), (1, table(&[new])));
         }
     }
 
     #[test]
     fn a_half_without_its_other_half_is_left_behind() {
         let [forward, reply] = flow(2, 10_002, 100);
-        for half in [forward, reply] {
-            assert_eq!(brought(&Table([half].into()), &Table::default()), (0, Table::default()));
+        for one in [forward, reply] {
+            assert_eq!(brought(&half(one), &Table::default()), (0, Table::default()));
+        }
+    }
+
+    #[test]
+    fn after_a_failed_write_the_rest_is_brought_and_nothing_twice() {
+        let [one, two, three] = [flow(1, 10_001, 100), flow(2, 10_002, 100), flow(3, 10_003, 100)];
+        // Of the three flows the writes fail at each half in turn.
+        for room in 0..6 {
+            let (mut former, mut brought) = (table(&[one, two, three]), 0);
+            let mut present = Table { room: Some(room), ..Table::default() };
+            assert!(bring_over(&mut former, &mut present, 100, &mut brought).is_err());
+            assert_eq!(brought, room / 2, "whole flows");
+            // What has ended meanwhile does not come back.
+            for (key, _) in &one[..if room >= 2 { 2 } else { 0 }] {
+                present.flows.remove(key);
+            }
+            present.room = None;
+            bring_over(&mut former, &mut present, 100, &mut brought).unwrap();
+            let rest = if room >= 2 { table(&[two, three]) } else { table(&[one, two, three]) };
+            assert_eq!((brought, present, former), (3, rest, Table::default()), "{room} halves fitted at first");
         }
     }
 

@@ -27,6 +27,8 @@ struct Table {
     taken_over_with: Vec<Vec<Programs>>,
     /// Attaching fails.
     refuses: bool,
+    /// How often taking over an earlier agent's notes still fails.
+    take_over_fails: u32,
 }
 
 const OURS: Programs = Programs { ingress: Some(1), egress: Some(2) };
@@ -60,6 +62,10 @@ impl DeviceStore for Table {
     }
 
     fn take_over(&mut self) -> io::Result<()> {
+        if let Some(fewer) = self.take_over_fails.checked_sub(1) {
+            self.take_over_fails = fewer;
+            return Err(io::Error::other("no room in the table"));
+        }
         self.taken_over_with.push(self.attached.values().copied().collect());
         Ok(())
     }
@@ -250,6 +256,16 @@ fn what_earlier_programs_noted_is_taken_over_when_none_of_them_is_attached_any_m
     assert_eq!(rig.keeper.store.taken_over_with, [] as [Vec<Programs>; 0]);
     rig.keeper.store.refuses = false;
     rig.pass(&with_route());
+    assert_eq!(rig.keeper.store.taken_over_with, [vec![OURS]]);
+}
+
+#[test]
+fn what_could_not_be_taken_over_is_told_and_tried_again() {
+    let mut rig = Rig::new("auto", Table { take_over_fails: 1, ..Table::default() });
+    let outcome = rig.outcome(&with_route());
+    assert_eq!((outcome.failures, outcome.again), (vec!["no room in the table".to_owned()], Some(rig.now + RETRY)));
+    rig.now += RETRY;
+    assert_eq!(rig.outcome(&with_route()).failures, [""; 0]);
     assert_eq!(rig.keeper.store.taken_over_with, [vec![OURS]]);
 }
 

@@ -38,7 +38,7 @@ pub trait DeviceStore {
     /// Whether these are this agent's programs for that role.
     fn are_current(&self, programs: Programs, role: Role) -> bool;
     /// Every device that has programs has this agent's now: takes over what an earlier agent's noted in maps that are theirs
-    /// alone.
+    /// alone. After an error it may be asked again for the rest.
     fn take_over(&mut self) -> Result<(), Self::Error>;
     /// What others have at the hooks of a device.
     fn foreign(&self, device: DeviceRef<'_>) -> Result<Vec<Foreign>, Self::Error>;

@@ -12,6 +12,7 @@ use lb_common::abi::{Backend, Family, Flow, FlowKey, V4, V6, maps};
 use super::{
     load,
     paths::Paths,
+    resize::another,
     store::{failed, found, system_error, update_failed, wait_for_programs, was_there},
     sys::{self, Batch},
 };
@@ -56,6 +57,8 @@ pub(super) struct FormerFlows {
     pub(super) v6: Option<MapData>,
     /// When the copy began.
     pub(super) since_s: u32,
+    /// How many flows have been brought over.
+    pub(super) brought: u32,
 }
 
 impl FormerFlows {
@@ -64,18 +67,27 @@ impl FormerFlows {
         self.v4.is_none() && self.v6.is_none()
     }
 
-    /// Brings over what began after the copy; says how many flows that were. No program that writes these tables may be
-    /// attached any more.
-    pub(super) fn bring_over(&mut self, paths: &Paths) -> Result<u32, StoreError> {
+    /// Brings over what began after the copy. No program that writes these tables may be attached any more. After an error the
+    /// rest is still there, to be brought over by another try.
+    pub(super) fn bring_over(&mut self, paths: &Paths) -> Result<(), StoreError> {
+        let Self { v4, v6, since_s, brought } = self;
         wait_for_programs(maps::NODE, load::open_pinned(&paths.maps, maps::NODE)?.fd().as_fd())?;
-        let v4 = bring_over_family::<V4>(&mut self.v4, paths, self.since_s)?;
-        Ok(v4 + bring_over_family::<V6>(&mut self.v6, paths, self.since_s)?)
+        bring_over_family::<V4>(v4, paths, *since_s, brought)?;
+        bring_over_family::<V6>(v6, paths, *since_s, brought)
     }
 }
 
-fn bring_over_family<F: Family>(former: &mut Option<MapData>, paths: &Paths, since_s: u32) -> Result<u32, StoreError> {
-    let Some(map) = former.take() else { return Ok(0) };
-    bring_over(&mut FamilyFlows::<F>::over(map, paths)?, &mut FamilyFlows::<F>::open(paths)?, since_s)
+fn bring_over_family<F: Family>(
+    former: &mut Option<MapData>,
+    paths: &Paths,
+    since_s: u32,
+    brought: &mut u32,
+) -> Result<(), StoreError> {
+    let Some(map) = former else { return Ok(()) };
+    let mut flows = FamilyFlows::<F>::over(another(map, map_name::<F>())?, paths)?;
+    bring_over(&mut flows, &mut FamilyFlows::<F>::open(paths)?, since_s, brought)?;
+    *former = None;
+    Ok(())
 }
 
 impl<F: Family> FamilyFlows<F> {

@@ -133,9 +133,14 @@ pub(super) fn copy(
 
 /// A second handle on a map of the object; the first stays there, because the programs are not loaded yet.
 pub(super) fn duplicate(ebpf: &Ebpf, map: &'static str) -> Result<MapData, StoreError> {
-    let error = |source| StoreError::Failed { map, operation: "duplicate", source };
-    let fd = new_map(ebpf, map)?.fd().as_fd().try_clone_to_owned().map_err(error)?;
-    MapData::from_fd(fd).map_err(failed(map, "duplicate"))
+    another(new_map(ebpf, map)?, map)
+}
+
+/// A second handle on the map of that name.
+pub(super) fn another(map: &MapData, name: &'static str) -> Result<MapData, StoreError> {
+    let error = |source| StoreError::Failed { map: name, operation: "duplicate", source };
+    let fd = map.fd().as_fd().try_clone_to_owned().map_err(error)?;
+    MapData::from_fd(fd).map_err(failed(name, "duplicate"))
 }
 
 fn copy_hash<K: Pod, V: Pod>(directory: &Path, map: &'static str, new: MapData) -> Result<(), StoreError> {

@@ -139,7 +139,8 @@ impl DeviceStore for KernelDevices {
 
     fn take_over(&mut self) -> Result<(), OpenError> {
         if !self.former.is_empty() {
-            let connections = self.former.bring_over(&self.paths)?;
+            self.former.bring_over(&self.paths)?;
+            let connections = self.former.brought;
             info!(connections, "took over what began while the table of connections was copied");
         }
         Ok(())
