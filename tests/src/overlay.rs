@@ -25,6 +25,29 @@ impl Underlay {
         self.plug_in(node.netns(), node.v4(), node.v6())
     }
 
+    /// Plugs a node in by a VLAN: its `eth0` is one on its `trunk0`, and the switch has one on its port. For kernels with 802.1Q.
+    pub fn join_by_vlan(&self, node: &Node) -> Result<()> {
+        leave_lo(node)?;
+        let port = format!("port{}", run::current().number());
+        let switch = self.switch.path().display();
+        node.netns().ip([
+            format!("link add trunk0 {FAR_INDEX} type veth peer name {port} netns {switch}"),
+            "link set trunk0 up".to_owned(),
+            "link add link trunk0 name eth0 type vlan id 7".to_owned(),
+            "link set eth0 up".to_owned(),
+            format!("addr add {}/24 dev eth0", node.v4()),
+            format!("addr add {}/64 dev eth0 nodad", node.v6()),
+        ])?;
+        self.switch.ip([
+            format!("link set {port} up"),
+            format!("link add link {port} name {port}.7 type vlan id 7"),
+            format!("link set {port}.7 up"),
+        ])?;
+        node.netns().wait_up(&["eth0"])?;
+        self.switch.wait_up(&[&format!("{port}.7")])?;
+        self.switch.ip([format!("link set {port}.7 master br0"), "link set br0 up".to_owned()])
+    }
+
     /// Makes a node's `eth0` anew, bare: another device with the name and the hardware address of the one before. Nothing of what
     /// was on that one comes back, but the switch is ready for it.
     pub fn remake(&self, node: &Node) -> Result<()> {

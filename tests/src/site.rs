@@ -26,6 +26,8 @@ pub enum Uplink {
     /// Ethernet, to the switch.
     #[default]
     Ethernet,
+    /// A VLAN device on Ethernet, to the switch. For kernels with 802.1Q.
+    Vlan,
     /// A tun device, whose frames begin with IP. At its other end is the router, which leads on to node `two`, too.
     Tun,
 }
@@ -57,6 +59,7 @@ impl Site {
         underlay.join(two)?;
         let tun = match uplink {
             Uplink::Ethernet => underlay.join(one).map(|()| None)?,
+            Uplink::Vlan => underlay.join_by_vlan(one).map(|()| None)?,
             Uplink::Tun => Some(join_by_tun(&outside, one, two)?),
         };
         match between {

@@ -49,7 +49,7 @@ pub(crate) fn run_all(ws: &Workspace, flags: &TestFlags) -> Result<ExitCode> {
     stages.push(("root tests", Box::new(move || root_tests(ws, filter))));
     // The virtual machines run this machine's binaries, and there are such kernels to be had for this architecture.
     if filter.is_none() && cfg!(target_arch = "x86_64") {
-        stages.push(("kernels", Box::new(|| kernels::test_newest(ws))));
+        stages.push(("kernels", Box::new(|| kernels::test_oldest_and_newest(ws))));
     }
     let outcomes: Vec<Outcome> = stages.into_iter().map(|(name, stage)| perform(name, &*stage)).collect();
     summarise(&outcomes);

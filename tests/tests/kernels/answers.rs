@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use lb_tests::{
-    Agent, AgentSpec, Between, Guest, Layout, Manifests, Outside, Pod, Site, Source,
+    Agent, AgentSpec, Between, Guest, Layout, Manifests, Outside, Pod, Site, Source, Uplink,
     guest::{Proto, Traffic, errno},
     manifests::Service,
 };
@@ -42,8 +42,8 @@ struct World {
 }
 
 impl World {
-    fn new() -> Result<Self> {
-        let site = Site::new(Layout::PointToPoint, Between::Vxlan)?;
+    fn new(uplink: Uplink) -> Result<Self> {
+        let site = Site::with(Layout::PointToPoint, Between::Vxlan, uplink)?;
         let [one, two] = [&site.nodes[0], &site.nodes[1]];
         let (near, far, client) = (one.pod("near")?, two.pod("far")?, one.pod("client")?);
         let servers = vec![near.serve(POD_PORT)?, far.serve(POD_PORT)?];
@@ -121,7 +121,7 @@ fn answers(client: &Guest, traffic: Traffic, to: SocketAddr) -> Result<BTreeSet<
 #[test]
 fn services_answer_and_refuse_by_both_layers_and_go_on_when_the_agent_is_killed_and_started_anew() -> Result<()> {
     let _alone = alone();
-    let mut world = World::new()?;
+    let mut world = World::new(Uplink::Ethernet)?;
     println!("{}", world.agent.process().log()?);
     world.look()?;
     world.agent.kill9()?;
@@ -138,4 +138,13 @@ fn services_answer_and_refuse_by_both_layers_and_go_on_when_the_agent_is_killed_
     assert!(text.contains(&Outside::V4.to_string()), "the connection that was just made, among:\n{text}");
     assert!(world.near.device().starts_with("veth"));
     Ok(())
+}
+
+#[test]
+#[ignore = "not every machine's kernel has VLAN devices; those of `cargo xtask kernels` have, which runs this"]
+fn services_answer_and_refuse_where_the_uplink_is_a_vlan_device() -> Result<()> {
+    let _alone = alone();
+    let world = World::new(Uplink::Vlan)?;
+    println!("{}", world.agent.process().log()?);
+    world.look()
 }
