@@ -3,8 +3,9 @@
 //! Produced by `watch`, consumed by `model`. No Kubernetes client type appears here, and no policy: objects are
 //! translated, validated field by field, and otherwise passed on as they are.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
+use arcstr::ArcStr;
 use ipnet::IpNet;
 use lb_common::abi::Proto;
 
@@ -12,14 +13,14 @@ use lb_common::abi::Proto;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
     /// Namespace; shared, since thousands of objects have the same.
-    pub namespace: Arc<str>,
+    pub namespace: ArcStr,
     /// Name.
-    pub name: Arc<str>,
+    pub name: ArcStr,
 }
 
 impl ObjectName {
     /// From its two parts.
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+    pub fn new(namespace: impl Into<ArcStr>, name: impl Into<ArcStr>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }
@@ -73,7 +74,7 @@ pub struct Pod {
     /// Its name.
     pub name: ObjectName,
     /// The uid by which the kubelet names its cgroup: `metadata.uid`, or of a static Pod that of its file.
-    pub uid: Arc<str>,
+    pub uid: ArcStr,
 }
 
 /// Every object of one kind that exists. What is in neither list is gone.
@@ -173,7 +174,7 @@ pub enum ServiceKind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServicePort {
     /// Its name; empty where the Service has a single unnamed port.
-    pub name: Arc<str>,
+    pub name: ArcStr,
     /// TCP or UDP. Ports of other protocols are left out by the source, with a warning.
     pub proto: Proto,
     /// 1..=65535.
@@ -189,7 +190,7 @@ pub struct EndpointSlice {
     /// Its own name.
     pub name: ObjectName,
     /// The name of its Service, from the label `kubernetes.io/service-name`, in the same namespace.
-    pub service: Arc<str>,
+    pub service: ArcStr,
     /// `ports`.
     pub ports: Vec<SlicePort>,
     /// `endpoints`, one entry for each address used (the first of each endpoint, as kube-proxy does).
@@ -200,7 +201,7 @@ pub struct EndpointSlice {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlicePort {
     /// Matches [`ServicePort::name`].
-    pub name: Arc<str>,
+    pub name: ArcStr,
     /// TCP or UDP.
     pub proto: Proto,
     /// `None` where the API has no port (or 0): no backend comes of it, as in kube-proxy.
@@ -219,9 +220,9 @@ pub struct Endpoint {
     /// `conditions.terminating`, where absent means false.
     pub terminating: bool,
     /// `nodeName`.
-    pub node: Option<Arc<str>>,
+    pub node: Option<ArcStr>,
     /// `zone`.
-    pub zone: Option<Arc<str>>,
+    pub zone: Option<ArcStr>,
     /// `hints`; `None` where there are none, which costs a pointer for each of many endpoints.
     pub hints: Option<Box<Hints>>,
 }
@@ -230,16 +231,16 @@ pub struct Endpoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
     /// `forZones[].name`.
-    pub zones: Vec<Arc<str>>,
+    pub zones: Vec<ArcStr>,
     /// `forNodes[].name`.
-    pub nodes: Vec<Arc<str>>,
+    pub nodes: Vec<ArcStr>,
 }
 
 /// This node, as far as its Node object is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// The label `topology.kubernetes.io/zone`.
-    pub zone: Option<Arc<str>>,
+    pub zone: Option<ArcStr>,
     /// The node's primary addresses, at most one of each family: the first `InternalIP` of `status.addresses`, else the
     /// first `ExternalIP`, as kube-proxy's `GetNodeHostIPs` takes them.
     pub addresses: Vec<IpAddr>,

@@ -30,9 +30,9 @@ pub mod watch;
 /// Version and commit of this build.
 pub const VERSION: &str = env!("LB_VERSION");
 
-/// The kernel programs, if they were built before this binary; see build.rs.
+/// The kernel programs, if they were built before this binary; see build.rs. A static: of a constant each user has a copy.
 #[cfg(lb_ebpf_object)]
-pub const EBPF_OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf.o")));
+pub static EBPF_OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf.o")));
 /// The kernel programs, if they were built before this binary; see build.rs.
 #[cfg(not(lb_ebpf_object))]
-pub const EBPF_OBJECT: Option<&[u8]> = None;
+pub static EBPF_OBJECT: Option<&[u8]> = None;

@@ -3,8 +3,9 @@
 //! A cgroup below an excluded one is excluded with it and needs no entry. What an earlier agent excluded for a Pod's
 //! annotation stays until the Pods of this node are known.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io};
 
+use arcstr::ArcStr;
 use lb_common::{
     abi::{Exclusion, excluded_by},
     logic::exclude::N_LEVELS,
@@ -51,7 +52,7 @@ pub struct Keeper<N> {
     node: N,
     patterns: CgroupPatterns,
     /// The uids of this node's Pods that are excluded; `None` while they are not known.
-    pods: Option<BTreeMap<ObjectName, Arc<str>>>,
+    pods: Option<BTreeMap<ObjectName, ArcStr>>,
     known: BTreeMap<u64, u32>,
     levels: Exclusion,
 }
@@ -161,7 +162,7 @@ impl<N: Node> Keeper<N> {
 fn why(
     cgroup: &Cgroup<'_>,
     patterns: &CgroupPatterns,
-    pods: Option<&BTreeMap<ObjectName, Arc<str>>>,
+    pods: Option<&BTreeMap<ObjectName, ArcStr>>,
     known: &BTreeMap<u64, u32>,
 ) -> u32 {
     let by_pattern = if patterns.matches(cgroup.path) { excluded_by::PATTERN } else { 0 };

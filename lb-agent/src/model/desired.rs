@@ -3,9 +3,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::Arc,
 };
 
+use arcstr::ArcStr;
 use ipnet::IpNet;
 use lb_common::abi::{Proto, backend_state};
 
@@ -48,7 +48,7 @@ impl HealthCheck {
 #[derive(Clone, Debug, PartialEq)]
 pub struct DesiredPort {
     /// The port's name, empty for a single unnamed port. With the protocol it identifies the port in its Service.
-    pub port_name: Arc<str>,
+    pub port_name: ArcStr,
     /// TCP or UDP.
     pub proto: Proto,
     /// Every address and port that clients may use for it, of both families, and who answers there. Already free of
@@ -129,5 +129,5 @@ pub struct DesiredBackend {
     /// Whether it is on this node.
     pub on_node: bool,
     /// The node it runs on, where known.
-    pub node: Option<Arc<str>>,
+    pub node: Option<ArcStr>,
 }

@@ -3,9 +3,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::Arc,
 };
 
+use arcstr::ArcStr;
 use lb_common::abi::{Proto, backend_state};
 
 use super::DesiredBackend;
@@ -19,7 +19,7 @@ pub(super) struct Here<'a> {
 }
 
 impl Here<'_> {
-    fn is_local(self, node: Option<&Arc<str>>) -> bool {
+    fn is_local(self, node: Option<&ArcStr>) -> bool {
         !self.node.is_empty() && node.is_some_and(|name| **name == *self.node)
     }
 }
@@ -131,7 +131,7 @@ impl Topology {
     /// Hints count only if every ready endpoint has one and at least one of them names this node or its zone: otherwise
     /// following them could overload a few endpoints or leave nobody. Hints for nodes come first (`PreferSameNode`).
     fn of(endpoints: &[Merged<'_>], here: Here<'_>) -> Self {
-        let names = |hints: fn(&Hints) -> &[Arc<str>], wanted: Option<&str>| {
+        let names = |hints: fn(&Hints) -> &[ArcStr], wanted: Option<&str>| {
             let mut ready = endpoints.iter().filter(|e| e.is_ready()).map(|e| e.hints(hints)).peekable();
             let all_hinted = ready.peek().is_some() && ready.clone().all(|names| !names.is_empty());
             all_hinted && ready.any(|names| names.iter().any(|name| Some(&**name) == wanted))
@@ -146,7 +146,7 @@ impl Topology {
     }
 
     fn admits(self, endpoint: &Merged<'_>, here: Here<'_>) -> bool {
-        let named = |names: &[Arc<str>], wanted: Option<&str>| names.iter().any(|name| Some(&**name) == wanted);
+        let named = |names: &[ArcStr], wanted: Option<&str>| names.iter().any(|name| Some(&**name) == wanted);
         match self {
             Self::None => true,
             Self::Node => named(endpoint.hints(|hints| &hints.nodes), Some(here.node)),
@@ -156,7 +156,7 @@ impl Topology {
 }
 
 impl<'a> Merged<'a> {
-    fn hints(&self, names: fn(&Hints) -> &[Arc<str>]) -> &'a [Arc<str>] {
+    fn hints(&self, names: fn(&Hints) -> &[ArcStr]) -> &'a [ArcStr] {
         self.endpoint.hints.as_deref().map_or(&[], names)
     }
 }

@@ -25,9 +25,9 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     mem,
     net::IpAddr,
-    sync::Arc,
 };
 
+use arcstr::ArcStr;
 use lb_common::abi::scope;
 
 pub use self::{
@@ -54,7 +54,7 @@ pub struct Model {
     /// By the Service's name; there as long as the Service or one of its slices is.
     entries: BTreeMap<ObjectName, Entry>,
     /// The Service (of the same namespace) that each slice belongs to.
-    owners: BTreeMap<ObjectName, Arc<str>>,
+    owners: BTreeMap<ObjectName, ArcStr>,
     claims: Claims<Claim>,
     guards: Guards,
     /// Of the Services that name an address which they do not get, whoever else there is.
@@ -82,7 +82,8 @@ impl Default for Model {
 /// A Service with its slices. Either may come first, and a slice may outlive its Service.
 #[derive(Debug, Default)]
 struct Entry {
-    service: Option<Service>,
+    /// Boxed: the tree of entries has room for nearly twice as many as there are.
+    service: Option<Box<Service>>,
     /// Sorted by name. Most Services have one or two, for which a map would be mostly empty space.
     slices: Vec<EndpointSlice>,
 }
@@ -171,7 +172,7 @@ impl Model {
         let mut desired =
             DesiredService { name: name.clone(), ports: Vec::new(), guards: BTreeSet::new(), health_check: None };
         let Some(entry) = self.entries.get(name) else { return desired };
-        let Some(service) = entry.service.as_ref().filter(|service| service.kind == ServiceKind::ClusterIp) else {
+        let Some(service) = entry.service.as_deref().filter(|service| service.kind == ServiceKind::ClusterIp) else {
             return desired;
         };
         let mut frontends = vec![BTreeMap::new(); service.ports.len()];
@@ -273,7 +274,7 @@ impl Model {
         if old.nodeport_addresses() == self.node.nodeport_addresses() {
             return;
         }
-        let services = self.entries.values().filter_map(|entry| entry.service.as_ref());
+        let services = self.entries.values().filter_map(|entry| entry.service.as_deref());
         for service in services.filter(|service| service.ports.iter().any(|port| port.node_port.is_some())) {
             let before = frontends::of_service(service, &self.config, &old);
             let after = frontends::of_service(service, &self.config, &self.node);
@@ -285,11 +286,11 @@ impl Model {
     fn put_service(&mut self, service: Service, dirty: &mut BTreeSet<ObjectName>) {
         self.unread_services.settle(&service.name);
         let entry = self.entries.entry(service.name.clone()).or_default();
-        if entry.service.as_ref() == Some(&service) {
+        if entry.service.as_deref() == Some(&service) {
             return;
         }
         let old = entry.service.take();
-        self.replace_claims(old.as_ref(), Some(&service), dirty);
+        self.replace_claims(old.as_deref(), Some(&service), dirty);
         let refusals = frontends::refusals(&service, &self.config);
         if refusals.is_empty() {
             self.refusals.remove(&service.name);
@@ -297,7 +298,7 @@ impl Model {
             self.refusals.insert(service.name.clone(), refusals);
         }
         let name = service.name.clone();
-        self.entries.entry(name.clone()).or_default().service = Some(service);
+        self.entries.entry(name.clone()).or_default().service = Some(Box::new(service));
         dirty.insert(name);
     }
 
@@ -421,7 +422,7 @@ fn asked(frontends: &BTreeMap<FrontendAddr, Answer>, v4: bool) -> Option<Asked> 
     (!sets.is_empty()).then(|| Asked { cluster: asks(EndpointSet::Cluster), local: asks(EndpointSet::Local) })
 }
 
-fn service_of(slice: &ObjectName, service: &Arc<str>) -> ObjectName {
+fn service_of(slice: &ObjectName, service: &ArcStr) -> ObjectName {
     ObjectName { namespace: slice.namespace.clone(), name: service.clone() }
 }
 

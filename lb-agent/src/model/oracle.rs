@@ -285,7 +285,11 @@ impl Oracle {
         let nodes = |e: &Endpoint| e.hints.as_ref().map(|h| h.nodes.clone()).unwrap_or_default();
         let zones = |e: &Endpoint| e.hints.as_ref().map(|h| h.zones.clone()).unwrap_or_default();
         if ready.iter().all(|e| !nodes(e).is_empty()) {
-            let here: Vec<_> = ready.iter().copied().filter(|e| nodes(e).contains(&self.config.node_name)).collect();
+            let here: Vec<_> = ready
+                .iter()
+                .copied()
+                .filter(|e| nodes(e).iter().any(|node| **node == *self.config.node_name))
+                .collect();
             if !here.is_empty() {
                 return here;
             }

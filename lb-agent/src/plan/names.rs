@@ -1,10 +1,8 @@
 //! The ids of Service ports and nodes, and their names in `lb_names`, through which they survive a restart.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use arcstr::ArcStr;
 use lb_common::abi::{NameKey, name_kind};
 
 use super::ids::Ids;
@@ -14,7 +12,7 @@ use crate::{datapath::op::Op, event::ObjectName};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PortName {
     /// Empty for a single unnamed port.
-    pub(super) name: Arc<str>,
+    pub(super) name: ArcStr,
     /// IP protocol number.
     pub(super) proto: u8,
 }
@@ -31,7 +29,7 @@ struct PortEntry {
 
 #[derive(Debug)]
 struct Node {
-    name: Arc<str>,
+    name: ArcStr,
     written: bool,
     /// The staging, by number, that last asked for the name to be written.
     asked_in: u64,
@@ -51,7 +49,7 @@ pub(super) struct Names {
     nameless_nodes: HashSet<u32>,
     next_service: Ids,
     nodes: HashMap<u32, Node>,
-    node_ids: HashMap<Arc<str>, u32>,
+    node_ids: HashMap<ArcStr, u32>,
     /// Nodes that no backend refers to.
     idle_nodes: BTreeSet<u32>,
     next_node: Ids,
@@ -106,7 +104,7 @@ impl Names {
 
     fn adopt_node(&mut self, id: u32, text: &str) -> Option<()> {
         self.next_node.adopt(id);
-        let name: Arc<str> = text.into();
+        let name: ArcStr = text.into();
         if text.is_empty() || self.node_ids.contains_key(&name) {
             return None;
         }
@@ -147,7 +145,7 @@ impl Names {
     }
 
     /// The id of a node, a new one if it has none. Adds to `ops` what is to be written.
-    pub(super) fn node_id(&mut self, name: &Arc<str>, ops: &mut Vec<Op>) -> u32 {
+    pub(super) fn node_id(&mut self, name: &ArcStr, ops: &mut Vec<Op>) -> u32 {
         let id = *self.node_ids.entry(name.clone()).or_insert_with(|| {
             let in_use = |id| self.nodes.contains_key(&id) || self.nameless_nodes.contains(&id);
             let id = self.next_node.next(in_use);
@@ -288,7 +286,7 @@ fn text(service: &ObjectName, port: &str) -> String {
 }
 
 /// The inverse of [`text`].
-fn parse(text: &str) -> Option<(ObjectName, Arc<str>)> {
+fn parse(text: &str) -> Option<(ObjectName, ArcStr)> {
     let (service, port) = text.split_once(':').unwrap_or((text, ""));
     let (namespace, name) = service.split_once('/')?;
     (!namespace.is_empty() && !name.is_empty()).then(|| (ObjectName::new(namespace, name), port.into()))

@@ -1,8 +1,7 @@
 //! Endpoints objects, the older form of EndpointSlices. In a cluster the control plane copies hand-made ones into
 //! slices; where there is none (manifests), this does the same.
 
-use std::sync::Arc;
-
+use arcstr::ArcStr;
 use k8s_openapi::api::{core::v1 as api, discovery::v1::EndpointSlice as ApiSlice};
 
 use super::{At, MIRRORED_BY, address, key, label, port_number, protocol, shared};
@@ -25,7 +24,7 @@ pub(in crate::watch) fn endpoints(
     names: &mut Interner,
 ) -> Result<Converted<Vec<EndpointSlice>>, Problem> {
     let key = key(Kind::Endpoints, &object.metadata, names);
-    let service: Arc<str> = names.get(&key.name.name);
+    let service: ArcStr = names.get(&key.name.name);
     let mut slices = Vec::new();
     for (i, subset) in object.subsets.iter().flatten().enumerate() {
         let ready = subset.addresses.as_deref().unwrap_or_default();

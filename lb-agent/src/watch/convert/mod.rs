@@ -10,8 +10,9 @@ mod slice;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
+use arcstr::ArcStr;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use lb_common::abi::Proto;
 
@@ -99,7 +100,7 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     parts.join(".").parse().ok().map(IpAddr::V4)
 }
 
-fn shared(text: Option<&str>, names: &mut Interner) -> Option<Arc<str>> {
+fn shared(text: Option<&str>, names: &mut Interner) -> Option<ArcStr> {
     text.filter(|text| !text.is_empty()).map(|text| names.get(text))
 }
 

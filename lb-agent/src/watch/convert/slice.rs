@@ -1,7 +1,8 @@
 //! EndpointSlices.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::HashSet, net::IpAddr};
 
+use arcstr::ArcStr;
 use k8s_openapi::api::discovery::v1 as api;
 
 use super::{At, address, key, label, port_number, protocol, shared};
@@ -27,7 +28,7 @@ pub(in crate::watch) fn slice(
     let Some(service) = label(&object.metadata, SERVICE_NAME).filter(|name| !name.is_empty()) else {
         return Ok(None);
     };
-    let service: Arc<str> = names.get(service);
+    let service: ArcStr = names.get(service);
     let mut warnings = Vec::new();
     let family = match object.address_type.as_str() {
         "IPv4" => Family::V4,
