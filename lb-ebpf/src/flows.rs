@@ -3,11 +3,15 @@
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use lb_common::{
-    abi::{Flow, FlowKey, Fragment, FragmentKey, Place},
-    logic::seam::{Flows, Known, NotAdded},
+    abi::{Flow, FlowKey, Fragment, FragmentKey, Piece, Place},
+    logic::seam::{Flows, Known, NotAdded, Pieces},
+    packet::Broken,
 };
 
-use crate::{kernel::Kernel, maps::Pinned};
+use crate::{
+    kernel::Kernel,
+    maps::{PIECE, PIECES, Pinned},
+};
 
 const EEXIST: i32 = 17;
 
@@ -51,6 +55,29 @@ impl<F: Pinned, C> Flows<F> for Kernel<C> {
         match F::frags().insert(key, fragment, BPF_ANY.into()) {
             Ok(()) | Err(_) => {}
         }
+    }
+}
+
+impl<C> Pieces for Kernel<C> {
+    #[inline(always)]
+    fn with_piece<R>(&self, place: u32, f: impl FnOnce(&Piece) -> R) -> Option<R> {
+        // SAFETY: plain data. Another processor may use its memory again meanwhile; who has looked at it and then succeeds in
+        // removing it has seen one piece.
+        Some(f(unsafe { PIECES.get(place) }?))
+    }
+
+    #[inline(always)]
+    fn add_piece(&self, place: u32, fill: impl FnOnce(&mut Piece) -> Result<(), Broken>) -> bool {
+        let Some(piece) = PIECE.get_ptr_mut(0) else { return false };
+        // SAFETY: an element of the map, and nobody else's on this processor, see `maps::Works`. Any bytes are a value.
+        let piece = unsafe { &mut *piece };
+        fill(piece).is_ok() && PIECES.insert(place, piece, BPF_NOEXIST.into()).is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_piece(&self, place: u32) -> bool {
+        // The only error is ENOENT.
+        PIECES.remove(place).is_ok()
     }
 }
 

@@ -9,8 +9,8 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         Absent, Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Exclusion,
-        Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_ABSENT, N_COUNTERS, Name, NameKey,
-        NodeConfig, Slot, SockDst, SourceKey, UdpPeers, V4, V6,
+        Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_ABSENT, N_COUNTERS, N_PIECES, Name,
+        NameKey, NodeConfig, Piece, Slot, SockDst, SourceKey, UdpPeers, V4, V6,
         maps::{
             N_AFFINITIES, N_BACKENDS, N_CLIENTS, N_CONNS, N_DEVICES, N_EXCLUDED, N_FRAGS, N_FRONTENDS, N_NAMES,
             N_SLOTS, N_SOURCES,
@@ -116,6 +116,13 @@ pub static NODE: Array<NodeConfig, 1> = Array::new();
 /// `lb_fib`: what the kernel's routing is asked, see [`crate::route`].
 #[btf_map(name = "lb_fib")]
 pub static FIB: PerCpuArray<bpf_fib_lookup, 1> = PerCpuArray::new();
+/// `lb_pieces`. A place that is taken is not written to, and what is removed from it may be used again at once: see
+/// `lb_common::logic::piece`. Nobody but the programs has to do with it, so it is not pinned.
+#[btf_map(name = "lb_pieces")]
+pub static PIECES: HashMap<u32, Piece, { N_PIECES as usize }, NO_PREALLOC> = HashMap::new();
+/// `lb_piece`: where a piece is put together, as [`Works`].
+#[btf_map(name = "lb_piece")]
+pub static PIECE: PerCpuArray<Piece, 1> = PerCpuArray::new();
 /// `lb_answers`.
 #[btf_map(name = "lb_answers")]
 pub static ANSWERS: PerCpuArray<Answers, 1> = PerCpuArray::new();

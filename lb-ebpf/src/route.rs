@@ -5,7 +5,7 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED,
+        __sk_buff, BPF_F_INGRESS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED,
         BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC, bpf_fib_lookup,
     },
     helpers,
@@ -215,6 +215,13 @@ fn route(found: u64) -> Route {
 pub fn redirect(device: u32) -> i32 {
     // SAFETY: takes numbers.
     verdict(unsafe { helpers::bpf_redirect(device, 0) })
+}
+
+/// Puts the packet at the end of the queue of what comes in by a device.
+#[inline(always)]
+pub fn take_in_again(device: u32) -> i32 {
+    // SAFETY: takes numbers.
+    verdict(unsafe { helpers::bpf_redirect(device, BPF_F_INGRESS.into()) })
 }
 
 /// Sends the packet out of a device, to a neighbour whose address the kernel has to find out. The packet's own destination

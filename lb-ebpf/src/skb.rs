@@ -6,11 +6,14 @@
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    bindings::{
+        __sk_buff, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
     helpers,
 };
 use lb_common::{
-    abi::Family,
+    abi::{Family, PIECE_BYTES},
     packet::{
         Broken, MAX_SUMMED, Packet, Summed,
         headers::{Headers, TCP_LEN, UDP_LEN},
@@ -146,6 +149,15 @@ impl<F: Family, const L2: u32> Skb<F, L2> {
 /// Headers that are farther away are read by helper call. A power of two.
 const FAR: u32 = 1_024;
 
+/// A number of bytes of a piece: between 1 and all of them, in words that the verifier understands.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "2,048")]
+fn within_piece(len: u32) -> Result<u32, Broken> {
+    const MOST: u32 = PIECE_BYTES as u32;
+    let len = core::hint::black_box(len);
+    if len == 0 || len > MOST { Err(Broken) } else { Ok(((len - 1) & (MOST - 1)) + 1) }
+}
+
 /// What a helper says.
 #[inline(always)]
 fn done(result: i64) -> Result<(), Broken> {
@@ -257,6 +269,28 @@ impl<F: Family, const L2: u32> Packet for Skb<F, L2> {
     fn grow_front<const N: u32>(&mut self) -> Result<(), Broken> {
         // SAFETY: takes numbers.
         done(unsafe { helpers::bpf_skb_adjust_room(self.skb, N.cast_signed(), BPF_ADJ_ROOM_MAC, 0) })
+    }
+
+    #[inline(always)]
+    fn copy(&self, to: &mut [u8; PIECE_BYTES], len: u32) -> Result<(), Broken> {
+        let (from, len) = (self.skb.cast_const().cast(), within_piece(len)?);
+        // SAFETY: `to` has at least that many bytes. The helper checks where they come from.
+        done(unsafe { helpers::bpf_skb_load_bytes(from, L2, to.as_mut_ptr().cast(), len) })
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, from: &[u8; PIECE_BYTES], len: u32) -> Result<(), Broken> {
+        self.truncate(len)?;
+        let (len, flags) = (within_piece(len)?, BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
+        // SAFETY: `from` has at least that many bytes. The helper checks where they go.
+        done(unsafe { helpers::bpf_skb_store_bytes(self.skb, L2, from.as_ptr().cast(), len, flags.into()) })
+    }
+
+    #[inline(always)]
+    fn send_again(&mut self) -> Result<(), Broken> {
+        let device = field!(self.skb, ifindex);
+        // SAFETY: takes numbers.
+        done(unsafe { helpers::bpf_clone_redirect(self.skb, device, BPF_F_INGRESS.into()) })
     }
 
     #[inline(always)]

@@ -108,6 +108,7 @@ fn ingress_of<F: Served, C: Hooked, const L2: u32>(context: C, side: Side) -> i3
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => TC_ACT_SHOT,
         Verdict::Rewritten => go_on(&kernel, &mut packet, work),
+        Verdict::Again => route::take_in_again(field!(context.skb(), ifindex)),
         Verdict::Answer => send_back(&mut packet),
     }
 }
@@ -119,7 +120,7 @@ fn egress_of<F: Served, C: Hooked, const L2: u32>(context: C) -> i32 {
     let mut packet = Skb::<F, L2>::new(context.skb());
     match forward::egress(&kernel, &mut packet, work) {
         Verdict::Pass | Verdict::Rewritten => TC_ACT_UNSPEC,
-        Verdict::Drop | Verdict::Answer => TC_ACT_SHOT,
+        Verdict::Drop | Verdict::Answer | Verdict::Again => TC_ACT_SHOT,
     }
 }
 

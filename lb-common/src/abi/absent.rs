@@ -2,8 +2,8 @@
 //! cost no lookup in a hash map.
 //!
 //! Both are sets of hashes of an address and a port, of bits that say "certainly not": a set bit of `lb_nofront4/6` says that no
-//! frontend has an address and port with this hash, one of `lb_noback4/6` that no flow has such a backend. With port 0, which no
-//! frontend that answers has, the first says that no frontend has the address at all. Bits are cleared
+//! frontend has an address and port with this hash, one of `lb_noback4/6` that no flow has such a backend. With port 0, which nobody
+//! has who answers, they say that nobody has the address at all. Bits are cleared
 //! before an entry is written that they would deny, and never set again while the maps live. So they may say too little at any
 //! time, as where another entry had the same hash: that is slower and as correct. All zero, as in a new map, they say nothing.
 

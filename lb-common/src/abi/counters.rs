@@ -63,8 +63,8 @@ counters! {
     PolicyDrop = "policy_drop",
     /// Later fragments whose first one was not seen, or not translated. Most of them are not ours.
     FragmentUnknown = "fragment_unknown",
-    /// Later fragments for a ClusterIP that belong to no flow, dropped: nobody else has that address. Their first one comes
-    /// after them, or was lost or refused.
+    /// Later fragments for a ClusterIP that belong to no flow, dropped: nobody else has that address. Their first one was
+    /// refused, or it comes after them and they could not be kept.
     FragmentDropped = "fragment_dropped",
     /// ICMP errors about translated packets that were translated back.
     IcmpError = "icmp_error",
@@ -76,6 +76,13 @@ counters! {
     Unwritable = "unwritable",
     /// TCP connections that were given the port of the node's that one had which is over, because no free one was found.
     SnatTakenOver = "snat_taken_over",
+    /// Later fragments that came before their first one, at an address of a Service or from one of a backend, and of which a
+    /// copy was kept.
+    FragmentKept = "fragment_kept",
+    /// Such copies that were sent on after the fragment before them.
+    FragmentReleased = "fragment_released",
+    /// Later fragments of which no copy could be kept: too long, or their place was taken.
+    FragmentNotKept = "fragment_not_kept",
 }
 
 /// Number of elements of `lb_stats`.

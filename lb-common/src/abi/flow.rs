@@ -196,7 +196,8 @@ pub struct FragmentKey<F: Family> {
     pub reserved: [u8; 3],
 }
 
-/// Value of `lb_frags4/6`: what only a datagram's first fragment has. Kept for translated datagrams alone.
+/// Value of `lb_frags4/6`: what only a datagram's first fragment has. Kept for translated datagrams, and, without ports and
+/// protocol, for those that were looked at and left alone or refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Fragment {
@@ -206,7 +207,7 @@ pub struct Fragment {
     pub dst_port: u16,
     /// When the first fragment came, in seconds of the monotonic clock.
     pub seen_s: u32,
-    /// IP protocol number, see [`super::Proto`].
+    /// IP protocol number, see [`super::Proto`]. 0 for a datagram that is not translated.
     pub proto: u8,
     /// Always 0; named so that no padding is left.
     pub reserved: [u8; 3],

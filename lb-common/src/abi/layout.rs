@@ -3,7 +3,8 @@
 use super::{
     Absent, Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, ERROR_LEN, Ends,
     Exclusion, FIRST_LEN, Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_UDP_PEERS, NAME_LEN,
-    Name, NameKey, NodeConfig, OwnerCall, SOURCE_LEN, Slot, SockDst, SourceKey, UdpPeer, UdpPeers, V4, V6, VERSION_LEN,
+    Name, NameKey, NodeConfig, OwnerCall, PIECE_BYTES, Piece, SOURCE_LEN, Slot, SockDst, SourceKey, UdpPeer, UdpPeers,
+    V4, V6, VERSION_LEN,
 };
 
 const fn check<F: Family>() {
@@ -32,6 +33,7 @@ const _: () = {
     assert!(size_of::<AffinityKey>() == 4 + 2 + 2 + 16);
     assert!(size_of::<Affinity>() == 4 + 4);
     assert!(size_of::<Fragment>() == 2 + 2 + 4 + 1 + 3);
+    assert!(size_of::<Piece>() == 2 * 16 + 4 + 2 + 1 + 1 + 4 + 4 + PIECE_BYTES);
     assert!(size_of::<Device>() == 4 + 16 + 4);
     assert!(size_of::<NodeConfig>() == 4 + 16 + 2 + 2 + 4 + 4);
     assert!(size_of::<Answers>() == 4 + 4);

@@ -52,6 +52,8 @@ pub const CONNS6: &str = "lb_conns6";
 pub const FRAGS4: &str = "lb_frags4";
 /// As [`FRAGS4`], IPv6.
 pub const FRAGS6: &str = "lb_frags6";
+/// Hash, place to [`super::Piece`]. Not pinned: a new installation of the programs has its own.
+pub const PIECES: &str = "lb_pieces";
 /// Array of [`super::Absent`], for the addresses and ports of frontends. Written by the agent.
 pub const NOFRONT4: &str = "lb_nofront4";
 /// As [`NOFRONT4`], IPv6.

@@ -25,6 +25,7 @@ pub mod maps;
 mod names;
 mod net;
 mod owner;
+mod piece;
 #[expect(unsafe_code, reason = "Pod marks; the only unsafe of this crate")]
 #[cfg(feature = "user")]
 mod pod;
@@ -45,6 +46,7 @@ pub use frontend::{Frontend, FrontendKey, frontend_flags, scope};
 pub use names::{NAME_LEN, Name, NameKey, name_kind};
 pub use net::{Endpoint, Proto};
 pub use owner::{Ends, OwnerCall, owner_answer};
+pub use piece::{N_PIECES, PIECE_BYTES, Piece, PieceKey, piece_key};
 pub use slot::Slot;
 pub use sock::{N_UDP_PEERS, SockDst, UdpPeer, UdpPeers};
 

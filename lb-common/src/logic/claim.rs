@@ -52,7 +52,10 @@ where
     F: Family,
     K: Flows<F> + Known<F> + Environment,
 {
-    kernel.note_backend(Place::of::<F>(Endpoint { addr: work.half.dst_addr, port: work.half.dst_port }));
+    let addr = work.half.dst_addr;
+    kernel.note_backend(Place::of::<F>(Endpoint { addr, port: work.half.dst_port }));
+    // Of later fragments nothing else is known.
+    kernel.note_backend(Place::of_address::<F>(addr));
     work.half.src_addr = work.headers.tuple.src_addr;
     work.half.src_port = work.headers.tuple.src_port;
     let mut claim = if work.source.replace { Claim::Exists } else { claim_reply(kernel, work) };

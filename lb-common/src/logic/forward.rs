@@ -8,9 +8,12 @@ use super::{
     claim::{self, Claim},
     client::Address,
     flow::{self, Halves},
-    fragment, icmp,
+    fragment::{self, First},
+    icmp,
     lookup::{self, Found, lookup_packet},
-    nat, refuse,
+    nat,
+    piece::{self, Kept, Next},
+    refuse,
     seam::{Network, Route, Router},
     select::{Refusal, select},
     work::Work,
@@ -33,6 +36,8 @@ pub enum Verdict {
     /// It has another tuple now, see [`Work::headers`], and goes on: at ingress to its new destination
     /// ([`super::deliver`]), at egress out of the device.
     Rewritten,
+    /// Once more: what stands in its place, a fragment, is to come in again by the device that the packet came in by.
+    Again,
     /// An answer stands in its place, which goes back out of the device that it came in by, with the link-layer addresses
     /// exchanged.
     Answer,
@@ -58,14 +63,16 @@ where
     match recognise(kernel, packet, work, Halves::Both) {
         Recognised::Foreign => Verdict::Pass,
         Recognised::Error => icmp::translate(kernel, packet, work),
-        Recognised::Flow => go_on(kernel, packet, work),
-        // The first fragment has not come yet, or was not translated, or its flow is over.
+        Recognised::Flow => go_on(kernel, packet, work, Halves::Both),
+        Recognised::Early => early_fragment(kernel, packet, work),
+        // The first fragment was not translated, or its flow is over.
         Recognised::Stranger if work.headers.kind == Kind::LaterFragment => stray_fragment(kernel, work),
         Recognised::Stranger => begin(kernel, packet, side, work),
     }
 }
 
-/// A packet that is about to leave by a device. Its headers are put into `work`.
+/// A packet that is about to leave by a device. Its headers are put into `work`. Copies of early fragments are not kept here: who
+/// sends these is on this node, and nothing on the way was there to mix them up.
 #[inline(always)]
 pub fn egress<F, K, P>(kernel: &K, packet: &mut P, work: &mut Work<F>) -> Verdict
 where
@@ -74,9 +81,9 @@ where
     P: Packet,
 {
     match recognise(kernel, packet, work, Halves::Reply) {
-        Recognised::Foreign | Recognised::Stranger => Verdict::Pass,
+        Recognised::Foreign | Recognised::Stranger | Recognised::Early => Verdict::Pass,
         Recognised::Error => icmp::translate(kernel, packet, work),
-        Recognised::Flow => go_on(kernel, packet, work),
+        Recognised::Flow => go_on(kernel, packet, work, Halves::Reply),
     }
 }
 
@@ -91,6 +98,8 @@ enum Recognised {
     Flow,
     /// One of no flow that is known.
     Stranger,
+    /// A later fragment, of whose first one nothing is known.
+    Early,
 }
 
 /// Not inlined, as [`go_on`] and [`look_up`]: what each has on the stack is given back before the next one.
@@ -107,10 +116,34 @@ where
     if work.headers.kind == Kind::IcmpError {
         return Recognised::Error;
     }
-    if work.headers.kind == Kind::LaterFragment && !fragment::recall(kernel, &mut work.headers) {
-        return Recognised::Stranger;
+    if work.headers.kind == Kind::LaterFragment {
+        match fragment::recall(kernel, &mut work.headers) {
+            First::Translated => {}
+            First::Other => return Recognised::Stranger,
+            First::Unknown => {
+                kernel.count(Counter::FragmentUnknown);
+                return Recognised::Early;
+            }
+        }
     }
     if flow::find(kernel, work, halves) { Recognised::Flow } else { Recognised::Stranger }
+}
+
+/// A later fragment before its first one. A copy of it is kept where it may be of a flow. Itself it passes, except at a ClusterIP.
+#[inline(never)]
+fn early_fragment<F, K, P>(kernel: &K, packet: &P, work: &mut Work<F>) -> Verdict
+where
+    F: Ip,
+    K: Router<F>,
+    P: Packet,
+{
+    match piece::keep(kernel, packet, &work.headers) {
+        Kept::Again => Verdict::Again,
+        Kept::Released => Verdict::Drop,
+        Kept::Copy if lookup::is_guarded(kernel, work.headers.tuple.dst_addr) => Verdict::Drop,
+        Kept::Copy => Verdict::Pass,
+        Kept::No => stray_fragment(kernel, work),
+    }
 }
 
 /// A later fragment that is of no flow. For a ClusterIP it would go astray: where the routes lead, out of the node as a rule.
@@ -126,7 +159,7 @@ fn stray_fragment<F: Ip, K: Router<F>>(kernel: &K, work: &mut Work<F>) -> Verdic
 
 /// Gives a packet the tuple that its flow says.
 #[inline(never)]
-fn go_on<F, K, P>(kernel: &K, packet: &mut P, work: &mut Work<F>) -> Verdict
+fn go_on<F, K, P>(kernel: &K, packet: &mut P, work: &mut Work<F>, halves: Halves) -> Verdict
 where
     F: Ip,
     K: Router<F>,
@@ -134,6 +167,13 @@ where
 {
     if work.headers.kind == Kind::FirstFragment {
         fragment::remember(kernel, &work.headers);
+    }
+    if work.headers.is_fragment() && halves == Halves::Both {
+        match piece::release(kernel, packet, &work.headers) {
+            Next::Absent => {}
+            Next::Here => return Verdict::Again,
+            Next::Lost => return Verdict::Drop,
+        }
     }
     work.to = work.half.translated(&work.headers.tuple);
     if nat::rewrite(packet, &mut work.headers, &work.to).is_err() {
@@ -151,18 +191,22 @@ where
     K: Router<F>,
     P: Packet,
 {
-    match look_up(kernel, side, work) {
-        Asked::Nobody => return Verdict::Pass,
-        Asked::Guard => return refuse(kernel, packet, side, work),
+    let opened = match look_up(kernel, side, work) {
+        Asked::Nobody => Open::Pass,
+        Asked::Guard => Open::Refuse,
         Asked::Service if work.headers.is_tcp() && !work.headers.is_syn() => {
             return reset_stray(kernel, packet, side, work);
         }
-        Asked::Service => {}
+        Asked::Service => open(kernel, side, work),
+    };
+    if opened != Open::Flow && work.headers.is_fragment() {
+        fragment::set_aside(kernel, &work.headers);
     }
-    match open(kernel, side, work) {
-        Open::Flow => go_on(kernel, packet, work),
+    match opened {
+        Open::Flow => go_on(kernel, packet, work, Halves::Both),
         Open::Refuse => refuse(kernel, packet, side, work),
         Open::Drop => Verdict::Drop,
+        Open::Pass => Verdict::Pass,
     }
 }
 
@@ -204,6 +248,8 @@ enum Open {
     Refuse,
     /// The client is told nothing (counted).
     Drop,
+    /// There is no Service.
+    Pass,
 }
 
 /// Begins a flow to a Service, whose forward half is put into `work`.

@@ -18,6 +18,7 @@ pub mod lookup;
 pub mod mapped;
 pub mod nat;
 pub mod peers;
+pub(crate) mod piece;
 pub mod refuse;
 pub mod seam;
 pub mod select;

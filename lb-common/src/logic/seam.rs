@@ -3,8 +3,9 @@
 
 use crate::abi::{
     Affinity, AffinityKey, Answers, Backend, ClientAddr, ClusterIps, Counter, Device, Family, Flow, FlowKey, Fragment,
-    FragmentKey, Frontend, FrontendKey, NodeConfig, Place, Slot, SockDst, SourceKey, UdpPeers,
+    FragmentKey, Frontend, FrontendKey, NodeConfig, Piece, Place, Slot, SockDst, SourceKey, UdpPeers,
 };
+use crate::packet::Broken;
 
 /// The maps of one family, read only: the programs never write what the agent owns.
 pub trait Maps<F: Family> {
@@ -81,9 +82,9 @@ pub trait Node<F: Family>: Chooser<F> + Caller + Cgroups {}
 impl<F: Family, K: Chooser<F> + Caller + Cgroups> Node<F> for K {}
 
 /// What the programs of the packet layer need.
-pub trait Router<F: Family>: Chooser<F> + Flows<F> + Known<F> + Network<F> {}
+pub trait Router<F: Family>: Chooser<F> + Flows<F> + Known<F> + Network<F> + Pieces {}
 
-impl<F: Family, K: Chooser<F> + Flows<F> + Known<F> + Network<F>> Router<F> for K {}
+impl<F: Family, K: Chooser<F> + Flows<F> + Known<F> + Network<F> + Pieces> Router<F> for K {}
 
 /// The kernel had no memory for socket storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +124,17 @@ pub trait Flows<F: Family> {
     fn fragment(&self, key: &FragmentKey<F>) -> Option<Fragment>;
     /// Records a datagram in `lb_frags4/6`, over the least recently used one where that is full.
     fn put_fragment(&self, key: &FragmentKey<F>, fragment: &Fragment);
+}
+
+/// Copies of fragments, `lb_pieces`, by their places ([`crate::abi::PieceKey::place`]). Several processors work on them at once.
+pub trait Pieces {
+    /// Lets `f` look at what is in a place. `None` where there is nothing.
+    fn with_piece<R>(&self, place: u32, f: impl FnOnce(&Piece) -> R) -> Option<R>;
+    /// Puts what `fill` makes into an empty place; the rest of its bytes are anything. `false` where the place is taken, `fill`
+    /// fails or the kernel had no memory. Of several that try at once, one succeeds.
+    fn add_piece(&self, place: u32, fill: impl FnOnce(&mut Piece) -> Result<(), Broken>) -> bool;
+    /// Empties a place. `false` where it is empty: of several that try at once, one succeeds.
+    fn remove_piece(&self, place: u32) -> bool;
 }
 
 /// What is certainly no flow's, `lb_noback4/6`: see [`crate::abi::Absent`].

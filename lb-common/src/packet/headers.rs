@@ -47,6 +47,10 @@ pub struct Headers<F: Family> {
     pub end: u32,
     /// The identification that a datagram's fragments share, host byte order.
     pub fragment_id: u32,
+    /// Of a fragment: where in its datagram's fragmentable part it begins, in units of 8 bytes.
+    pub piece_at: u16,
+    /// Of a fragment that others follow: where the next one begins.
+    pub piece_next: u16,
     /// What it is.
     pub kind: Kind,
     /// See [`tcp_flags`]; 0 for others.
@@ -68,6 +72,20 @@ impl<F: Family> Headers<F> {
     #[inline(always)]
     pub fn is_syn(&self) -> bool {
         self.is_tcp() && self.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
+    }
+
+    /// Notes which piece of its datagram a fragment is: what stands from `begin` on belongs there at `at`, in units of 8 bytes.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "no more than 65,535 bytes; of what is longer anything")]
+    fn set_piece(&mut self, at: u16, begin: u32) {
+        self.piece_at = at;
+        self.piece_next = at.wrapping_add((self.end.wrapping_sub(begin) / 8) as u16);
+    }
+
+    /// Whether it is a fragment.
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        matches!(self.kind, Kind::FirstFragment | Kind::LaterFragment)
     }
 
     /// Whether it has a transport header.
@@ -164,6 +182,7 @@ impl Ip for V4 {
         headers.transport = at + header_len;
         // 0: a train of segments that is longer than the field can say (BIG TCP).
         headers.end = if len == 0 { packet.size() } else { at + u32::from(len) };
+        headers.set_piece(fragment & 0x1fff, headers.transport);
         true
     }
 
@@ -302,6 +321,7 @@ fn skip_extensions<P: Packet>(packet: &P, headers: &mut Headers<V6>) -> bool {
             headers.kind = Kind::of_fragment(fragment >> 3, fragment & 1 != 0);
             headers.fragment_id = u32::from_be(second);
             headers.transport += 8;
+            headers.set_piece(fragment >> 3, headers.transport);
         } else {
             headers.transport += (u32::from(len) + 1) * 8;
         }
@@ -403,6 +423,13 @@ const UDP: u8 = Proto::Udp.number();
 #[inline(always)]
 fn is_translated(proto: u8) -> bool {
     matches!(proto, TCP | UDP)
+}
+
+/// Whether a later fragment that says so may be of a segment or datagram: what comes next in IPv6 only the first one tells for
+/// certain.
+#[inline(always)]
+pub fn may_be_translated(proto: u8) -> bool {
+    is_translated(proto) || is_extension(proto)
 }
 
 #[inline(always)]

@@ -7,6 +7,8 @@ pub mod checksum;
 pub mod glance;
 pub mod headers;
 
+use crate::abi::PIECE_BYTES;
+
 /// The packet could not be changed or read as asked: it ends too early, or the kernel had no memory. It may be half
 /// changed and must be dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,16 @@ pub trait Packet {
     /// Makes room for `N` more bytes before the network header, which are the new network header's. The link-layer header
     /// stays before them. Their contents are anything.
     fn grow_front<const N: u32>(&mut self) -> Result<(), Broken>;
+
+    /// Copies the first `len` bytes. More than there are, or than there is room for, are [`Broken`].
+    fn copy(&self, to: &mut [u8; PIECE_BYTES], len: u32) -> Result<(), Broken>;
+
+    /// Puts these `len` bytes in the place of the packet, behind the same link-layer header.
+    fn replace(&mut self, from: &[u8; PIECE_BYTES], len: u32) -> Result<(), Broken>;
+
+    /// Has a copy of the packet as it is now come in once more by the device that it came in by, after this run and after
+    /// all that has come in until now.
+    fn send_again(&mut self) -> Result<(), Broken>;
 
     /// The one's complement sum of `len` bytes from `offset` on, which is a multiple of 4, as [`checksum::Sum`] has it: as
     /// if zeros followed. At most [`MAX_SUMMED`] bytes.

@@ -1,8 +1,11 @@
 //! A packet as a vector of bytes, with or without checksum offload.
 
-use crate::packet::{
-    Broken, Packet, Summed,
-    checksum::{Sum, updated},
+use crate::{
+    abi::PIECE_BYTES,
+    packet::{
+        Broken, Packet, Summed,
+        checksum::{Sum, updated},
+    },
 };
 
 /// A packet from its network header on.
@@ -14,12 +17,14 @@ pub struct SimPacket {
     pub offloaded: bool,
     /// How many more changes the kernel has memory for.
     pub n_changes: u32,
+    /// Copies that come in again, as they were.
+    pub again: Vec<Vec<u8>>,
 }
 
 impl SimPacket {
     /// With these bytes and a checksum of its own.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, offloaded: false, n_changes: u32::MAX }
+        Self { bytes, offloaded: false, n_changes: u32::MAX, again: Vec::new() }
     }
 
     fn range(offset: u32, len: usize) -> std::ops::Range<usize> {
@@ -122,6 +127,24 @@ impl Packet for SimPacket {
     fn grow_front<const N: u32>(&mut self) -> Result<(), Broken> {
         self.change()?;
         self.bytes.splice(0..0, std::iter::repeat_n(0xaa, N as usize));
+        Ok(())
+    }
+
+    fn copy(&self, to: &mut [u8; PIECE_BYTES], len: u32) -> Result<(), Broken> {
+        let from = self.bytes.get(..len as usize).ok_or(Broken)?;
+        to.get_mut(..from.len()).ok_or(Broken)?.copy_from_slice(from);
+        Ok(())
+    }
+
+    fn replace(&mut self, from: &[u8; PIECE_BYTES], len: u32) -> Result<(), Broken> {
+        self.change()?;
+        self.bytes = from.get(..len as usize).ok_or(Broken)?.to_vec();
+        Ok(())
+    }
+
+    fn send_again(&mut self) -> Result<(), Broken> {
+        self.change()?;
+        self.again.push(self.bytes.clone());
         Ok(())
     }
 

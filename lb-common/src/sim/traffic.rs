@@ -3,20 +3,20 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
 };
 
 use super::{SimNode, SimPacket};
 use crate::{
-    abi::{Answers, Device, Family, Flow, FlowKey, Fragment, FragmentKey, NodeConfig, Place, V4, V6, maps},
+    abi::{Answers, Device, Family, Flow, FlowKey, Fragment, FragmentKey, NodeConfig, Piece, Place, V4, V6, maps},
     logic::{
         deliver::{Delivery, Fib, deliver},
         foreign,
         forward::{self, Side, Verdict},
-        seam::{Flows, Known, Network, NotAdded, Route},
+        seam::{Flows, Known, Network, NotAdded, Pieces, Route},
         work::Work,
     },
-    packet::glance::Glanced,
+    packet::{Broken, glance::Glanced},
 };
 
 /// The connection table of a family, and where its addresses are.
@@ -106,6 +106,8 @@ pub struct SimTraffic {
     pub devices: BTreeMap<u32, Device>,
     /// What devices can carry, by index; the others anything.
     pub mtus: BTreeMap<u32, u32>,
+    /// `lb_pieces`.
+    pub pieces: RefCell<BTreeMap<u32, Piece>>,
     /// `lb_node`.
     pub node: NodeConfig,
     /// `lb_answers`, of the one processor that there is.
@@ -117,7 +119,7 @@ pub struct SimTraffic {
 /// See [`SimTraffic::rival`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rival {
-    /// How many entries this processor still adds or removes before.
+    /// How many entries this processor still adds or removes before. (Of a copy of a fragment, before and after it is added.)
     pub after: u32,
     /// The packet.
     pub packet: SimPacket,
@@ -199,6 +201,27 @@ macro_rules! family {
 family!(V4, v4);
 family!(V6, v6);
 
+impl Pieces for SimNode {
+    fn with_piece<R>(&self, place: u32, f: impl FnOnce(&Piece) -> R) -> Option<R> {
+        self.traffic.pieces.borrow().get(&place).map(f)
+    }
+
+    fn add_piece(&self, place: u32, fill: impl FnOnce(&mut Piece) -> Result<(), Broken>) -> bool {
+        self.let_rival_in();
+        let mut piece = Piece::EMPTY;
+        if fill(&mut piece).is_err() || self.traffic.pieces.borrow().contains_key(&place) {
+            return false;
+        }
+        self.traffic.pieces.borrow_mut().insert(place, piece);
+        self.let_rival_in();
+        true
+    }
+
+    fn remove_piece(&self, place: u32) -> bool {
+        self.traffic.pieces.borrow_mut().remove(&place).is_some()
+    }
+}
+
 /// A family of a simulated node: which of its tables is meant.
 pub trait Traffic: Glanced {
     /// The family's part.
@@ -229,7 +252,8 @@ macro_rules! traffic {
                 let mut work = Work::<Self>::default();
                 match forward::ingress(node, &mut packet, side, &mut work) {
                     Verdict::Pass => Outcome::Passed(packet),
-                    Verdict::Drop => Outcome::Dropped,
+                    Verdict::Drop => Outcome::gone(packet),
+                    Verdict::Again => Outcome::Again(packet),
                     Verdict::Answer => Outcome::Answered(packet),
                     Verdict::Rewritten => {
                         let route = node.traffic.$flows.route(work.headers.tuple.dst_addr);
@@ -259,6 +283,7 @@ macro_rules! traffic {
                 match forward::egress(node, &mut packet, &mut work) {
                     Verdict::Pass => Outcome::Passed(packet),
                     Verdict::Drop => Outcome::Dropped,
+                    Verdict::Again => Outcome::Again(packet),
                     Verdict::Answer => Outcome::Answered(packet),
                     Verdict::Rewritten => Outcome::Rewritten(packet),
                 }
@@ -293,13 +318,40 @@ pub enum Outcome {
     Sent(u32, SimPacket),
     /// Back to where it came from.
     Answered(SimPacket),
+    /// Comes in again by the device that it came in by, after the copies in [`SimPacket::again`].
+    Again(SimPacket),
     /// Gone.
     Dropped,
     /// Left to the stack, which does not forward what has an address of the node as its source.
     Lost,
 }
 
+impl Outcome {
+    /// Of a packet that is dropped, of which copies may come in again.
+    fn gone(packet: SimPacket) -> Self {
+        let SimPacket { mut again, .. } = packet;
+        again.pop().map_or(Self::Dropped, |last| Self::Again(SimPacket { again, ..SimPacket::new(last) }))
+    }
+}
+
 impl SimNode {
+    /// What becomes of a packet that comes in, and of those that come in again because of it, in their order. As
+    /// [`Self::arrives`].
+    pub fn arrives_until_settled(&self, packet: SimPacket, side: Side) -> Vec<Outcome> {
+        let mut queue = VecDeque::from([packet]);
+        let mut outcomes = Vec::new();
+        while let Some(packet) = queue.pop_front() {
+            match self.arrives(packet, side) {
+                Outcome::Again(mut packet) => {
+                    queue.extend(std::mem::take(&mut packet.again).into_iter().map(SimPacket::new));
+                    queue.push_back(packet);
+                }
+                outcome => outcomes.push(outcome),
+            }
+        }
+        outcomes
+    }
+
     /// A packet comes in by a device that leads there; IPv6 if it begins so, IPv4 otherwise.
     pub fn arrives(&self, packet: SimPacket, side: Side) -> Outcome {
         if is_v6(&packet) { V6::arrives(self, packet, side) } else { V4::arrives(self, packet, side) }

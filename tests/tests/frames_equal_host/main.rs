@@ -12,7 +12,7 @@ mod costs;
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
     path::Path,
     time::Duration,
@@ -318,6 +318,9 @@ enum Hook {
 /// What became of a frame: the verdict, the packet, and the link-layer addresses where it was sent somewhere.
 type Fate = (i32, Option<Vec<u8>>, Option<[[u8; 6]; 2]>);
 
+/// What comes in again.
+type Again = Vec<SimPacket>;
+
 const PASS: i32 = -1;
 const DROP: i32 = 2;
 const REDIRECT: i32 = 7;
@@ -331,22 +334,29 @@ impl Hook {
         }
     }
 
-    fn on_the_host(self, node: &SimNode, packet: &SimPacket) -> Fate {
+    fn on_the_host(self, node: &SimNode, packet: &SimPacket) -> (Fate, Again) {
         let (_, _, own) = self.device();
+        let mut again = Vec::new();
         let outcome = match self {
             Self::Uplink => node.arrives(packet.clone(), Side::Uplink),
             Self::Pod => node.arrives(packet.clone(), Side::Pod),
             Self::Egress => node.leaves(packet.clone()),
         };
-        match outcome {
+        let fate = match outcome {
             Outcome::Passed(packet) | Outcome::Rewritten(packet) => (PASS, Some(packet.bytes), None),
+            Outcome::Again(packet) => {
+                again.extend(packet.again.into_iter().map(SimPacket::new));
+                again.push(SimPacket::new(packet.bytes.clone()));
+                (REDIRECT, Some(packet.bytes), Some([own, NEIGHBOUR_MAC]))
+            }
             Outcome::Sent(UPLINK, packet) => (REDIRECT, Some(packet.bytes), Some([NEIGHBOUR_MAC, UPLINK_MAC])),
             Outcome::Sent(_, packet) => (REDIRECT, Some(packet.bytes), Some([NEIGHBOUR_MAC, PODS_MAC])),
             Outcome::Answered(packet) => (REDIRECT, Some(packet.bytes), Some([NEIGHBOUR_MAC, own])),
             Outcome::Dropped => (DROP, None, None),
             // The simulation does not keep what the stack loses.
             Outcome::Lost => (PASS, None, None),
-        }
+        };
+        (fate, again)
     }
 
     /// The packet with a link-layer header.
@@ -369,10 +379,13 @@ impl Hook {
 }
 
 /// A random packet: to a Service, in answer to an earlier one, an error about one, or of no concern.
-fn packet(dice: &SimEnvironment, seen: &[Vec<u8>]) -> SimPacket {
+fn packet(dice: &SimEnvironment, number: u32, seen: &[Vec<u8>]) -> SimPacket {
     let v6 = dice.one_in(2);
     if dice.one_in(8) {
         return turnover(dice, v6).packet(false);
+    }
+    if dice.one_in(4) {
+        return piece(dice, number / 24).packet(false);
     }
     let mut frame = if seen.is_empty() || dice.one_in(2) { request(dice, v6) } else { reaction(dice, seen) };
     frame.hops = dice.pick(&[64, 64, 64, 2, 1]);
@@ -392,6 +405,31 @@ fn turnover(dice: &SimEnvironment, v6: bool) -> Frame {
         return Frame::tcp(at(Who::RemotePod(1), 8080), at(Who::Preferred, SNAT_PORT), 20);
     }
     Frame::tcp(at(dice.pick(&[Who::Client(1), Who::Client(2)]), 40_000), at(Who::Node, NODE_PORT + 2), 2)
+}
+
+/// One of the three pieces of a datagram, in any order: to a Service, from a backend, or of no concern.
+fn piece(dice: &SimEnvironment, id: u32) -> Frame {
+    const UNITS: u16 = 160;
+    let v6 = id.is_multiple_of(2);
+    let at = |who: Who, port| SocketAddr::new(who.ip(v6), port);
+    let client = at(Who::Client(1), 40_000);
+    let pairs = [
+        (client, at(Who::Service(1), 80)),
+        (client, at(Who::Service(4), 80)),
+        (client, at(Who::Node, NODE_PORT + 1)),
+        (client, at(Who::Node, 22)),
+        (client, at(Who::LocalPod(3), 22)),
+        (at(Who::LocalPod(1), 8080), client),
+        (at(Who::RemotePod(1), 8080), client),
+    ];
+    let (src, dst) = pairs[id as usize / 2 % pairs.len()];
+    let units = UNITS * u16::try_from(dice.below(3)).unwrap();
+    let frame = Frame { fragment: Some(100 + id), ..Frame::udp(src, dst) };
+    if units == 0 {
+        return Frame { data: vec![1; usize::from(UNITS) * 8 - 8], ..frame };
+    }
+    let proto = dice.pick(&[17, 17, 17, 17, if v6 { 58 } else { 1 }]);
+    Frame { body: Body::Later(units, proto), data: vec![2; dice.pick(&[8, 1_280])], ..frame }
 }
 
 fn segment(dice: &SimEnvironment, src: SocketAddr, dst: SocketAddr) -> Frame {
@@ -455,6 +493,7 @@ fn compare() {
     let dice = SimEnvironment::new(20_261_122);
     let mut verdicts: BTreeMap<i32, u32> = BTreeMap::new();
     let mut seen: Vec<Vec<u8>> = Vec::new();
+    let mut again: VecDeque<(Hook, SimPacket)> = VecDeque::new();
     let mut aged_s = monotonic_s();
     for number in 0..FRAMES {
         let is_silent = dice.one_in(20);
@@ -465,9 +504,12 @@ fn compare() {
             aged_s = monotonic_s();
             kernel.age_as(&node);
         }
-        let packet = packet(&dice, &seen);
-        let hook = dice.pick(&[Hook::Uplink, Hook::Uplink, Hook::Pod, Hook::Egress]);
-        let (on_host, mut in_kernel) = (hook.on_the_host(&node, &packet), hook.in_the_kernel(&mut kernel, &packet));
+        let drawn =
+            || (dice.pick(&[Hook::Uplink, Hook::Uplink, Hook::Pod, Hook::Egress]), packet(&dice, number, &seen));
+        let (hook, packet) = again.pop_front().unwrap_or_else(drawn);
+        let (on_host, sent_again) = hook.on_the_host(&node, &packet);
+        again.extend(sent_again.into_iter().map(|packet| (hook, packet)));
+        let mut in_kernel = hook.in_the_kernel(&mut kernel, &packet);
         if on_host.1.is_none() {
             in_kernel.1 = None;
         }
@@ -485,6 +527,8 @@ fn compare() {
     }
     let n_taken_over = node.environment.counted(Counter::SnatTakenOver);
     assert!(n_taken_over > 10, "{n_taken_over} ports of connections that are over were taken over");
+    let n_released = node.environment.counted(Counter::FragmentReleased);
+    assert!(n_released > 10, "{n_released} fragments that came too early were sent on");
     let flows = node.traffic.v4.conns.borrow().len() + node.traffic.v6.conns.borrow().len();
     assert!(flows > 20, "{flows} halves of flows");
     let few = |verdict| verdicts.get(&verdict).is_none_or(|n| *n < FRAMES / 50);

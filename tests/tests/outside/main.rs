@@ -7,6 +7,7 @@ mod exclude;
 mod hand;
 mod large;
 mod netfilter;
+mod pieces;
 mod ports;
 mod reach;
 mod refuse;
