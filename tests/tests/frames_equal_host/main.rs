@@ -26,7 +26,7 @@ use aya::{
 use lb_agent::clock::monotonic_s;
 use lb_common::{
     abi::{
-        Absent, Backend, ClusterIps, Counter, Device, Endpoint, Family, Flow, FlowKey, Frontend, FrontendKey, N_ABSENT,
+        Absent, Backend, ClusterIps, Counter, Device, Family, Flow, FlowKey, Frontend, FrontendKey, N_ABSENT,
         NodeConfig, Place, Proto, Slot, V4, V6, backend_state, device_flags, endpoint_sets, frontend_flags, maps,
         scope,
     },
