@@ -77,11 +77,16 @@ fn meet(net: &Net, how: u8, packet: SimPacket) {
         }
         Outcome::Passed(after) => assert_eq!(after.bytes, packet.bytes, "passed, but not untouched"),
         _ if is_foreign => panic!("a packet of nobody's became {outcome:x?}"),
-        Outcome::Rewritten(after) | Outcome::Sent(_, after) if was_right => {
+        Outcome::Rewritten(after) | Outcome::Sent(_, after) | Outcome::Entered(_, after) if was_right => {
             verify(&after).unwrap_or_else(|what| panic!("{what}: {packet:x?} became {after:x?}"));
         }
         Outcome::Answered(after) => verify(&after).unwrap_or_else(|what| panic!("{what}: the answer {after:x?}")),
-        Outcome::Rewritten(_) | Outcome::Sent(..) | Outcome::Again(_) | Outcome::Dropped | Outcome::Lost => {}
+        Outcome::Rewritten(_)
+        | Outcome::Sent(..)
+        | Outcome::Entered(..)
+        | Outcome::Again(_)
+        | Outcome::Dropped
+        | Outcome::Lost => {}
     }
     net.assert_no_half_is_alone();
     assert!(net.n_entries() <= CAPACITY as usize);

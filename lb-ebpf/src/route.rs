@@ -232,6 +232,17 @@ pub fn redirect_to_neighbour(device: u32) -> i32 {
     verdict(unsafe { helpers::bpf_redirect_neigh(device, ptr::null_mut(), 0, 0) })
 }
 
+/// Has the packet come in by the peer of a device, which is in another network namespace. The kernel takes the mark off
+/// what crosses into one by the device itself (`skb_scrub_packet`), here only since Linux 6.16 (kernel commit
+/// c4327229948879).
+#[inline(always)]
+pub fn redirect_to_peer(skb: *mut __sk_buff, device: u32) -> i32 {
+    // SAFETY: the context is the program's, and programs at TC hooks may write this field.
+    unsafe { (&raw mut (*skb).mark).write_volatile(0) };
+    // SAFETY: takes numbers.
+    verdict(unsafe { helpers::bpf_redirect_peer(device, 0) })
+}
+
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "TC_ACT_REDIRECT or TC_ACT_SHOT")]
 fn verdict(result: i64) -> i32 {

@@ -23,7 +23,7 @@ use crate::{
     kernel::Kernel,
     maps::Pinned,
     route::{self, Hooked, Routed},
-    skb::{Skb, field},
+    skb::{ETHERNET, Skb, field},
 };
 
 /// `ETH_P_IP` and `ETH_P_IPV6`, as they stand in the context.
@@ -143,10 +143,19 @@ fn go_on<F: Served, C: Hooked, const L2: u32>(kernel: &Kernel<C>, packet: &mut S
     };
     match deliver::deliver(kernel, packet, work, question.ask(packet.context()).fib()) {
         Delivery::Redirect(device) if packet.set_ethernet(question.macs()).is_ok() => route::redirect(device),
+        Delivery::RedirectPeer(device) if packet.set_ethernet(question.macs()).is_ok() => {
+            if L2 == ETHERNET {
+                route::redirect_to_peer(packet.context(), device)
+            } else {
+                route::redirect(device)
+            }
+        }
         Delivery::RedirectNeighbour(device) if packet.have_ethernet().is_ok() => route::redirect_to_neighbour(device),
         Delivery::Stack => TC_ACT_UNSPEC,
         Delivery::Answer => send_back(packet),
-        Delivery::Drop | Delivery::Redirect(_) | Delivery::RedirectNeighbour(_) => TC_ACT_SHOT,
+        Delivery::Drop | Delivery::Redirect(_) | Delivery::RedirectPeer(_) | Delivery::RedirectNeighbour(_) => {
+            TC_ACT_SHOT
+        }
     }
 }
 

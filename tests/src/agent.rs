@@ -131,6 +131,23 @@ impl Agent {
         Ok(Self { place, spec, process })
     }
 
+    /// Waits until packets go past these devices of pods, straight into the pods' namespaces.
+    ///
+    /// # Errors
+    /// They do not, in time.
+    pub fn wait_gone_past(&self, devices: &[&str]) -> Result<()> {
+        eventually(&format!("packets to go past {devices:?}"), PATIENCE, || {
+            let (_, out, _) = self.cli(&["status", "-o", "json"])?;
+            let status: serde_json::Value = serde_json::from_str(&out).context("`status` wrote no JSON")?;
+            let served = status["devices"].as_array().context("no devices")?;
+            let is_past = |name: &&str| {
+                let device = served.iter().find(|device| device["name"] == **name);
+                device.is_some_and(|device| device["role"] == "pod, gone past")
+            };
+            Ok(devices.iter().all(is_past).then_some(()))
+        })
+    }
+
     /// Waits until it says that the first full lists are in the maps and the programs attached.
     ///
     /// # Errors

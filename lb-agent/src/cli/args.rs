@@ -8,7 +8,7 @@ use lb_common::abi::maps;
 
 use crate::{
     config::ListenAddress,
-    devices::{DeviceNames, DevicePatterns, PortRange, findings::Settings},
+    devices::{DeviceNames, DevicePatterns, PodDelivery, PortRange, findings::Settings},
     exclude::CgroupPatterns,
     model::{ExternalIps, NodePortAddresses},
     terminate::TcpPolicy,
@@ -100,6 +100,12 @@ pub struct PacketArgs {
     #[arg(long, value_name = "none|PATTERN[,PATTERN...]", env = "LB_POD_DEVICES", default_value = "none")]
     pub pod_devices: DevicePatterns,
 
+    /// How translated packets get to pods behind --pod-devices: past the host's end of a veth, straight into the pod's network
+    /// namespace, where nobody else has anything at its egress (auto), or always out of the device. What has come out of a
+    /// device is seen by packet captures and counters there
+    #[arg(long, value_name = "auto|device", env = "LB_POD_DELIVERY", value_enum, default_value = "auto")]
+    pub pod_delivery: PodDelivery,
+
     /// Workloads whose connections keep the Service's address until they leave them (a service mesh's sidecars, virtual
     /// machines), by patterns of cgroup paths below the cgroup root, such as machine.slice/* or **/cri-containerd-*.scope. The
     /// packet layer serves them, at devices of --pod-devices
@@ -122,6 +128,7 @@ impl PacketArgs {
         Settings {
             devices: self.devices.clone(),
             pods: self.pod_devices.clone(),
+            pod_delivery: self.pod_delivery,
             snat_ports: self.snat_ports,
             nodeport_range: self.nodeport_range,
             nodeport_addresses: nodeport_addresses.clone(),

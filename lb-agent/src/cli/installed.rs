@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lb_common::abi::{AgentStatus, Device, maps};
+use lb_common::abi::{AgentStatus, Device, device_flags, maps};
 
 use super::{
     Exit, Failure, PlaceArgs,
@@ -86,12 +86,18 @@ fn device_facts(device: &ServedDevice) -> DeviceFacts {
     DeviceFacts {
         index: device.index,
         name: device.name.clone(),
-        role: device.entry.and_then(|entry| Role::of(entry.flags)).map(|role| role.to_string()),
+        role: device.entry.and_then(|entry| served_as(entry.flags)),
         why: device.why.clone(),
         ingress: device.programs.ingress,
         egress: device.programs.egress,
         addresses: device.entry.map(of_entry).unwrap_or_default(),
     }
+}
+
+/// As [`Role`] says it, and whether packets go past the device.
+fn served_as(flags: u32) -> Option<String> {
+    let role = Role::of(flags & !device_flags::PEER)?;
+    Some(if flags & device_flags::PEER == 0 { role.to_string() } else { format!("{role}, gone past") })
 }
 
 /// Says on stderr that the rows on stdout are the last state of an agent that has ended.

@@ -25,6 +25,7 @@ fn network(links: &[(&str, &str, u16, u32)]) -> Network {
             is_loopback: false,
             is_up: true,
             master: (*master != 0).then_some(*master),
+            ..Link::default()
         });
     }
     network

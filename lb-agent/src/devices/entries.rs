@@ -2,13 +2,19 @@
 
 use std::net::IpAddr;
 
-use lb_common::abi::{ANSWERS_PER_S, Device, NodeConfig};
+use lb_common::abi::{ANSWERS_PER_S, Device, NodeConfig, device_flags};
 
 use super::{
     choose::Role,
     network::{Link, Network, Rank},
     wanted::PortRange,
 };
+
+/// The entry of a device that has its programs; packets go past it to the pod behind it.
+pub(super) fn gone_past(network: &Network, index: u32, role: Role) -> Device {
+    let device = device(network, index, role);
+    Device { flags: device.flags | device_flags::PEER, ..device }
+}
 
 /// The entry of a device that has its programs.
 pub(super) fn device(network: &Network, index: u32, role: Role) -> Device {
@@ -66,8 +72,6 @@ fn bytes6(ip: Option<IpAddr>) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::abi::device_flags;
-
     use super::*;
     use crate::devices::network::{Address, DefaultRoute};
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     choose::{Choice, WhyNot},
+    delivery::PodDelivery,
     network::{Network, Rank},
     wanted::{DeviceNames, DevicePatterns, PortRange},
 };
@@ -19,6 +20,8 @@ pub struct Settings {
     pub devices: DeviceNames,
     /// `--pod-devices`.
     pub pods: DevicePatterns,
+    /// `--pod-delivery`.
+    pub pod_delivery: PodDelivery,
     /// `--snat-ports`.
     pub snat_ports: PortRange,
     /// `--nodeport-range`.

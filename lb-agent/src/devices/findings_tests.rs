@@ -33,6 +33,7 @@ fn healthy() -> Node {
         settings: Settings {
             devices: DeviceNames::Auto,
             pods: DevicePatterns::default(),
+            pod_delivery: PodDelivery::Auto,
             snat_ports: range("61000-65535"),
             nodeport_range: range("30000-32767"),
             nodeport_addresses: NodePortAddresses::Primary,

@@ -13,9 +13,10 @@ use tracing::{debug, info, warn};
 
 use super::{
     choose::{Choice, Role, Why, Wishes, choose},
+    delivery::{Obstacle, PodDelivery, Settling, Ways, obstacle},
     entries,
-    findings::{Facts, Finding, Settings, Sysctls, findings},
-    network::Network,
+    findings::{Facts, Finding, Foreign, Settings, Sysctls, findings},
+    network::{Link, Network},
     store::{DeviceRef, DeviceStore, Programs},
 };
 
@@ -60,6 +61,7 @@ pub struct Keeper<S> {
     chosen_at: Option<BTreeMap<u32, Instant>>,
     /// When an uplink of that name was last chosen for a reason of its own.
     uplinks: BTreeMap<String, Instant>,
+    settling: Settling,
     /// What was logged.
     said: Said,
 }
@@ -67,6 +69,7 @@ pub struct Keeper<S> {
 #[derive(Default)]
 struct Said {
     choices: Vec<Choice>,
+    ways: Ways,
     findings: BTreeSet<Finding>,
     failures: BTreeSet<String>,
 }
@@ -74,7 +77,15 @@ struct Said {
 impl<S: DeviceStore> Keeper<S> {
     /// `read_sysctls` reads those of the named devices.
     pub fn new(store: S, settings: Settings, read_sysctls: fn(&[&str]) -> Sysctls) -> Self {
-        Self { store, settings, read_sysctls, chosen_at: None, uplinks: BTreeMap::new(), said: Said::default() }
+        Self {
+            store,
+            settings,
+            read_sysctls,
+            chosen_at: None,
+            uplinks: BTreeMap::new(),
+            settling: Settling::default(),
+            said: Said::default(),
+        }
     }
 
     /// One pass over everything. `node` are the addresses of the Node object, as far as it is known.
@@ -90,11 +101,14 @@ impl<S: DeviceStore> Keeper<S> {
             }
         };
         let (choices, end_of_grace) = self.choose(network, node, &there.listed, now);
-        self.apply(network, &choices, &there, &mut outcome);
+        let others = self.others(&choices, &mut outcome.failures);
+        let (ways, next_look) = self.ways(network, &choices, &others, &there.listed, now);
+        self.apply(network, &choices, &ways, &there, &mut outcome);
         self.put_node(network, node, &mut outcome);
-        outcome.findings = self.find(network, node, &choices, &mut outcome.failures);
+        outcome.findings = self.find(network, node, &choices, &others);
         let retry = (!outcome.failures.is_empty()).then(|| now + RETRY);
-        outcome.again = end_of_grace.into_iter().chain(retry).min();
+        outcome.again = end_of_grace.into_iter().chain(next_look).chain(retry).min();
+        self.said.ways(network, ways);
         self.said.failures(&outcome.failures);
         self.said.findings(&outcome.findings);
         self.said.choices(choices);
@@ -162,7 +176,40 @@ impl<S: DeviceStore> Keeper<S> {
         (choices, ends.into_iter().min())
     }
 
-    fn apply(&mut self, network: &Network, choices: &[Choice], there: &There, outcome: &mut Outcome) {
+    /// What others have at the hooks of the chosen devices, by number, without those that the kernel does not tell of.
+    fn others(&self, choices: &[Choice], failures: &mut Vec<String>) -> BTreeMap<u32, Vec<Foreign>> {
+        let mut all = BTreeMap::new();
+        for choice in choices.iter().filter(|choice| choice.decision.is_ok()) {
+            match self.store.foreign(DeviceRef { index: choice.index, name: &choice.name }) {
+                Ok(others) => drop(all.insert(choice.index, others)),
+                Err(error) => failures.push(text(&error)),
+            }
+        }
+        all
+    }
+
+    /// What is in the way past each pod-facing device; and when to look again.
+    fn ways(
+        &mut self,
+        network: &Network,
+        choices: &[Choice],
+        others: &BTreeMap<u32, Vec<Foreign>>,
+        listed: &BTreeMap<u32, Device>,
+        now: Instant,
+    ) -> (Ways, Option<Instant>) {
+        let pods = choices.iter().filter(|choice| choice.role() == Some(Role::Pod));
+        let links: Vec<_> = pods.filter_map(|choice| network.link(choice.index)).collect();
+        if links.is_empty() || self.settings.pod_delivery == PodDelivery::Device {
+            return (links.iter().map(|link| (link.index, Some(Obstacle::NotWanted))).collect(), None);
+        }
+        let chains = self.store.egress_chains();
+        let seen = |link: &&Link| (link.index, obstacle(link, others.get(&link.index).map(Vec::as_slice), &chains));
+        let is_open = |device: &Device| device.flags & device_flags::PEER != 0;
+        let open = listed.iter().filter(|(_, device)| is_open(device)).map(|(index, _)| *index).collect();
+        self.settling.look(links.iter().map(seen).collect(), &open, now)
+    }
+
+    fn apply(&mut self, network: &Network, choices: &[Choice], ways: &Ways, there: &There, outcome: &mut Outcome) {
         let There { attached, listed } = there;
         let chosen: BTreeMap<u32, &Choice> =
             choices.iter().filter(|choice| choice.decision.is_ok()).map(|choice| (choice.index, choice)).collect();
@@ -177,7 +224,12 @@ impl<S: DeviceStore> Keeper<S> {
         for choice in chosen.into_values() {
             let Ok((role, why)) = &choice.decision else { continue };
             let programs = attached.get(&choice.index).copied().unwrap_or_default();
-            match self.serve(network, choice, *role, why, programs, listed.get(&choice.index)) {
+            let device = match ways.get(&choice.index) {
+                Some(None) => entries::gone_past(network, choice.index, *role),
+                Some(Some(_)) | None => entries::device(network, choice.index, *role),
+            };
+            let listed = listed.get(&choice.index).filter(|listed| **listed == device);
+            match self.serve(choice, *role, why, programs, (device, listed.is_some())) {
                 Ok(()) => {
                     outcome.served += 1;
                     outcome.pods += u32::from(*role == Role::Pod);
@@ -193,12 +245,11 @@ impl<S: DeviceStore> Keeper<S> {
     /// Attaches what is not there, then lists the device.
     fn serve(
         &mut self,
-        network: &Network,
         choice: &Choice,
         role: Role,
         why: &Why,
         programs: Programs,
-        listed: Option<&Device>,
+        (device, is_listed): (Device, bool),
     ) -> Result<(), S::Error> {
         let Choice { index, name, .. } = choice;
         if !self.store.are_current(programs, role) {
@@ -211,8 +262,7 @@ impl<S: DeviceStore> Keeper<S> {
                 return Err(error);
             }
         }
-        let device = entries::device(network, *index, role);
-        if listed != Some(&device) {
+        if !is_listed {
             self.store.put_device(*index, &device)?;
         }
         let known = self.said.choices.iter().find(|known| known.index == *index);
@@ -230,17 +280,17 @@ impl<S: DeviceStore> Keeper<S> {
         note(put, &mut outcome.failures);
     }
 
-    fn find(&self, network: &Network, node: &[IpAddr], choices: &[Choice], failures: &mut Vec<String>) -> Vec<Finding> {
-        let chosen: Vec<_> = choices.iter().filter(|choice| choice.decision.is_ok()).collect();
-        let mut foreign = Vec::new();
-        for choice in &chosen {
-            match self.store.foreign(DeviceRef { index: choice.index, name: &choice.name }) {
-                Ok(others) => foreign.extend(others),
-                Err(error) => failures.push(text(&error)),
-            }
-        }
-        let names: Vec<&str> = chosen.iter().map(|choice| choice.name.as_str()).collect();
+    fn find(
+        &self,
+        network: &Network,
+        node: &[IpAddr],
+        choices: &[Choice],
+        others: &BTreeMap<u32, Vec<Foreign>>,
+    ) -> Vec<Finding> {
+        let chosen = choices.iter().filter(|choice| choice.decision.is_ok());
+        let names: Vec<&str> = chosen.map(|choice| choice.name.as_str()).collect();
         let sysctls = (self.read_sysctls)(&names);
+        let foreign: Vec<Foreign> = others.values().flatten().cloned().collect();
         let (settings, foreign) = (&self.settings, &foreign[..]);
         findings(&Facts { settings, network, choices, sysctls: &sysctls, foreign, node })
     }
@@ -287,6 +337,20 @@ impl Said {
             warn!("{finding}");
         }
         self.findings = now.iter().cloned().collect();
+    }
+
+    fn ways(&mut self, network: &Network, now: Ways) {
+        for (index, obstacle) in now.iter().filter(|(index, obstacle)| self.ways.get(*index) != Some(*obstacle)) {
+            let device = network.link(*index).map_or("", |link| link.name.as_str());
+            match obstacle {
+                None => info!(device, index, "packets for its pod go past it, straight into the pod's namespace"),
+                Some(why) if self.ways.get(index) == Some(&None) => {
+                    info!(device, index, "packets for its pod go out of it again: {why}");
+                }
+                Some(why) => debug!(device, index, "packets for its pod go out of it: {why}"),
+            }
+        }
+        self.ways = now;
     }
 
     fn choices(&mut self, now: Vec<Choice>) {

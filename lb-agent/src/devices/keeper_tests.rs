@@ -7,6 +7,7 @@ use lb_common::abi::NodeConfig;
 use super::*;
 use crate::{
     devices::{
+        delivery::{Chains, LOOK_AGAIN, PodDelivery, SETTLED},
         findings::Foreign,
         network::{Address, DefaultRoute, Link, Rank},
     },
@@ -25,6 +26,8 @@ struct Table {
     done: Vec<String>,
     /// What was attached whenever an earlier agent's notes were taken over.
     taken_over_with: Vec<Vec<Programs>>,
+    /// What others have at every device.
+    others: Vec<Foreign>,
     /// Attaching fails.
     refuses: bool,
     /// How often taking over an earlier agent's notes still fails.
@@ -71,7 +74,11 @@ impl DeviceStore for Table {
     }
 
     fn foreign(&self, _: DeviceRef<'_>) -> io::Result<Vec<Foreign>> {
-        Ok(Vec::new())
+        Ok(self.others.clone())
+    }
+
+    fn egress_chains(&self) -> Chains {
+        Chains::None
     }
 
     fn devices(&self) -> io::Result<BTreeMap<u32, Device>> {
@@ -110,6 +117,7 @@ fn settings(devices: &str) -> Settings {
     Settings {
         devices: devices.parse().unwrap(),
         pods: "none".parse().unwrap(),
+        pod_delivery: PodDelivery::Auto,
         snat_ports: "61000-65535".parse().unwrap(),
         nodeport_range: "30000-32767".parse().unwrap(),
         nodeport_addresses: NodePortAddresses::Primary,
@@ -314,4 +322,47 @@ fn devices_that_are_named_or_match_a_pattern_are_awaited_until_they_are_known() 
     more.links.push(Link { index: 9, name: "veth1".into(), layer: 1, ..Link::default() });
     rig.pass(&more);
     assert!(!rig.keeper.awaits(9, "veth1"));
+}
+
+/// With `veth9` (9) to a pod, and a keeper that serves such devices.
+fn with_pod() -> (Rig, Network) {
+    let mut rig = Rig::new("auto", Table::default());
+    rig.keeper.settings.pods = "veth*".parse().unwrap();
+    let mut network = network();
+    network.links.push(Link {
+        index: 9,
+        name: "veth9".into(),
+        kind: Some("veth".into()),
+        layer: 1,
+        is_up: true,
+        is_peer_elsewhere: true,
+        queue: "noqueue".into(),
+        max_mtu: 65_535,
+        ..Link::default()
+    });
+    (rig, network)
+}
+
+#[test]
+fn packets_go_past_a_pods_device_after_a_while_until_another_is_at_its_egress() {
+    let (mut rig, network) = with_pod();
+    let flags = |rig: &Rig| rig.keeper.store.listed[&9].flags;
+    assert_eq!(rig.outcome(&network).again, Some(rig.now + SETTLED));
+    assert_eq!(flags(&rig), device_flags::POD, "what a network plugin attaches comes after the device");
+    rig.now += SETTLED;
+    assert_eq!(rig.outcome(&network).again, Some(rig.now + LOOK_AGAIN));
+    assert_eq!(flags(&rig), device_flags::POD | device_flags::PEER);
+    rig.keeper.store.others = vec![Foreign { device: "veth9".into(), hook: "egress", what: "a policy".into() }];
+    rig.pass(&network);
+    assert_eq!(flags(&rig), device_flags::POD);
+}
+
+#[test]
+fn packets_leave_by_a_pods_device_where_that_is_wanted_whatever_an_earlier_agent_did() {
+    let (mut rig, network) = with_pod();
+    rig.keeper.settings.pod_delivery = PodDelivery::Device;
+    let flags = device_flags::POD | device_flags::PEER;
+    rig.keeper.store.listed.insert(9, Device { flags, ..Device::default() });
+    rig.pass(&network);
+    assert_eq!(rig.keeper.store.listed[&9].flags, device_flags::POD);
 }

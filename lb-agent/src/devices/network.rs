@@ -33,6 +33,12 @@ pub struct Link {
     pub is_up: bool,
     /// The bridge, bond or VRF that it is a member of.
     pub master: Option<u32>,
+    /// What it is linked to, a veth's peer for one, is in another network namespace (`IFLA_LINK_NETNSID`).
+    pub is_peer_elsewhere: bool,
+    /// Its root queueing discipline; empty where the kernel does not say.
+    pub queue: String,
+    /// The largest MTU that it takes; 0 where the kernel does not say.
+    pub max_mtu: u32,
 }
 
 /// An address on a link.

@@ -62,6 +62,9 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Controller(master) => link.master = Some(master),
             LinkAttribute::LinkInfo(infos) => link.kind = infos.iter().find_map(kind),
+            LinkAttribute::LinkNetNsId(_) => link.is_peer_elsewhere = true,
+            LinkAttribute::Qdisc(kind) => link.queue = kind,
+            LinkAttribute::MaxMtu(bytes) => link.max_mtu = bytes,
             _ => {}
         }
     }

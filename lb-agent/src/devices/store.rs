@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_common::abi::{Device, NodeConfig};
 
-use super::{choose::Role, findings::Foreign};
+use super::{choose::Role, delivery::Chains, findings::Foreign};
 
 /// A device as the kernel names it.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +42,8 @@ pub trait DeviceStore {
     fn take_over(&mut self) -> Result<(), Self::Error>;
     /// What others have at the hooks of a device.
     fn foreign(&self, device: DeviceRef<'_>) -> Result<Vec<Foreign>, Self::Error>;
+    /// What nftables has at the egress of devices.
+    fn egress_chains(&self) -> Chains;
 
     /// `lb_devices`, by number.
     fn devices(&self) -> Result<BTreeMap<u32, Device>, Self::Error>;

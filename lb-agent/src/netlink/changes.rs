@@ -1,4 +1,5 @@
-//! The news that links, addresses or default routes of this network namespace changed.
+//! The news that links, addresses or default routes of this network namespace changed,
+//! or what is attached to links by TC.
 //!
 //! The kernel tells of each change by rtnetlink. What it says is taken as a hint only, and whoever is interested reads the
 //! state anew: so a message that got lost (the kernel says so by ENOBUFS) costs nothing, and there is one way to know the
@@ -24,6 +25,8 @@ const NETLINK_ROUTE: Option<Protocol> = None;
 
 /// Changes of links, addresses and routes (linux/rtnetlink.h).
 const RTMGRP_LINK: u32 = 0x1;
+/// Queueing disciplines and filters.
+const RTMGRP_TC: u32 = 0x8;
 const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const RTMGRP_IPV4_ROUTE: u32 = 0x40;
 const RTMGRP_IPV6_IFADDR: u32 = 0x100;
@@ -39,7 +42,7 @@ const IFLA_IFNAME: u16 = 3;
 pub enum Of {
     /// Addresses.
     Addresses,
-    /// Links, addresses and default routes; there may be very many other routes.
+    /// Links, what is attached to them by TC, addresses and default routes; there may be very many other routes.
     Devices,
 }
 
@@ -48,7 +51,7 @@ impl Of {
         let addresses = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
         match self {
             Self::Addresses => addresses,
-            Self::Devices => addresses | RTMGRP_LINK | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE,
+            Self::Devices => addresses | RTMGRP_LINK | RTMGRP_TC | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE,
         }
     }
 }

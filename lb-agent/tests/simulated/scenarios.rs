@@ -225,7 +225,7 @@ impl Scenario {
                 Outcome::Answered(_) => "refused".to_owned(),
                 Outcome::Dropped | Outcome::Lost => "dropped".to_owned(),
                 Outcome::Again(_) => "again, as fragments".to_owned(),
-                Outcome::Rewritten(packet) | Outcome::Sent(_, packet) => {
+                Outcome::Rewritten(packet) | Outcome::Sent(_, packet) | Outcome::Entered(_, packet) => {
                     frames::ends(&packet.bytes).expect("a packet with addresses").1.to_string()
                 }
             }

@@ -10,6 +10,9 @@ pub mod device_flags {
     pub const POD: u32 = 2;
     /// Without link-layer header (wireguard, tun): a frame begins with the IP header.
     pub const L3: u32 = 4;
+    /// Nothing but our own program is on the way out of this device to its peer, which is in a pod's namespace: packets may
+    /// be put behind it (`bpf_redirect_peer`). Only of a veth with [`POD`].
+    pub const PEER: u32 = 8;
 }
 
 /// Value of `lb_devices`, keyed by interface index (`u32`). That there is an entry says that our programs are on the

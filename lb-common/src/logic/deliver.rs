@@ -9,7 +9,7 @@ use super::{
     work::Work,
 };
 use crate::{
-    abi::{Counter, flow_flags},
+    abi::{Counter, device_flags, flow_flags},
     packet::{
         Packet,
         headers::{Ip, Kind},
@@ -36,6 +36,9 @@ pub enum Delivery {
     Redirect(u32),
     /// Out of this device; its neighbour is found by the kernel (`bpf_redirect_neigh`).
     RedirectNeighbour(u32),
+    /// Into the namespace behind this device, as if it had come in by its peer there (`bpf_redirect_peer`), with the
+    /// link-layer addresses that the lookup gave.
+    RedirectPeer(u32),
     /// Up the stack, which forwards it or takes it.
     Stack,
     /// An answer stands in its place, see [`Verdict::Answer`].
@@ -66,9 +69,14 @@ where
     if work.headers.hops <= 1 {
         return complain(kernel, packet, work, Error::TIME_EXCEEDED);
     }
-    if Network::<F>::device(kernel, index).is_none() && !is_from_node(kernel, work) {
-        return Delivery::Stack;
-    }
+    let delivery = match Network::<F>::device(kernel, index) {
+        None if !is_from_node(kernel, work) => return Delivery::Stack,
+        // Our own program there translates what the stack sends, which this is not.
+        Some(device) if device.flags & device_flags::PEER != 0 && matches!(fib, Fib::Forward(_)) => {
+            Delivery::RedirectPeer(index)
+        }
+        Some(_) | None => delivery,
+    };
     if nat::take_hop(packet, &mut work.headers).is_err() {
         kernel.count(Counter::Unwritable);
         return Delivery::Drop;

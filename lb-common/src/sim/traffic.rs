@@ -108,6 +108,8 @@ pub struct SimTraffic {
     pub mtus: BTreeMap<u32, u32>,
     /// `lb_pieces`.
     pub pieces: RefCell<BTreeMap<u32, Piece>>,
+    /// Devices whose neighbours have not told their link-layer addresses yet.
+    pub unresolved: BTreeSet<u32>,
     /// `lb_node`.
     pub node: NodeConfig,
     /// `lb_answers`, of the one processor that there is.
@@ -262,6 +264,7 @@ macro_rules! traffic {
                             Delivery::Redirect(device) | Delivery::RedirectNeighbour(device) => {
                                 Outcome::Sent(device, packet)
                             }
+                            Delivery::RedirectPeer(device) => Outcome::Entered(device, packet),
                             Delivery::Stack => {
                                 let from = node.traffic.$flows.route(work.headers.tuple.src_addr);
                                 let forwarded = route != Route::NotForwarded;
@@ -301,6 +304,7 @@ impl SimTraffic {
             Route::NotForwarded | Route::Unknown => Fib::Stack,
             Route::Neighbour(index) | Route::Router(index) => match self.mtus.get(&index) {
                 Some(mtu) if packet.bytes.len() > *mtu as usize => Fib::TooBig(*mtu),
+                _ if self.unresolved.contains(&index) => Fib::NoNeighbour(index),
                 _ => Fib::Forward(index),
             },
         }
@@ -316,6 +320,8 @@ pub enum Outcome {
     Rewritten(SimPacket),
     /// Rewritten, straight out of this device.
     Sent(u32, SimPacket),
+    /// Rewritten, straight into the namespace behind this device.
+    Entered(u32, SimPacket),
     /// Back to where it came from.
     Answered(SimPacket),
     /// Comes in again by the device that it came in by, after the copies in [`SimPacket::again`].

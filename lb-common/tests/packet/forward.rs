@@ -126,6 +126,44 @@ fn a_pod_keeps_its_address_to_backends_anywhere() {
     }
 }
 
+/// A device that nothing but our own program is at the egress of, with index 10, to the pod 9.
+fn with_peer(world: (World, bool)) -> Net {
+    let mut net = Net::new(world);
+    let pod = net.world.local_pod(9).ip();
+    net.own_device(pod, 10);
+    net.node.traffic.devices.get_mut(&10).unwrap().flags |= device_flags::PEER;
+    net
+}
+
+#[test]
+fn a_packet_goes_past_the_device_of_a_pod_where_nothing_else_is_at_its_egress() {
+    for world in WORLDS {
+        let mut net = with_peer(world);
+        let (world, service) = (net.world, net.world.node_port());
+        net.serve(service, &[world.local_pod(9)]);
+        for frame in both(world.client(1), service) {
+            let outcome = net.arrives(&frame, Side::Uplink);
+            assert!(matches!(outcome, Outcome::Entered(10, _)), "{outcome:?}");
+            assert_eq!(sent(outcome), (world.client(1), world.local_pod(9)));
+            let answer = net.arrives(&reply(&frame, world.local_pod(9), world.client(1)), Side::Pod);
+            assert!(matches!(answer, Outcome::Sent(UPLINK, _)), "{answer:?}");
+            assert_eq!(sent(answer), (service, world.client(1)));
+        }
+    }
+}
+
+#[test]
+fn a_pod_whose_link_layer_address_is_not_known_is_reached_by_its_device() {
+    for world in WORLDS {
+        let mut net = with_peer(world);
+        let (world, service) = (net.world, net.world.node_port());
+        net.node.traffic.unresolved.insert(10);
+        net.serve(service, &[world.local_pod(9)]);
+        let outcome = net.arrives(&Frame::tcp(world.client(1), service, SYN), Side::Uplink);
+        assert!(matches!(outcome, Outcome::Sent(10, _)), "{outcome:?}");
+    }
+}
+
 #[test]
 fn a_pod_that_reaches_itself_is_seen_under_the_name_of_the_node() {
     for world in WORLDS {

@@ -239,7 +239,11 @@ fn same_net(a: IpAddr, b: IpAddr) -> bool {
 fn checked(outcome: Outcome) -> Outcome {
     assert_ne!(outcome, Outcome::Lost, "left to a stack that does not take it");
     match &outcome {
-        Outcome::Passed(packet) | Outcome::Rewritten(packet) | Outcome::Sent(_, packet) | Outcome::Answered(packet) => {
+        Outcome::Passed(packet)
+        | Outcome::Rewritten(packet)
+        | Outcome::Sent(_, packet)
+        | Outcome::Entered(_, packet)
+        | Outcome::Answered(packet) => {
             verify(packet).unwrap_or_else(|what| panic!("{what}: {packet:x?}"));
         }
         // As they came.
@@ -251,7 +255,9 @@ fn checked(outcome: Outcome) -> Outcome {
 /// Source and destination of a packet that was rewritten.
 fn sent(outcome: Outcome) -> (SocketAddr, SocketAddr) {
     match outcome {
-        Outcome::Sent(_, packet) | Outcome::Rewritten(packet) => ends(&packet.bytes).unwrap(),
+        Outcome::Sent(_, packet) | Outcome::Entered(_, packet) | Outcome::Rewritten(packet) => {
+            ends(&packet.bytes).unwrap()
+        }
         other => panic!("not sent on: {other:x?}"),
     }
 }

@@ -76,7 +76,7 @@ fn look(node: &SimNode, bytes: Vec<u8>) -> Result<(), TestCaseError> {
     for outcome in outcomes {
         match outcome {
             Outcome::Passed(same) => prop_assert_eq!(&same, &packet),
-            Outcome::Rewritten(other) | Outcome::Sent(_, other) => {
+            Outcome::Rewritten(other) | Outcome::Sent(_, other) | Outcome::Entered(_, other) => {
                 prop_assert_eq!(other.bytes.len(), packet.bytes.len());
             }
             Outcome::Answered(answer) => prop_assert_eq!(verify(&answer), Ok(())),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
+use aya::programs::TcAttachType;
 use lb_tests::{AgentSpec, Manifests, NetNs, Node, Source, eventually, poll::PATIENCE};
 use serde_json::Value;
 
@@ -165,7 +166,7 @@ fn programs_that_somebody_takes_away_come_back_with_the_next_change() -> Result<
 fn another_program_on_the_device_is_named_and_left_alone() -> Result<()> {
     let mut rig = Rig::start("foreign", "auto")?;
     let netns = rig.node.netns();
-    let _foreign = netns.run(|| crate::filters::attach_a_program("eth0"))??;
+    let _foreign = netns.run(|| crate::filters::attach_a_program("eth0", TcAttachType::Ingress))??;
     netns.ip(["link set eth0 txqueuelen 500"])?;
     wait_for_problem(&rig.agent, "device eth0, ingress: program", true)?;
     let (_, text, _) = rig.agent.cli(&["check"])?;

@@ -36,14 +36,14 @@ pub(crate) fn pin_a_program(object: &Path, pin: &str) -> Result<()> {
     Ok(program.pin(pin)?)
 }
 
-/// Loads the object once more and attaches one of its classifiers by a tcx link, at ingress behind the others; it is there as
-/// long as what is returned.
-pub(crate) fn attach_a_program(device: &str) -> Result<Ebpf> {
+/// Loads the object once more and attaches one of its classifiers by a tcx link, behind the others; it is there as long as
+/// what is returned.
+pub(crate) fn attach_a_program(device: &str, hook: TcAttachType) -> Result<Ebpf> {
     let mut ebpf = EbpfLoader::new().load_file(agent_object())?;
     let program: &mut SchedClassifier = ebpf.program_mut("lb_owner4").context("no lb_owner4")?.try_into()?;
     program.load()?;
     let last = TcAttachOptions::TcxOrder(LinkOrder::last());
-    program.attach_with_options(device, TcAttachType::Ingress, last)?;
+    program.attach_with_options(device, hook, last)?;
     Ok(ebpf)
 }
 

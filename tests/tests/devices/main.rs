@@ -4,6 +4,7 @@
 mod attach;
 mod check;
 mod filters;
+mod past;
 mod status;
 
 use std::{collections::BTreeMap, io::ErrorKind};

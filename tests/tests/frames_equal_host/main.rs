@@ -350,7 +350,9 @@ impl Hook {
                 (REDIRECT, Some(packet.bytes), Some([own, NEIGHBOUR_MAC]))
             }
             Outcome::Sent(UPLINK, packet) => (REDIRECT, Some(packet.bytes), Some([NEIGHBOUR_MAC, UPLINK_MAC])),
-            Outcome::Sent(_, packet) => (REDIRECT, Some(packet.bytes), Some([NEIGHBOUR_MAC, PODS_MAC])),
+            Outcome::Sent(_, packet) | Outcome::Entered(_, packet) => {
+                (REDIRECT, Some(packet.bytes), Some([NEIGHBOUR_MAC, PODS_MAC]))
+            }
             Outcome::Answered(packet) => (REDIRECT, Some(packet.bytes), Some([NEIGHBOUR_MAC, own])),
             Outcome::Dropped => (DROP, None, None),
             // The simulation does not keep what the stack loses.

@@ -9,7 +9,7 @@ use lb_agent::{
         bpf::{Datapath, Options, Way},
         store::Capacity,
     },
-    devices::{DeviceNames, Keeper, PortRange, findings::Settings, read, sysctl},
+    devices::{DeviceNames, Keeper, PodDelivery, PortRange, findings::Settings, read, sysctl},
     model::NodePortAddresses,
 };
 use lb_common::abi::maps;
@@ -39,6 +39,7 @@ pub(crate) fn install(node: &Node, object: &Path, way: Way) -> Result<()> {
         let settings = Settings {
             devices: DeviceNames::Auto,
             pods: "cni0,veth*".parse().map_err(anyhow::Error::msg)?,
+            pod_delivery: PodDelivery::Auto,
             snat_ports: PortRange::SNAT,
             nodeport_range: PortRange::NODEPORTS,
             nodeport_addresses: NodePortAddresses::Primary,

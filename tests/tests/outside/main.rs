@@ -7,6 +7,7 @@ mod exclude;
 mod hand;
 mod large;
 mod netfilter;
+mod past;
 mod pieces;
 mod ports;
 mod reach;

@@ -20,7 +20,9 @@ use crate::{
     datapath::store::StoreError,
     devices::{
         Role,
+        delivery::Chains,
         findings::Foreign,
+        netfilter,
         store::{DeviceRef, DeviceStore, Programs},
     },
 };
@@ -148,6 +150,10 @@ impl DeviceStore for KernelDevices {
 
     fn foreign(&self, device: DeviceRef<'_>) -> Result<Vec<Foreign>, OpenError> {
         self.hooks.foreign(device)
+    }
+
+    fn egress_chains(&self) -> Chains {
+        netfilter::egress_chains()
     }
 
     fn devices(&self) -> Result<BTreeMap<u32, Device>, OpenError> {

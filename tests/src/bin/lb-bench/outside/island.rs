@@ -113,6 +113,9 @@ impl Island {
         if let Some(Proxy::Agent(agent)) = &mut self.proxy {
             // The programs of the agent before it answered meanwhile. Who begins while a table gets another size is forgotten.
             agent.wait_ready()?;
+            if self.kind == Kind::AgentOnPods {
+                agent.wait_gone_past(&[self.pods[0].device()])?;
+            }
         }
         Ok(self.kind.has_proxy().then(|| Duration::from_nanos(last.saturating_sub(start))))
     }
