@@ -28,13 +28,13 @@ fn a_veth_to_another_namespace_with_nothing_at_its_egress_is_gone_past() {
 
 #[test]
 fn whatever_may_be_on_the_way_out_of_a_device_is_an_obstacle() {
-    let changed: [(&dyn Fn(&mut Link), Obstacle); 6] = [
-        (&|link| link.kind = None, Obstacle::NotAVeth),
-        (&|link| link.is_peer_elsewhere = false, Obstacle::PeerIsHere),
-        (&|link| link.master = Some(3), Obstacle::Member),
-        (&|link| link.is_up = false, Obstacle::Down),
-        (&|link| link.queue = "tbf".into(), Obstacle::Queue("tbf".into())),
-        (&|link| link.max_mtu = 3_506, Obstacle::PeerHasXdp),
+    let changed: [(fn(&mut Link), Obstacle); 6] = [
+        (|link| link.kind = None, Obstacle::NotAVeth),
+        (|link| link.is_peer_elsewhere = false, Obstacle::PeerIsHere),
+        (|link| link.master = Some(3), Obstacle::Member),
+        (|link| link.is_up = false, Obstacle::Down),
+        (|link| link.queue = "tbf".into(), Obstacle::Queue("tbf".into())),
+        (|link| link.max_mtu = 3_506, Obstacle::PeerHasXdp),
     ];
     for (change, expected) in changed {
         let mut link = veth();

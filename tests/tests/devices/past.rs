@@ -5,7 +5,10 @@ use anyhow::{Context as _, Result};
 use aya::programs::TcAttachType;
 use lb_tests::{AgentSpec, Pod, eventually, kernel_objects::agent_object, poll::PATIENCE};
 
-use crate::{Rig, filters::{attach_a_program, pin_a_program}};
+use crate::{
+    Rig,
+    filters::{attach_a_program, pin_a_program},
+};
 
 const PAST: &str = "pod, gone past";
 const OUT: &str = "pod";
