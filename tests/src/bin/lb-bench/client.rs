@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{
     figure::Figure,
@@ -125,7 +125,8 @@ pub(crate) fn tcp_connect_request_response(to: SocketAddr) -> Result<Duration> {
 
 fn udp_fresh_connected(to: SocketAddr) -> Result<Duration> {
     let start = Instant::now();
-    let socket = udp_socket()?;
+    // As the resolvers of glibc and Go do it: without bind, which UdpSocket cannot do.
+    let socket = UdpSocket::from(Socket::new(Domain::for_address(to), Type::DGRAM, None)?);
     socket.connect(to)?;
     socket.send(&REQUEST)?;
     socket.recv(&mut [0; 64])?;
