@@ -28,7 +28,8 @@ fn a_veth_to_another_namespace_with_nothing_at_its_egress_is_gone_past() {
 
 #[test]
 fn whatever_may_be_on_the_way_out_of_a_device_is_an_obstacle() {
-    let changed: [(fn(&mut Link), Obstacle); 6] = [
+    type Change = fn(&mut Link);
+    let changed: [(Change, Obstacle); 6] = [
         (|link| link.kind = None, Obstacle::NotAVeth),
         (|link| link.is_peer_elsewhere = false, Obstacle::PeerIsHere),
         (|link| link.master = Some(3), Obstacle::Member),
