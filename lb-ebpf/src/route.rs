@@ -236,7 +236,8 @@ pub fn redirect_to_neighbour(device: u32) -> i32 {
 /// what crosses into one by the device itself (`skb_scrub_packet`), here only since Linux 6.16 (kernel commit
 /// c4327229948879).
 #[inline(always)]
-pub fn redirect_to_peer(skb: *mut __sk_buff, device: u32) -> i32 {
+pub fn redirect_to_peer<C: Hooked>(context: C, device: u32) -> i32 {
+    let skb = context.skb();
     // SAFETY: the context is the program's, and programs at TC hooks may write this field.
     unsafe { (&raw mut (*skb).mark).write_volatile(0) };
     // SAFETY: takes numbers.

@@ -145,7 +145,7 @@ fn go_on<F: Served, C: Hooked, const L2: u32>(kernel: &Kernel<C>, packet: &mut S
         Delivery::Redirect(device) if packet.set_ethernet(question.macs()).is_ok() => route::redirect(device),
         Delivery::RedirectPeer(device) if packet.set_ethernet(question.macs()).is_ok() => {
             if L2 == ETHERNET {
-                route::redirect_to_peer(packet.context(), device)
+                route::redirect_to_peer(kernel.context(), device)
             } else {
                 route::redirect(device)
             }
