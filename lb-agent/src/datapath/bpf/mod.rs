@@ -47,7 +47,7 @@ use aya::{
     Ebpf,
     maps::{Array, Map, MapData},
 };
-use lb_common::abi::{AgentStatus, Counter, Family, V4, V6, maps};
+use lb_common::abi::{AgentStatus, Counter, maps};
 
 pub use self::{
     addresses::KernelClients,
@@ -67,7 +67,7 @@ pub use self::{
 use self::{paths::Paths, preflight::Cgroup};
 #[cfg(doc)]
 use super::store::MapStore;
-use super::store::{Capacity, FamilyStore, StoreError};
+use super::store::{Capacity, StoreError};
 use crate::devices::{findings::Foreign, store::DeviceRef};
 
 /// What to open.
@@ -150,9 +150,7 @@ impl Datapath {
         // Of an agent that died in its self-test.
         store.delete_canary()?;
         if adopted {
-            store.note_frontends()?;
-            let frontends = count::<V4>(&store)? + count::<V6>(&store)?;
-            notes.push(Note::Adopted { frontends });
+            notes.push(Note::Adopted { frontends: store.note_frontends()? });
         }
         let Options { bind_protection, exclusion, .. } = *options;
         let ebpf = Arc::new(Mutex::new(ebpf));
@@ -295,10 +293,6 @@ impl StatusWriter {
     pub fn write(&mut self, status: &AgentStatus) -> Result<(), StoreError> {
         self.agent.set(0, status, 0).map_err(store::failed(maps::AGENT, "update"))
     }
-}
-
-fn count<F: Family>(store: &impl FamilyStore<F>) -> Result<usize, StoreError> {
-    Ok(store.frontends()?.len())
 }
 
 /// A program in its place.

@@ -71,10 +71,9 @@ impl KernelStore {
         self.v6.put_canary()
     }
 
-    /// Notes the frontends that are there: an earlier build may have noted less of each.
-    pub(super) fn note_frontends(&mut self) -> Result<(), StoreError> {
-        self.v4.note_frontends()?;
-        self.v6.note_frontends()
+    /// Notes the frontends that are there, for an earlier build may have noted less of each; says how many these are.
+    pub(super) fn note_frontends(&mut self) -> Result<usize, StoreError> {
+        Ok(self.v4.note_frontends()? + self.v6.note_frontends()?)
     }
 
     pub(super) fn delete_canary(&mut self) -> Result<(), StoreError> {
@@ -107,9 +106,12 @@ impl<F: Family> FamilyMaps<F> {
 }
 
 impl<F: Family> FamilyMaps<F> {
-    fn note_frontends(&mut self) -> Result<(), StoreError> {
+    fn note_frontends(&mut self) -> Result<usize, StoreError> {
         let Self { frontends, noted, names, .. } = self;
-        frontends.keys().try_for_each(|key| noted.note(&key.map_err(failed(names.frontends, "read"))?))
+        frontends.keys().try_fold(0, |n, key| {
+            noted.note(&key.map_err(failed(names.frontends, "read"))?)?;
+            Ok(n + 1)
+        })
     }
 
     fn put_canary(&mut self) -> Result<(), StoreError> {
