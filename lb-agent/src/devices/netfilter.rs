@@ -2,15 +2,12 @@
 
 use std::io;
 
-use netlink_packet_core::{
-    NLA_HEADER_SIZE, NLM_F_DUMP, NetlinkDeserializable, NetlinkHeader, NetlinkPayload, NetlinkSerializable,
-    NlasIterator,
-};
+use netlink_packet_core::{NLM_F_DUMP, NetlinkDeserializable, NetlinkHeader, NetlinkPayload, NetlinkSerializable};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use rustix::io::Errno;
 
 use super::delivery::Chains;
-use crate::netlink::Conversation;
+use crate::netlink::{Conversation, attribute};
 
 /// `NFNL_SUBSYS_NFTABLES`, in the upper half of a message's type (linux/netfilter/nfnetlink.h).
 const NFTABLES: u16 = 10 << 8;
@@ -95,12 +92,6 @@ fn is_at_egress(message: &[u8]) -> bool {
     };
     let number = attribute(hook, NFTA_HOOK_HOOKNUM).and_then(|number| number.try_into().ok());
     number.is_none_or(|number| u32::from_be_bytes(number) == NF_NETDEV_EGRESS)
-}
-
-fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    let mut all = NlasIterator::new(attributes).map_while(Result::ok);
-    let found = all.find(|attribute| attribute.kind() == kind)?;
-    found.into_inner().get(NLA_HEADER_SIZE..usize::from(found.length()))
 }
 
 #[cfg(test)]

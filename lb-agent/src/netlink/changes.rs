@@ -10,7 +10,6 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use netlink_packet_core::NlasIterator;
 use rustix::{
     io::Errno,
     net::{
@@ -158,9 +157,8 @@ fn link(message: &[u8]) -> Option<LinkRef> {
         return None;
     }
     let index = message.get(20..24).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes)?;
-    let mut attributes = NlasIterator::new(message.get(32..)?).map_while(Result::ok);
-    let name = attributes.find(|attribute| attribute.kind() == IFLA_IFNAME)?;
-    let name = std::str::from_utf8(name.value()).ok()?.trim_end_matches('\0').to_owned();
+    let name = super::attribute(message.get(32..)?, IFLA_IFNAME)?;
+    let name = std::str::from_utf8(name).ok()?.trim_end_matches('\0').to_owned();
     Some(LinkRef { index, name })
 }
 

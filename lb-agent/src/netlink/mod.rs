@@ -6,8 +6,8 @@ pub mod changes;
 use std::{io, time::Duration};
 
 use netlink_packet_core::{
-    NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-    NetlinkSerializable,
+    NLA_HEADER_SIZE, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable, NlasIterator,
 };
 use netlink_sys::Socket;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -17,6 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The kernel fills replies of up to 32 KiB (`netlink_recvmsg` in net/netlink/af_netlink.c remembers the largest buffer it
 /// was offered).
 const REPLY_LEN: usize = 32 * 1024;
+
+/// The value of the first attribute of that kind, of those up to the first that is cut off.
+pub(crate) fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    let mut all = NlasIterator::new(attributes).map_while(Result::ok);
+    let found = all.find(|attribute| attribute.kind() == kind)?;
+    found.into_inner().get(NLA_HEADER_SIZE..usize::from(found.length()))
+}
 
 /// A socket for requests, each answered before the next. After an error it is of no use: there may be more of the last
 /// answer in it.
