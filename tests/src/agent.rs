@@ -177,6 +177,13 @@ impl Agent {
         Ok(body)
     }
 
+    /// The value of a metric; `name` with its labels, as /metrics writes them.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let page = self.metrics()?;
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.with_context(|| format!("no {name} in\n{page}"))?.parse()?)
+    }
+
     /// Kills it as `kill -9` does.
     pub fn kill9(&mut self) -> Result<()> {
         self.process.kill().with_context(|| self.describe())

@@ -77,11 +77,7 @@ fn status_names_a_dead_agent_a_broken_object_and_a_missing_program() -> Result<(
 #[test]
 fn metrics_follow_the_maps_and_the_kernel() -> Result<()> {
     let cluster = Cluster::serving(&["a"])?;
-    let value = |name: &str| -> Result<f64> {
-        let page = cluster.agent.metrics()?;
-        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(line.with_context(|| format!("no {name} in\n{page}"))?.parse()?)
-    };
+    let value = |name| cluster.agent.metric(name);
     let connects = "lb_kernel_events_total{event=\"tcp_connect\"}";
     let before = value(connects)?;
     for _ in 0..5 {
