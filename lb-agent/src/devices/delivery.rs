@@ -152,4 +152,4 @@ impl Settling {
 
 #[cfg(test)]
 #[path = "delivery_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -2,10 +2,11 @@
 
 use super::*;
 
-fn veth() -> Link {
+/// The device of a pod that packets may go past.
+pub(in crate::devices) fn veth_of_pod(index: u32) -> Link {
     Link {
-        index: 7,
-        name: "veth7".into(),
+        index,
+        name: format!("veth{index}"),
         kind: Some("veth".into()),
         layer: 1,
         is_up: true,
@@ -14,6 +15,10 @@ fn veth() -> Link {
         max_mtu: 65_535,
         ..Link::default()
     }
+}
+
+fn veth() -> Link {
+    veth_of_pod(7)
 }
 
 fn at(hook: &'static str) -> Foreign {

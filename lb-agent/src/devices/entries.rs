@@ -10,16 +10,11 @@ use super::{
     wanted::PortRange,
 };
 
-/// The entry of a device that has its programs; packets go past it to the pod behind it.
-pub(super) fn gone_past(network: &Network, index: u32, role: Role) -> Device {
-    let device = device(network, index, role);
-    Device { flags: device.flags | device_flags::PEER, ..device }
-}
-
-/// The entry of a device that has its programs.
-pub(super) fn device(network: &Network, index: u32, role: Role) -> Device {
+/// The entry of a device that has its programs, and past which packets go to the pod behind it, or do not.
+pub(super) fn device(network: &Network, index: u32, role: Role, is_gone_past: bool) -> Device {
     let source = |is_v4| network.source(index, is_v4);
-    Device { addr4: bytes4(source(true)), addr6: bytes6(source(false)), flags: role.flags() }
+    let flags = role.flags() | if is_gone_past { device_flags::PEER } else { 0 };
+    Device { addr4: bytes4(source(true)), addr6: bytes6(source(false)), flags }
 }
 
 /// The node's own entry. `before` is what it said: an agent that does not know the Node object (yet) leaves an address
@@ -108,9 +103,9 @@ mod tests {
             ],
             None,
         );
-        let eth = device(&network, 2, Role::Uplink);
+        let eth = device(&network, 2, Role::Uplink, false);
         assert_eq!((eth.addr4, eth.addr6, eth.flags), ([192, 0, 2, 1], [0; 16], device_flags::UPLINK));
-        let tun = device(&network, 3, Role::UplinkL3);
+        let tun = device(&network, 3, Role::UplinkL3, false);
         assert_eq!((tun.addr4, tun.flags), ([0; 4], device_flags::UPLINK | device_flags::L3));
         assert_eq!(tun.addr6, "2001:db8::3".parse::<std::net::Ipv6Addr>().unwrap().octets());
     }

@@ -101,11 +101,12 @@ impl<S: DeviceStore> Keeper<S> {
             }
         };
         let (choices, end_of_grace) = self.choose(network, node, &there.listed, now);
-        let others = self.others(&choices, &mut outcome.failures);
+        let (others, untold) = self.others(&choices);
         let (ways, next_look) = self.ways(network, &choices, &others, &there.listed, now);
         self.apply(network, &choices, &ways, &there, &mut outcome);
         self.put_node(network, node, &mut outcome);
         outcome.findings = self.find(network, node, &choices, &others);
+        outcome.failures.extend(untold);
         let retry = (!outcome.failures.is_empty()).then(|| now + RETRY);
         outcome.again = end_of_grace.into_iter().chain(next_look).chain(retry).min();
         self.said.ways(network, ways);
@@ -176,16 +177,17 @@ impl<S: DeviceStore> Keeper<S> {
         (choices, ends.into_iter().min())
     }
 
-    /// What others have at the hooks of the chosen devices, by number, without those that the kernel does not tell of.
-    fn others(&self, choices: &[Choice], failures: &mut Vec<String>) -> BTreeMap<u32, Vec<Foreign>> {
-        let mut all = BTreeMap::new();
+    /// What others have at the hooks of the chosen devices, by number; and why the kernel does not tell of some. That keeps
+    /// nothing else from being done.
+    fn others(&self, choices: &[Choice]) -> (BTreeMap<u32, Vec<Foreign>>, Vec<String>) {
+        let (mut all, mut untold) = (BTreeMap::new(), Vec::new());
         for choice in choices.iter().filter(|choice| choice.decision.is_ok()) {
             match self.store.foreign(DeviceRef { index: choice.index, name: &choice.name }) {
                 Ok(others) => drop(all.insert(choice.index, others)),
-                Err(error) => failures.push(text(&error)),
+                Err(error) => untold.push(text(&error)),
             }
         }
-        all
+        (all, untold)
     }
 
     /// What is in the way past each pod-facing device; and when to look again.
@@ -224,12 +226,10 @@ impl<S: DeviceStore> Keeper<S> {
         for choice in chosen.into_values() {
             let Ok((role, why)) = &choice.decision else { continue };
             let programs = attached.get(&choice.index).copied().unwrap_or_default();
-            let device = match ways.get(&choice.index) {
-                Some(None) => entries::gone_past(network, choice.index, *role),
-                Some(Some(_)) | None => entries::device(network, choice.index, *role),
-            };
-            let listed = listed.get(&choice.index).filter(|listed| **listed == device);
-            match self.serve(choice, *role, why, programs, (device, listed.is_some())) {
+            let is_gone_past = matches!(ways.get(&choice.index), Some(None));
+            let device = entries::device(network, choice.index, *role, is_gone_past);
+            let unlisted = Some(device).filter(|device| listed.get(&choice.index) != Some(device));
+            match self.serve(choice, *role, why, programs, unlisted) {
                 Ok(()) => {
                     outcome.served += 1;
                     outcome.pods += u32::from(*role == Role::Pod);
@@ -242,14 +242,14 @@ impl<S: DeviceStore> Keeper<S> {
         }
     }
 
-    /// Attaches what is not there, then lists the device.
+    /// Attaches what is not there, then lists the device, if it is not listed so.
     fn serve(
         &mut self,
         choice: &Choice,
         role: Role,
         why: &Why,
         programs: Programs,
-        (device, is_listed): (Device, bool),
+        unlisted: Option<Device>,
     ) -> Result<(), S::Error> {
         let Choice { index, name, .. } = choice;
         if !self.store.are_current(programs, role) {
@@ -262,7 +262,7 @@ impl<S: DeviceStore> Keeper<S> {
                 return Err(error);
             }
         }
-        if !is_listed {
+        if let Some(device) = unlisted {
             self.store.put_device(*index, &device)?;
         }
         let known = self.said.choices.iter().find(|known| known.index == *index);

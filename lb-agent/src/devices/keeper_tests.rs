@@ -7,7 +7,7 @@ use lb_common::abi::NodeConfig;
 use super::*;
 use crate::{
     devices::{
-        delivery::{Chains, LOOK_AGAIN, PodDelivery, SETTLED},
+        delivery::{Chains, LOOK_AGAIN, PodDelivery, SETTLED, tests::veth_of_pod},
         findings::Foreign,
         network::{Address, DefaultRoute, Link, Rank},
     },
@@ -30,6 +30,8 @@ struct Table {
     others: Vec<Foreign>,
     /// Attaching fails.
     refuses: bool,
+    /// The kernel does not tell what others have.
+    tells_no_others: bool,
     /// How often taking over an earlier agent's notes still fails.
     take_over_fails: u32,
 }
@@ -74,6 +76,9 @@ impl DeviceStore for Table {
     }
 
     fn foreign(&self, _: DeviceRef<'_>) -> io::Result<Vec<Foreign>> {
+        if self.tells_no_others {
+            return Err(io::Error::other("nobody knows"));
+        }
         Ok(self.others.clone())
     }
 
@@ -278,6 +283,13 @@ fn what_could_not_be_taken_over_is_told_and_tried_again() {
 }
 
 #[test]
+fn what_others_have_need_not_be_known_to_take_over_what_earlier_programs_noted() {
+    let mut rig = Rig::new("auto", Table { tells_no_others: true, ..Table::default() });
+    assert_eq!(rig.outcome(&with_route()).failures, ["nobody knows"]);
+    assert_eq!(rig.keeper.store.taken_over_with, [vec![OURS]]);
+}
+
+#[test]
 fn findings_come_with_the_outcome() {
     let mut rig = Rig::new("eth0,eth7", Table::default());
     let outcome = rig.outcome(&network());
@@ -329,17 +341,7 @@ fn with_pod() -> (Rig, Network) {
     let mut rig = Rig::new("auto", Table::default());
     rig.keeper.settings.pods = "veth*".parse().unwrap();
     let mut network = network();
-    network.links.push(Link {
-        index: 9,
-        name: "veth9".into(),
-        kind: Some("veth".into()),
-        layer: 1,
-        is_up: true,
-        is_peer_elsewhere: true,
-        queue: "noqueue".into(),
-        max_mtu: 65_535,
-        ..Link::default()
-    });
+    network.links.push(veth_of_pod(9));
     (rig, network)
 }
 
