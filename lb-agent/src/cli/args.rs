@@ -260,7 +260,8 @@ pub struct RunArgs {
     )]
     pub max_backends: u32,
 
-    /// Capacity of the map of clients of Services with sessionAffinity: one entry for each Service port that a pod uses
+    /// Capacity of the map of clients of Services with sessionAffinity: one entry for each Service port that a pod uses, two
+    /// where its traffic policies differ
     #[arg(
         long,
         value_name = "N",

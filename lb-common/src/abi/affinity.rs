@@ -7,13 +7,15 @@ pub mod client_kind {
     pub const NETNS: u16 = 1;
     /// `client` holds an address in wire order, in its first 4 or 16 bytes; the rest is 0. For packets.
     pub const ADDRESS: u16 = 2;
+    /// Besides: given by a frontend that only endpoints on this node answer ([`super::super::frontend_flags::LOCAL`]).
+    pub const LOCAL: u16 = 0x100;
 }
 
 /// Key of `lb_affinity`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct AffinityKey {
-    /// Service-port id. Shared by all frontends of the port, as in kube-proxy.
+    /// Service-port id. Shared by all frontends of the port that choose from one set of backends, as in kube-proxy.
     pub service: u32,
     /// 4 or 6: backends of each family are remembered apart.
     pub family: u16,

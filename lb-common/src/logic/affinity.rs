@@ -1,16 +1,18 @@
 //! `sessionAffinity: ClientIP`: a client keeps the backend that it was given, while that backend is among those that the
 //! frontend may choose from and the client comes back within the timeout.
 //!
-//! At the socket a client is a network namespace, in the packet layer an address ([`super::client`]); all the frontends of a
-//! Service port share what is remembered, as in kube-proxy.
+//! At the socket a client is a network namespace, in the packet layer an address ([`super::client`]). What is remembered is
+//! shared by all frontends of a Service port that choose from one set of backends. Where those of the node and those of the
+//! cluster are two sets, a client has one of each, and begins with the one that it has if that is in both: kube-proxy
+//! remembers for each endpoint who its clients are, and looks through the endpoints of a frontend.
 
 use super::{
     client::Client,
     flow::age_s,
-    seam::{Chooser, Maps, NotAdded},
+    seam::{Chooser, NotAdded},
     select,
 };
-use crate::abi::{Affinity, AffinityKey, Counter, Family, Frontend, Slot};
+use crate::abi::{Affinity, AffinityKey, Counter, Family, Frontend, Slot, client_kind, frontend_flags};
 
 /// Picks the client's backend, or a slot of the frontend, which has some, and remembers it. `false` (and counted) where the
 /// maps are damaged.
@@ -39,13 +41,19 @@ where
     C: Client<F, K>,
 {
     let (service, family) = (frontend.service, u16::from(F::VERSION));
-    let key = AffinityKey { service, family, client_kind: C::KIND, client: client.id(kernel) };
+    let set = if frontend.flags & frontend_flags::LOCAL == 0 { 0 } else { client_kind::LOCAL };
+    let mut key = AffinityKey { service, family, client_kind: C::KIND | set, client: client.id(kernel) };
     let now_s = kernel.now_s();
-    let known = kernel.with_affinity(&key, |affinity| recall(kernel, affinity, frontend, now_s)).flatten();
-    if known.is_some() {
-        return known;
+    if let Some(slot) = known(kernel, &key, frontend, now_s) {
+        return Some(slot);
     }
-    let slot = select::choose(kernel, frontend)?;
+    key.client_kind ^= client_kind::LOCAL;
+    let of_the_other_set = known(kernel, &key, frontend, now_s);
+    key.client_kind ^= client_kind::LOCAL;
+    let slot = match of_the_other_set {
+        Some(slot) => slot,
+        None => select::choose(kernel, frontend)?,
+    };
     let own = Affinity { backend: slot.backend, last_used_s: now_s };
     match kernel.add_affinity(&key, own) {
         Ok(()) => Some(slot),
@@ -55,6 +63,12 @@ where
             Some(slot)
         }
     }
+}
+
+/// The backend that is remembered under a key, if it is still good.
+#[inline(always)]
+fn known<F: Family, K: Chooser<F>>(kernel: &K, key: &AffinityKey, frontend: &Frontend, now_s: u32) -> Option<Slot<F>> {
+    kernel.with_affinity(key, |affinity| recall(kernel, affinity, frontend, now_s)).flatten()
 }
 
 /// There is an entry now: of another connection that was as new and faster, which is joined; or the old one, which is no
@@ -77,7 +91,7 @@ fn settle<F: Family, K: Chooser<F>>(
 
 /// The backend that is remembered, if it is still good; then the timeout starts again.
 #[inline(always)]
-fn recall<F: Family, K: Maps<F>>(
+fn recall<F: Family, K: Chooser<F>>(
     kernel: &K,
     affinity: &mut Affinity,
     frontend: &Frontend,

@@ -1,7 +1,7 @@
 //! `sessionAffinity: ClientIP`: a network namespace keeps its backend.
 
 use lb_common::{
-    abi::{Counter, client_kind, endpoint_sets, frontend_flags},
+    abi::{Counter, V4, client_kind, endpoint_sets, frontend_flags},
     sim::Refused,
 };
 
@@ -128,6 +128,49 @@ fn frontends_of_either_set_share_the_choice_as_far_as_their_sets_have_it() {
     node.v4.backends.get_mut(&7).unwrap().sets = endpoint_sets::LOCAL;
     world.alter(&mut node, 1, |frontend| frontend.flags = frontend_flags::NONE);
     assert_eq!(tcp(world, POD).connect(&node, world.service(1)), Ok(world.pod(8)));
+}
+
+/// Services 1 and 2 are two frontends of Service 1, the second one for endpoints on the node only.
+fn with_two_sets(cluster: &[u8], local: &[u8]) -> SimNode {
+    let world = World::V4;
+    let mut node = node(world, cluster);
+    world.serve(&mut node, 2, local);
+    for pod in local {
+        let backend = node.v4.backends.get_mut(&u32::from(*pod)).unwrap();
+        backend.service = 1;
+        backend.sets = endpoint_sets::LOCAL | if cluster.contains(pod) { endpoint_sets::CLUSTER } else { 0 };
+    }
+    world.alter(&mut node, 2, |frontend| {
+        *frontend = Frontend { service: 1, flags: frontend_flags::LOCAL, affinity_s: TIMEOUT_S, ..*frontend };
+    });
+    node
+}
+
+#[test]
+fn a_client_of_two_sets_that_have_no_backend_in_common_keeps_one_of_each() {
+    let world = World::V4;
+    let node = with_two_sets(&many()[..10], &many()[10..]);
+    let both = || [1, 2].map(|last| tcp(world, POD).connect(&node, world.service(last)).unwrap());
+    let first = both();
+    for _ in 0..20 {
+        assert_eq!(both(), first);
+    }
+}
+
+#[test]
+fn a_client_of_two_sets_has_one_backend_for_both_and_keeps_it_in_one_when_it_leaves_the_other() {
+    let world = World::V4;
+    let connect = |node: &SimNode, last| tcp(world, POD).connect(node, world.service(last)).unwrap();
+    let sets = [(1, endpoint_sets::CLUSTER), (2, endpoint_sets::LOCAL)];
+    for [(first, _), (second, stays)] in [sets, [sets[1], sets[0]]] {
+        let mut node = with_two_sets(&many(), &many());
+        let chosen = connect(&node, first);
+        assert_eq!(connect(&node, second), chosen);
+        let leaves = node.v4.backends.values_mut().find(|backend| V4::to_ip(backend.addr) == chosen.ip()).unwrap();
+        leaves.sets = stays;
+        connect(&node, first);
+        assert_eq!(connect(&node, second), chosen);
+    }
 }
 
 #[test]
