@@ -68,10 +68,9 @@ fn meet(net: &Net, how: u8, packet: SimPacket) {
     let was_right = is_whole(&packet.bytes) && verify(&packet).is_ok();
     let outcome = if is_egress { net.node.leaves(packet.clone()) } else { net.node.arrives(packet.clone(), side) };
     match outcome {
-        Outcome::Again(after) if !is_foreign => {
+        Outcome::Again(packets) if !is_foreign => {
             // Fragments, whose checksums nobody can verify by themselves.
-            let copies = after.again.iter().cloned().map(SimPacket::new);
-            for packet in copies.chain([SimPacket::new(after.bytes.clone())]) {
+            for packet in packets {
                 net.node.arrives_until_settled(packet, side);
             }
         }

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod bind;
 pub mod bpffs;
+pub mod bpftool;
 pub mod cgroup;
 pub mod components;
 pub mod control_plane;

@@ -18,8 +18,7 @@ use aya::{
 use lb_common::{
     abi::{
         Absent, Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Exclusion, Family, Frontend,
-        FrontendKey, N_ABSENT, Place, Proto, Slot, SourceKey, V4, V6, backend_state, frontend_flags, map_v4, mapped_v4,
-        maps, scope,
+        FrontendKey, Proto, Slot, SourceKey, V4, V6, backend_state, frontend_flags, map_v4, mapped_v4, maps, scope,
     },
     logic::seam::Environment as _,
     probe::{Call, N_CGROUPS, answer, hook},
@@ -94,22 +93,12 @@ impl Kernel {
             .for_each(|(index, slot)| map.set(*index, slot, 0).unwrap());
         let mut map: Array<_, ClusterIps<F>> = self.ebpf.map_mut(names.cluster_ips).unwrap().try_into().unwrap();
         map.set(0, sim.cluster_ips, 0).unwrap();
-        self.note_frontends(sim, names.nofront);
+        let mut map: Array<_, Absent> = self.ebpf.map_mut(names.nofront).unwrap().try_into().unwrap();
+        (0..).zip(sim.nofront()).for_each(|(index, line)| map.set(index, line, 0).unwrap());
         let mut map: LpmTrie<_, SourceKey<F>, u32> = self.ebpf.map_mut(names.sources).unwrap().try_into().unwrap();
         let old: Vec<_> = map.keys().map(Result::unwrap).collect();
         old.iter().for_each(|key| map.remove(key).unwrap());
         sim.sources.iter().for_each(|(length, key)| map.insert(&lpm_trie::Key::new(*length, *key), 1, 0).unwrap());
-    }
-
-    /// As strictly as the agent may: frontends are here and nowhere else.
-    fn note_frontends<F: Family>(&mut self, sim: &SimMaps<F>, name: &str) {
-        let mut lines = vec![Absent::NOBODY; N_ABSENT as usize];
-        for place in sim.frontends.keys().flat_map(Place::of_frontend) {
-            let line = &mut lines[place.line as usize];
-            *line = line.with(place);
-        }
-        let mut map: Array<_, Absent> = self.ebpf.map_mut(name).unwrap().try_into().unwrap();
-        (0..).zip(lines).for_each(|(index, line)| map.set(index, line, 0).unwrap());
     }
 
     fn fill_all(&mut self, node: &SimNode) {

@@ -1,60 +1,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::{
-    abi::Backend,
-    logic::flow::{timeout, timeout_s},
-};
+use lb_common::logic::flow::{timeout, timeout_s};
 
 use super::*;
-use crate::datapath::flows::{Cursor, Half};
+use crate::datapath::flow_table::{FlowTable, FlowTables, Tabled as _};
 
 const V6_CLIENT: &str = "[101:101:101:101:101:101:101:101]:50000";
 const V6_FRONTEND: &str = "[202:202:202:202:202:202:202:202]:80";
 const V6_BACKEND: &str = "[303:303:303:303:303:303:303:303]:8080";
 
-#[derive(Default)]
-struct Table<F: Family>(Vec<Half<F>>);
-
-#[derive(Default)]
-struct Tables {
-    v4: Table<V4>,
-    v6: Table<V6>,
-}
-
-macro_rules! flow_store {
-    ($family:ident, $field:ident) => {
-        impl FlowStore<$family> for Tables {
-            /// One at a time.
-            fn read_flows(&mut self, cursor: Cursor, into: &mut Vec<Half<$family>>) -> Result<Cursor, StoreError> {
-                let (at, all) = (cursor.unwrap_or(0), &self.$field.0);
-                into.clear();
-                into.extend(all.get(at as usize));
-                Ok((at as usize + 1 < all.len()).then_some(at + 1))
-            }
-
-            fn flow(&self, key: &FlowKey<$family>) -> Result<Option<Flow<$family>>, StoreError> {
-                Ok(self.$field.0.iter().find(|(known, _)| known == key).map(|(_, half)| *half))
-            }
-
-            fn delete_flow(&mut self, _: &FlowKey<$family>) -> Result<bool, StoreError> {
-                unreachable!("the tool only reads")
-            }
-
-            fn backend(&self, _: u32) -> Result<Option<Backend<$family>>, StoreError> {
-                Ok(None)
-            }
-
-            fn flow_capacity(&self) -> u32 {
-                100
-            }
-        }
-    };
-}
-
-flow_store!(V4, v4);
-flow_store!(V6, v6);
-
-impl<F: Family> Table<F> {
+impl<F: Family> FlowTable<F> {
     /// A TCP connection of Service port `service` that began 100 s ago and was last heard of by its halves so long ago.
     fn add(&mut self, service: u32, client: u16, idle_s: [u32; 2], source: Option<u16>) {
         let addr = |last: u8| F::of([192, 0, 2, last], [last; 16]);
@@ -89,8 +44,7 @@ impl<F: Family> Table<F> {
             flags: half.flags | flow_flags::REPLY,
             ..half
         };
-        self.0.push((at, reply.sealed(&at)));
-        self.0.push((key, half.sealed(&key)));
+        self.halves.extend([(at, reply.sealed(&at)), (key, half.sealed(&key))]);
     }
 }
 
@@ -100,10 +54,10 @@ fn named(service: u32) -> Option<String> {
 
 #[test]
 fn a_connection_is_one_row_with_both_halves_in_it_and_only_of_wanted_services() {
-    let mut tables = Tables::default();
-    tables.v6.add(3, 50_000, [7, 65], None);
-    tables.v4.add(1, 40_000, [65, 5], Some(61_000));
-    tables.v4.add(2, 40_001, [0, 0], None);
+    let mut tables = FlowTables::default();
+    V6::table(&tables).add(3, 50_000, [7, 65], None);
+    V4::table(&tables).add(1, 40_000, [65, 5], Some(61_000));
+    V4::table(&tables).add(2, 40_001, [0, 0], None);
     let rows = connections(&mut tables, named, 1_000).unwrap();
     let text = text(&rows);
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -126,9 +80,9 @@ fn a_connection_is_one_row_with_both_halves_in_it_and_only_of_wanted_services() 
 
 #[test]
 fn a_half_that_is_alone_is_shown_as_broken() {
-    let mut tables = Tables::default();
-    tables.v4.add(1, 40_000, [65, 5], None);
-    tables.v4.0.remove(0);
+    let mut tables = FlowTables::default();
+    V4::table(&tables).add(1, 40_000, [65, 5], None);
+    V4::table(&tables).halves.retain(|_, half| !half.is_reply());
     let rows = connections(&mut tables, named, 1_000).unwrap();
     assert_eq!((rows[0].state, rows[0].idle_s), ("broken", 65));
 }

@@ -6,15 +6,16 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use lb_common::logic::flow::timeout_s;
 
 use super::*;
+use crate::datapath::flow_table::FlowTable;
 
 const NOW: u32 = 100_000;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// Reads in seven slices.
+/// A table in which others are at work meanwhile.
+#[derive(Default)]
 struct Table<F: Family> {
-    halves: BTreeMap<FlowKey<F>, Flow<F>>,
-    backends: BTreeMap<u32, Backend<F>>,
+    flows: FlowTable<F>,
     lookups: Cell<u64>,
     /// A packet of this half comes when something was read, before the next lookup.
     busy: Option<FlowKey<F>>,
@@ -24,34 +25,19 @@ struct Table<F: Family> {
     removed: Option<FlowKey<F>>,
 }
 
-impl<F: Family> Default for Table<F> {
-    fn default() -> Self {
-        let (halves, backends) = (BTreeMap::new(), BTreeMap::new());
-        Self { halves, backends, lookups: Cell::new(0), busy: None, begun: None, removed: None }
-    }
-}
-
 impl<F: Family> FlowStore<F> for Table<F> {
     fn read_flows(&mut self, cursor: Cursor, into: &mut Vec<Half<F>>) -> Result<Cursor, StoreError> {
-        // Removals behind the cursor do not matter to the kernel's either: it counts buckets.
-        let from = cursor.unwrap_or(0);
-        // Of some flows both halves are in one slice.
-        let slot = |(key, half): &(&FlowKey<F>, &Flow<F>)| match half.is_reply() {
-            false => u32::from(key.src_port) % 7,
-            true => u32::from(key.dst_port % 2 + key.dst_port) % 7,
-        };
-        into.clear();
-        into.extend(self.halves.iter().filter(|half| slot(half) == from).map(|(key, half)| (*key, *half)));
+        let next = self.flows.read_flows(cursor, into)?;
         let busy = self.busy.filter(|_| !into.is_empty());
-        if let Some(half) = busy.and_then(|key| self.halves.get_mut(&key)) {
+        if let Some(half) = busy.and_then(|key| self.flows.halves.get_mut(&key)) {
             half.last_seen_s = NOW;
         }
-        Ok((from < 6).then_some(from + 1))
+        Ok(next)
     }
 
     fn flow(&self, key: &FlowKey<F>) -> Result<Option<Flow<F>>, StoreError> {
         self.lookups.set(self.lookups.get() + 1);
-        Ok(self.halves.get(key).copied())
+        self.flows.flow(key)
     }
 
     fn delete_flow(&mut self, key: &FlowKey<F>) -> Result<bool, StoreError> {
@@ -59,17 +45,17 @@ impl<F: Family> FlowStore<F> for Table<F> {
             self.add(&flow);
         }
         if let Some(removed) = self.removed.take() {
-            self.halves.remove(&removed);
+            self.flows.halves.remove(&removed);
         }
-        Ok(self.halves.remove(key).is_some())
+        self.flows.delete_flow(key)
     }
 
     fn backend(&self, id: u32) -> Result<Option<Backend<F>>, StoreError> {
-        Ok(self.backends.get(&id).copied())
+        self.flows.backend(id)
     }
 
     fn flow_capacity(&self) -> u32 {
-        1_000
+        self.flows.flow_capacity()
     }
 }
 
@@ -135,8 +121,7 @@ impl<F: Family> Table<F> {
             flags: flow_flags::REPLY,
             ..half
         };
-        self.halves.insert(key, half.sealed(&key));
-        self.halves.insert(reply_key, reply.sealed(&reply_key));
+        self.flows.halves.extend([(key, half.sealed(&key)), (reply_key, reply.sealed(&reply_key))]);
         [key, reply_key]
     }
 
@@ -144,7 +129,7 @@ impl<F: Family> Table<F> {
         let last = 100 + u8::try_from(id).unwrap();
         let addr = F::of([10, 0, 0, last], [last; 16]);
         let backend = Backend { addr, port: 8080, proto, state, service: 1, ..Backend::default() };
-        self.backends.insert(id, backend);
+        self.flows.backends.insert(id, backend);
         self
     }
 
@@ -163,7 +148,7 @@ impl<F: Family> Table<F> {
 
     /// The client's ports of the flows that are there.
     fn clients(&self) -> Vec<u16> {
-        self.halves.iter().filter(|(_, half)| !half.is_reply()).map(|(key, _)| key.src_port).collect()
+        self.flows.halves.iter().filter(|(_, half)| !half.is_reply()).map(|(key, _)| key.src_port).collect()
     }
 }
 
@@ -181,7 +166,7 @@ fn a_flow_ends_when_both_halves_have_been_idle_for_too_long_and_both_go() {
     ]);
     assert_eq!(table.age(), Ended { kept: 3, expired: 5, gone: 0, stray: 0 });
     assert_eq!(table.clients(), [2, 3, 5]);
-    assert_eq!(table.halves.len(), 6);
+    assert_eq!(table.flows.halves.len(), 6);
     assert_eq!(table.age(), Ended { kept: 3, ..Ended::default() });
 }
 
@@ -199,7 +184,7 @@ fn a_packet_that_comes_while_a_slice_is_looked_at_saves_its_flow() {
     for half in 0..2 {
         table.busy = Some(table.add(&made(UDP, 1, [121, 121]))[half]);
         assert_eq!(table.age().expired, 0);
-        assert_eq!(table.halves.len(), 2);
+        assert_eq!(table.flows.halves.len(), 2);
     }
 }
 
@@ -209,10 +194,10 @@ fn a_half_that_was_left_alone_goes_after_ten_seconds_and_one_that_waits_for_its_
         let mut table = Table::<V4>::default();
         for (client, idle_s, gone) in [(1, 11, 0), (2, 11, 1), (3, 10, 0), (4, 10, 1)] {
             let halves = table.add(&made(proto, client, [idle_s, idle_s]));
-            table.halves.remove(&halves[gone]);
+            table.flows.halves.remove(&halves[gone]);
         }
         assert_eq!(table.age(), Ended { kept: 1, stray: 2, ..Ended::default() });
-        assert_eq!((table.clients(), table.halves.len()), (vec![4], 2));
+        assert_eq!((table.clients(), table.flows.halves.len()), (vec![4], 2));
     }
 }
 
@@ -220,10 +205,10 @@ fn a_half_that_was_left_alone_goes_after_ten_seconds_and_one_that_waits_for_its_
 fn a_flow_that_is_made_while_a_half_on_its_way_is_removed_goes_whole() {
     let mut table = Table::<V4>::default();
     let [forward, _] = table.add(&made(UDP, 1, [11, 11]));
-    table.halves.remove(&forward);
+    table.flows.halves.remove(&forward);
     table.begun = Some(made(UDP, 1, [0, 0]));
     assert_eq!(table.age().stray, 1);
-    assert_eq!(table.halves.len(), 0);
+    assert_eq!(table.flows.halves.len(), 0);
 }
 
 /// The program may have made it another flow's by then.
@@ -234,14 +219,14 @@ fn who_removes_the_clients_half_has_the_backends() {
     let [forward, reply] = table.add(&made(UDP, 13, [300, 300]));
     table.removed = Some(forward);
     assert_eq!(table.age(), Ended::default());
-    assert!(table.halves.contains_key(&reply));
+    assert!(table.flows.halves.contains_key(&reply));
 }
 
 #[test]
 fn a_damaged_half_goes() {
     let mut table = Table::<V4>::default();
     let [forward, _] = table.add(&made(TCP, 1, [1, 1]));
-    table.halves.get_mut(&forward).unwrap().dst_port = 1;
+    table.flows.halves.get_mut(&forward).unwrap().dst_port = 1;
     assert_eq!(table.age(), Ended { stray: 1, ..Ended::default() });
 }
 
@@ -260,7 +245,7 @@ fn flows_of_a_gone_backend_end_at_once_of_tcp_only_if_that_is_asked_for() {
     for (tcp, left) in [(TcpPolicy::Never, &[2, 3][..]), (TcpPolicy::Gone, &[2][..])] {
         let mut table = Table::<V4>::with(&flows);
         let ended = table.walk(&Ending::of(&backends, tcp).unwrap(), tcp);
-        assert_eq!((table.clients(), table.halves.len()), (left.to_vec(), 2 * left.len()));
+        assert_eq!((table.clients(), table.flows.halves.len()), (left.to_vec(), 2 * left.len()));
         assert_eq!(ended.gone, 3 - left.len() as u64);
     }
     assert!(Ending::of(&[gone(TCP, 9)], TcpPolicy::Never).is_none());
@@ -280,7 +265,7 @@ fn what_went_while_no_agent_ran_is_known_by_the_maps() {
         let table = table.serving(2, proto, backend_state::TERMINATING).serving(3, proto, backend_state::NOT_READY);
         let mut table = table.serving(4, proto, backend_state::READY);
         // Another Service's now; and nothing is known of the fifth.
-        table.backends.get_mut(&4).unwrap().service = 2;
+        table.flows.backends.get_mut(&4).unwrap().service = 2;
         table
     };
     let mut udp = table(UDP);
@@ -315,7 +300,7 @@ proptest! {
             made.retain(|known, _| known[0] != halves[0]);
             made.insert(halves, flow);
         }
-        table.halves.retain(|key, _| made.keys().flatten().any(|known| known == key));
+        table.flows.halves.retain(|key, _| made.keys().flatten().any(|known| known == key));
         let ending = Ending::Of([(1, gone)].into());
         let ended = table.walk(&ending, TcpPolicy::Gone);
         let mut left = 0;
@@ -324,7 +309,7 @@ proptest! {
             let over = idle_s > timeout_s(flow.proto, flow.seen[0], flow.seen[1]) || flow.backend == gone;
             left += u64::from(!over);
             for half in halves {
-                prop_assert_eq!(table.halves.contains_key(half), !over, "{:?}", flow);
+                prop_assert_eq!(table.flows.halves.contains_key(half), !over, "{:?}", flow);
             }
         }
         prop_assert_eq!(ended.expired + ended.gone + left, made.len() as u64);

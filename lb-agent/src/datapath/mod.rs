@@ -5,6 +5,8 @@ pub mod bpf;
 pub mod dump;
 #[cfg(feature = "sim")]
 pub mod faulty;
+#[cfg(test)]
+pub(crate) mod flow_table;
 pub mod flows;
 pub mod op;
 #[cfg(feature = "sim")]

@@ -89,65 +89,12 @@ fn claim<F: Family>(present: &mut impl Successor<F>, key: &FlowKey<F>, half: &Fl
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use lb_common::abi::{Backend, Proto, V4};
+    use lb_common::abi::{Proto, V4};
 
     use super::*;
-    use crate::datapath::flows::{Cursor, Half};
+    use crate::datapath::{flow_table::FlowTable, flows::Half};
 
-    #[derive(Clone, Debug, Default, PartialEq, Eq)]
-    struct Table {
-        flows: BTreeMap<FlowKey<V4>, Flow<V4>>,
-        /// Halves that can be added before one cannot; `None`: any number.
-        room: Option<u32>,
-    }
-
-    /// Where a half stands in the order of reading; different for all halves of these tests.
-    fn position(key: &FlowKey<V4>) -> u32 {
-        u32::from(key.src_port) << 16 | u32::from(key.dst_port)
-    }
-
-    impl FlowStore<V4> for Table {
-        /// One half at a time.
-        fn read_flows(&mut self, cursor: Cursor, into: &mut Vec<Half<V4>>) -> Result<Cursor, StoreError> {
-            let rest = self.flows.iter().filter(|(key, _)| cursor.is_none_or(|at| position(key) > at));
-            let next = rest.min_by_key(|(key, _)| position(key)).map(|(key, half)| (*key, *half));
-            into.clear();
-            into.extend(next);
-            Ok(next.map(|(key, _)| position(&key)))
-        }
-
-        fn flow(&self, key: &FlowKey<V4>) -> Result<Option<Flow<V4>>, StoreError> {
-            Ok(self.flows.get(key).copied())
-        }
-
-        fn delete_flow(&mut self, key: &FlowKey<V4>) -> Result<bool, StoreError> {
-            Ok(self.flows.remove(key).is_some())
-        }
-
-        fn backend(&self, _: u32) -> Result<Option<Backend<V4>>, StoreError> {
-            Ok(None)
-        }
-
-        fn flow_capacity(&self) -> u32 {
-            100
-        }
-    }
-
-    impl Successor<V4> for Table {
-        fn add_flow(&mut self, key: &FlowKey<V4>, half: &Flow<V4>) -> Result<bool, StoreError> {
-            if self.flows.contains_key(key) {
-                return Ok(false);
-            }
-            if self.room == Some(0) {
-                return Err(StoreError::Full { map: "lb_conns4", capacity: 100, flag: "--max-connections" });
-            }
-            self.room = self.room.map(|room| room - 1);
-            self.flows.insert(*key, *half);
-            Ok(true)
-        }
-    }
+    type Table = FlowTable<V4>;
 
     /// A client's flow to a backend under a port of the node's: its forward half, then its reply half.
     fn flow(client: u16, port: u16, created_s: u32) -> [Half<V4>; 2] {
@@ -182,11 +129,11 @@ mod tests {
     }
 
     fn table(flows: &[[Half<V4>; 2]]) -> Table {
-        Table { flows: flows.iter().flatten().copied().collect(), room: None }
+        Table { halves: flows.iter().flatten().copied().collect(), ..Table::default() }
     }
 
     fn half(half: Half<V4>) -> Table {
-        Table { flows: [half].into(), room: None }
+        Table { halves: [half].into(), ..Table::default() }
     }
 
     fn brought(former: &Table, present: &Table) -> (u32, Table) {
@@ -223,19 +170,19 @@ mod tests {
     fn after_a_failed_write_the_rest_is_brought_and_nothing_twice() {
         let [one, two, three] = [flow(1, 10_001, 100), flow(2, 10_002, 100), flow(3, 10_003, 100)];
         // Of the three flows the writes fail at each half in turn.
-        for room in 0..6 {
+        for capacity in 0..6 {
             let (mut former, mut brought) = (table(&[one, two, three]), 0);
-            let mut present = Table { room: Some(room), ..Table::default() };
+            let mut present = Table { capacity, ..Table::default() };
             assert!(bring_over(&mut former, &mut present, 100, &mut brought).is_err());
-            assert_eq!(brought, room / 2, "whole flows");
+            assert_eq!(brought, capacity / 2, "whole flows");
             // What has ended meanwhile does not come back.
-            for (key, _) in &one[..if room >= 2 { 2 } else { 0 }] {
-                present.flows.remove(key);
+            for (key, _) in &one[..if capacity >= 2 { 2 } else { 0 }] {
+                present.halves.remove(key);
             }
-            present.room = None;
+            present.capacity = former.capacity;
             bring_over(&mut former, &mut present, 100, &mut brought).unwrap();
-            let rest = if room >= 2 { table(&[two, three]) } else { table(&[one, two, three]) };
-            assert_eq!((brought, present, former), (3, rest, Table::default()), "{room} halves fitted at first");
+            let rest = if capacity >= 2 { table(&[two, three]) } else { table(&[one, two, three]) };
+            assert_eq!((brought, present, former), (3, rest, Table::default()), "{capacity} halves fitted at first");
         }
     }
 

@@ -31,6 +31,7 @@ mod piece;
 mod pod;
 mod slot;
 mod sock;
+mod test_run;
 
 pub use absent::{Absent, N_ABSENT, Place};
 pub use affinity::{Affinity, AffinityKey, client_kind};
@@ -49,6 +50,7 @@ pub use owner::{Ends, OwnerCall, owner_answer};
 pub use piece::{N_PIECES, PIECE_BYTES, Piece, PieceKey, piece_key};
 pub use slot::Slot;
 pub use sock::{N_UDP_PEERS, SockDst, UdpPeer, UdpPeers};
+pub use test_run::context_at;
 
 /// Version of every layout in this module, recorded in the map `lb_abi` of a running installation.
 pub const ABI_VERSION: u32 = 6;

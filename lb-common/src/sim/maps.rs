@@ -8,8 +8,8 @@ use std::{
 use super::{SimEnvironment, SimKernel, SimSocket, SimTraffic};
 use crate::{
     abi::{
-        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Exclusion, Family, Frontend, FrontendKey, Place, Slot,
-        SourceKey, V4, V6, maps,
+        Absent, Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Exclusion, Family, Frontend, FrontendKey,
+        N_ABSENT, Place, Slot, SourceKey, V4, V6, maps,
     },
     logic::seam::Maps,
 };
@@ -44,6 +44,19 @@ impl<F: Family> Default for SimMaps<F> {
             clients: BTreeMap::new(),
             sources: BTreeSet::new(),
         }
+    }
+}
+
+impl<F: Family> SimMaps<F> {
+    /// `lb_nofront4/6`, as strict as the agent may be: frontends are where they are and nowhere else.
+    pub fn nofront(&self) -> Vec<Absent> {
+        let mut lines = vec![Absent::NOBODY; N_ABSENT as usize];
+        for place in self.frontends.keys().flat_map(Place::of_frontend) {
+            if let Some(line) = lines.get_mut(place.line as usize) {
+                *line = line.with(place);
+            }
+        }
+        lines
     }
 }
 

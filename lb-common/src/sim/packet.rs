@@ -17,8 +17,8 @@ pub struct SimPacket {
     pub offloaded: bool,
     /// How many more changes the kernel has memory for.
     pub n_changes: u32,
-    /// Copies that come in again, as they were.
-    pub again: Vec<Vec<u8>>,
+    /// Copies of it that come in again, as it was.
+    pub again: Vec<Self>,
 }
 
 impl SimPacket {
@@ -144,7 +144,8 @@ impl Packet for SimPacket {
 
     fn send_again(&mut self) -> Result<(), Broken> {
         self.change()?;
-        self.again.push(self.bytes.clone());
+        let copy = Self { again: Vec::new(), ..self.clone() };
+        self.again.push(copy);
         Ok(())
     }
 

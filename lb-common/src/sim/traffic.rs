@@ -4,6 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet, VecDeque},
+    mem,
 };
 
 use super::{SimNode, SimPacket};
@@ -255,7 +256,7 @@ macro_rules! traffic {
                 match forward::ingress(node, &mut packet, side, &mut work) {
                     Verdict::Pass => Outcome::Passed(packet),
                     Verdict::Drop => Outcome::gone(packet),
-                    Verdict::Again => Outcome::Again(packet),
+                    Verdict::Again => Outcome::again(packet),
                     Verdict::Answer => Outcome::Answered(packet),
                     Verdict::Rewritten => {
                         let route = node.traffic.$flows.route(work.headers.tuple.dst_addr);
@@ -286,7 +287,7 @@ macro_rules! traffic {
                 match forward::egress(node, &mut packet, &mut work) {
                     Verdict::Pass => Outcome::Passed(packet),
                     Verdict::Drop => Outcome::Dropped,
-                    Verdict::Again => Outcome::Again(packet),
+                    Verdict::Again => Outcome::again(packet),
                     Verdict::Answer => Outcome::Answered(packet),
                     Verdict::Rewritten => Outcome::Rewritten(packet),
                 }
@@ -324,8 +325,8 @@ pub enum Outcome {
     Entered(u32, SimPacket),
     /// Back to where it came from.
     Answered(SimPacket),
-    /// Comes in again by the device that it came in by, after the copies in [`SimPacket::again`].
-    Again(SimPacket),
+    /// These come in again by the device that it came in by, in this order: copies of it, then what stands in its place.
+    Again(Vec<SimPacket>),
     /// Gone.
     Dropped,
     /// Left to the stack, which does not forward what has an address of the node as its source.
@@ -333,10 +334,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Of a packet that comes in again, and of copies that were made of it before.
+    fn again(mut packet: SimPacket) -> Self {
+        let copies = mem::take(&mut packet.again);
+        Self::Again(copies.into_iter().chain([packet]).collect())
+    }
+
     /// Of a packet that is dropped, of which copies may come in again.
     fn gone(packet: SimPacket) -> Self {
-        let SimPacket { mut again, .. } = packet;
-        again.pop().map_or(Self::Dropped, |last| Self::Again(SimPacket { again, ..SimPacket::new(last) }))
+        if packet.again.is_empty() { Self::Dropped } else { Self::Again(packet.again) }
     }
 }
 
@@ -348,10 +354,7 @@ impl SimNode {
         let mut outcomes = Vec::new();
         while let Some(packet) = queue.pop_front() {
             match self.arrives(packet, side) {
-                Outcome::Again(mut packet) => {
-                    queue.extend(std::mem::take(&mut packet.again).into_iter().map(SimPacket::new));
-                    queue.push_back(packet);
-                }
+                Outcome::Again(packets) => queue.extend(packets),
                 outcome => outcomes.push(outcome),
             }
         }

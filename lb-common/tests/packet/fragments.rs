@@ -1,6 +1,6 @@
 //! Datagrams in pieces.
 
-use std::{cell::RefCell, mem, ops::Range};
+use std::{cell::RefCell, ops::Range};
 
 use lb_common::abi::N_PIECES;
 
@@ -324,9 +324,8 @@ fn a_first_fragment_that_comes_on_another_processor_meanwhile_loses_nothing() {
             let mut sent = sent_pieces(world, arrive(&net, &[&later], side)).len();
             let rival = net.node.traffic.rival.take().unwrap();
             sent += match rival.outcome {
-                Outcome::Again(mut packet) => {
-                    let copies = mem::take(&mut packet.again).into_iter().map(SimPacket::new);
-                    let all = copies.chain([packet]).flat_map(|packet| net.node.arrives_until_settled(packet, side));
+                Outcome::Again(packets) => {
+                    let all = packets.into_iter().flat_map(|packet| net.node.arrives_until_settled(packet, side));
                     sent_pieces(world, all.collect()).len()
                 }
                 outcome => sent_pieces(world, vec![outcome]).len(),

@@ -27,7 +27,7 @@ use lb_agent::clock::monotonic_s;
 use lb_common::{
     abi::{
         Absent, Backend, ClusterIps, Counter, Device, Family, Flow, FlowKey, Frontend, FrontendKey, N_ABSENT,
-        NodeConfig, Place, Proto, Slot, V4, V6, backend_state, device_flags, endpoint_sets, frontend_flags, maps,
+        NodeConfig, Proto, Slot, V4, V6, backend_state, context_at, device_flags, endpoint_sets, frontend_flags, maps,
         scope,
     },
     logic::{
@@ -42,8 +42,6 @@ use lb_common::{
 use lb_tests::{NetNs, kernel_objects};
 
 const FRAMES: u32 = 4_000;
-/// Where `ifindex` stands in `struct __sk_buff` (include/uapi/linux/bpf.h).
-const IFINDEX_OFFSET: usize = 40;
 const UPLINK: u32 = 11;
 const PODS: u32 = 12;
 const UPLINK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -206,8 +204,11 @@ impl Kernel {
         for program in ["lb_uplink", "lb_pod", "lb_egress"] {
             kernel.program(program).load().unwrap();
         }
-        kernel.put_known::<V4>(&node.v4, [maps::NOFRONT4, maps::NOBACK4]);
-        kernel.put_known::<V6>(&node.v6, [maps::NOFRONT6, maps::NOBACK6]);
+        kernel.put_absent(maps::NOFRONT4, node.v4.nofront());
+        kernel.put_absent(maps::NOFRONT6, node.v6.nofront());
+        for name in [maps::NOBACK4, maps::NOBACK6] {
+            kernel.put_absent(name, vec![Absent::NOBODY; N_ABSENT as usize]);
+        }
         kernel.put_family(&node.v4, [maps::FRONTENDS4, maps::SLOTS4, maps::BACKENDS4, maps::CLUSTERIPS4]);
         kernel.put_family(&node.v6, [maps::FRONTENDS6, maps::SLOTS6, maps::BACKENDS6, maps::CLUSTERIPS6]);
         kernel.put_hash(maps::DEVICES, &node.traffic.devices);
@@ -229,18 +230,11 @@ impl Kernel {
         sim.slots.iter().for_each(|(index, slot)| map.set(*index, slot, 0).unwrap());
     }
 
-    /// As the agent does: nobody is anywhere, except frontends. Objects that are compared with this one may lack these maps.
-    fn put_known<F: Family>(&mut self, sim: &SimMaps<F>, [nofront, noback]: [&str; 2]) {
-        for name in [nofront, noback] {
-            let Some(map) = self.ebpf.map_mut(name) else { return };
-            let mut map: Array<_, Absent> = map.try_into().unwrap();
-            (0..N_ABSENT).for_each(|line| map.set(line, Absent::NOBODY, 0).unwrap());
-        }
-        let mut map: Array<_, Absent> = self.ebpf.map_mut(nofront).unwrap().try_into().unwrap();
-        for place in sim.frontends.keys().flat_map(Place::of_frontend) {
-            let line = map.get(&place.line, 0).unwrap().with(place);
-            map.set(place.line, line, 0).unwrap();
-        }
+    /// Objects that are compared with this one may lack these maps.
+    fn put_absent(&mut self, name: &str, lines: Vec<Absent>) {
+        let Some(map) = self.ebpf.map_mut(name) else { return };
+        let mut map: Array<_, Absent> = map.try_into().unwrap();
+        (0..).zip(lines).for_each(|(index, line)| map.set(index, line, 0).unwrap());
     }
 
     fn put_hash<K: aya::Pod, V: aya::Pod>(&mut self, name: &str, entries: &BTreeMap<K, V>) {
@@ -256,15 +250,13 @@ impl Kernel {
 
     /// As [`Self::run`], again and again on the same packet, with the time of a run by the kernel's own account.
     fn timed(&mut self, program: &str, index: u32, frame: &[u8], repeat: u32) -> (i32, Vec<u8>, Duration) {
-        let mut context = [0; IFINDEX_OFFSET + 4];
-        context[IFINDEX_OFFSET..].copy_from_slice(&index.to_ne_bytes());
         let mut out = vec![0; 4_096];
         let result = self
             .program(program)
             .test_run(TestRunOptions {
                 data_in: Some(frame),
                 data_out: Some(&mut out),
-                ctx_in: Some(&context),
+                ctx_in: Some(&context_at(index)),
                 repeat,
                 ..TestRunOptions::new()
             })
@@ -344,10 +336,10 @@ impl Hook {
         };
         let fate = match outcome {
             Outcome::Passed(packet) | Outcome::Rewritten(packet) => (PASS, Some(packet.bytes), None),
-            Outcome::Again(packet) => {
-                again.extend(packet.again.into_iter().map(SimPacket::new));
-                again.push(SimPacket::new(packet.bytes.clone()));
-                (REDIRECT, Some(packet.bytes), Some([own, NEIGHBOUR_MAC]))
+            Outcome::Again(packets) => {
+                let bytes = packets.last().map(|packet| packet.bytes.clone());
+                again = packets;
+                (REDIRECT, bytes, Some([own, NEIGHBOUR_MAC]))
             }
             Outcome::Sent(UPLINK, packet) => (REDIRECT, Some(packet.bytes), Some([NEIGHBOUR_MAC, UPLINK_MAC])),
             Outcome::Sent(_, packet) | Outcome::Entered(_, packet) => {

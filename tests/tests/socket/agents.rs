@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 
 use crate::cluster::{Cluster, WEB4, at};
-use lb_tests::{AgentSpec, BindMount, Manifests, Node, Source, guest::Traffic};
+use lb_tests::{AgentSpec, BindMount, Manifests, Node, Source, bpftool, guest::Traffic};
 
 const PROGRAMS: [&str; 10] = [
     "lb_connect4",
@@ -72,10 +71,8 @@ struct Link {
 fn links(node: &Node) -> Result<BTreeMap<&'static str, Link>> {
     let link = |name| {
         let pin = node.bpffs().path().join("lb/links").join(name);
-        let pin = pin.to_str().context("not a text")?;
-        let text = node.netns().output("bpftool", &["-j", "link", "show", "pinned", pin])?;
-        let link: Value = serde_json::from_str(&text).context("bpftool wrote no JSON")?;
-        let number = |field: &str| link[field].as_u64().with_context(|| format!("no {field} in {text}"));
+        let link = bpftool::shown(&[&"link", &"show", &"pinned", &pin])?;
+        let number = |field: &str| link[field].as_u64().with_context(|| format!("no {field} in {link}"));
         Ok((name, Link { id: number("id")?, program_id: number("prog_id")? }))
     };
     PROGRAMS.into_iter().map(link).collect()

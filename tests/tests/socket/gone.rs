@@ -3,20 +3,18 @@
 use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use lb_tests::{NetNs, eventually, poll::PATIENCE};
-use serde_json::Value;
+use lb_tests::{bpftool, eventually, poll::PATIENCE};
 
 use crate::cluster::{Cluster, WEB4, at};
 use lb_tests::guest::Traffic;
 
 #[test]
 fn a_node_that_is_gone_leaves_no_programs_maps_pins_or_namespaces() -> Result<()> {
-    let observer = NetNs::new("observer")?;
     let cluster = Cluster::serving(&["a"])?;
     cluster.client.ask(Traffic::Tcp, at(WEB4))?;
     let paths = [cluster.node.netns().path(), cluster.node.cgroup().path(), cluster.node.bpffs().path()];
     let paths = paths.map(Path::to_path_buf);
-    let (maps, programs) = objects(&cluster, &observer)?;
+    let (maps, programs) = objects(&cluster)?;
     ensure!(maps.len() >= 8 && programs.len() >= 8, "{} maps, {} programs", maps.len(), programs.len());
     drop(cluster);
     for path in paths {
@@ -25,7 +23,7 @@ fn a_node_that_is_gone_leaves_no_programs_maps_pins_or_namespaces() -> Result<()
     // The kernel frees them after a grace period.
     for (kind, ids) in [("map", maps), ("prog", programs)] {
         eventually(&format!("each {kind} of {ids:?} to go"), PATIENCE, || {
-            Ok(ids_of(&observer, kind)?.is_disjoint(&ids).then_some(()))
+            Ok(ids_of(kind)?.is_disjoint(&ids).then_some(()))
         })?;
     }
     Ok(())
@@ -49,7 +47,7 @@ fn cleanup_is_refused_while_an_agent_runs_and_leaves_nothing_after_it() -> Resul
 }
 
 /// The ids of the agent's maps and programs.
-fn objects(cluster: &Cluster, observer: &NetNs) -> Result<(BTreeSet<u64>, BTreeSet<u64>)> {
+fn objects(cluster: &Cluster) -> Result<(BTreeSet<u64>, BTreeSet<u64>)> {
     let pins = cluster.node.bpffs().path().join("lb");
     let ids = |kind: &str, directory: &str, field: &str| -> Result<BTreeSet<u64>> {
         let directory = pins.join(directory);
@@ -57,10 +55,8 @@ fn objects(cluster: &Cluster, observer: &NetNs) -> Result<(BTreeSet<u64>, BTreeS
         entries
             .map(|entry| {
                 let pin = entry?.path();
-                let text =
-                    observer.output("bpftool", &["-j", kind, "show", "pinned", pin.to_str().context("text")?])?;
-                let object: Value = serde_json::from_str(&text).context("bpftool wrote no JSON")?;
-                object[field].as_u64().with_context(|| format!("no {field} in {text}"))
+                let object = bpftool::shown(&[&kind, &"show", &"pinned", &pin])?;
+                object[field].as_u64().with_context(|| format!("no {field} in {object}"))
             })
             .collect()
     };
@@ -68,8 +64,8 @@ fn objects(cluster: &Cluster, observer: &NetNs) -> Result<(BTreeSet<u64>, BTreeS
 }
 
 /// The ids of all maps or programs of this machine.
-fn ids_of(observer: &NetNs, kind: &str) -> Result<BTreeSet<u64>> {
-    let text = observer.output("bpftool", &["-j", kind, "show"])?;
-    let objects: Vec<Value> = serde_json::from_str(&text).context("bpftool wrote no JSON")?;
+fn ids_of(kind: &str) -> Result<BTreeSet<u64>> {
+    let shown = bpftool::shown(&[&kind, &"show"])?;
+    let objects = shown.as_array().with_context(|| format!("no list of {kind}s: {shown}"))?;
     Ok(objects.iter().filter_map(|object| object["id"].as_u64()).collect())
 }

@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use lb_tests::{
-    Guest, eventually,
+    Guest, bpftool, eventually,
     guest::{Proto, Target, Traffic, errno},
     manifests::Service,
     poll::PATIENCE,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cluster::{Cluster, EVERY_TRAFFIC, POD_PORT};
 
@@ -63,9 +63,8 @@ fn wait_until_served(guest: &Guest) -> Result<()> {
 /// Entries of a pinned map.
 fn entries(cluster: &Cluster, map: &str) -> Result<usize> {
     let pin = cluster.node.bpffs().path().join("lb/maps").join(map);
-    let text = cluster.node.netns().output("bpftool", &["-j", "map", "dump", "pinned", &pin.to_string_lossy()])?;
-    let entries: Vec<Value> = serde_json::from_str(&text).context("bpftool wrote no JSON")?;
-    Ok(entries.len())
+    let shown = bpftool::shown(&[&"map", &"dump", &"pinned", &pin])?;
+    Ok(shown.as_array().with_context(|| format!("no list: {shown}"))?.len())
 }
 
 #[test]

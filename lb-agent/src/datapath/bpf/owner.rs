@@ -7,7 +7,9 @@ use aya::{
     programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions},
 };
 use bytemuck::{Zeroable as _, bytes_of, bytes_of_mut};
-use lb_common::abi::{Backend, Ends, Family, Frontend, FrontendKey, OwnerCall, Proto, SockDst, V4, V6, owner_answer};
+use lb_common::abi::{
+    Backend, Ends, Family, Frontend, FrontendKey, OwnerCall, Proto, SockDst, V4, V6, context_at, owner_answer,
+};
 
 use super::{
     classifier,
@@ -17,9 +19,6 @@ use super::{
     store::{failed, found},
 };
 use crate::datapath::store::{StoreError, map_names};
-
-/// Where `ifindex` stands in `struct __sk_buff` (include/uapi/linux/bpf.h).
-const IFINDEX_OFFSET: usize = 40;
 
 /// The programs and the backends of both families; may be sent to another thread.
 pub struct Owners {
@@ -74,12 +73,10 @@ impl<F: Family> Owner<F> {
     pub fn translation(&self, proto: Proto, ends: Ends<F>, interface: u32) -> Result<Option<SockDst<F>>, ProgramError> {
         let call = OwnerCall { proto: proto.number(), ends, ..OwnerCall::<F>::default() };
         let mut answer = OwnerCall::<F>::zeroed();
-        let mut context = [0; IFINDEX_OFFSET + 4];
-        context[IFINDEX_OFFSET..].copy_from_slice(&interface.to_ne_bytes());
         let result = self.program.test_run(TestRunOptions {
             data_in: Some(bytes_of(&call)),
             data_out: Some(bytes_of_mut(&mut answer)),
-            ctx_in: Some(&context),
+            ctx_in: Some(&context_at(interface)),
             ..TestRunOptions::new()
         })?;
         Ok((result.return_value == owner_answer::OURS).then_some(answer.translation))

@@ -1,9 +1,9 @@
 //! What stands between client and endpoints, and its process.
 
-use std::{fmt, fs, process::Command};
+use std::{fmt, fs};
 
-use anyhow::{Context as _, Result, ensure};
-use lb_tests::{Agent, AgentSpec, ControlPlane, Node, Process, Source, kube_proxy};
+use anyhow::{Context as _, Result};
+use lb_tests::{Agent, AgentSpec, ControlPlane, Node, Process, Source, bpftool, kube_proxy};
 use serde::Serialize;
 
 use crate::usage::{Usage, as_f64};
@@ -103,9 +103,7 @@ impl Proxy {
 pub(crate) fn maps_mib(node: &Node) -> Result<f64> {
     let mut bytes = 0;
     for map in fs::read_dir(node.bpffs().path().join("lb/maps"))? {
-        let shown = Command::new("bpftool").args(["-j", "map", "show", "pinned"]).arg(map?.path()).output()?;
-        ensure!(shown.status.success(), "bpftool: {}", String::from_utf8_lossy(&shown.stderr));
-        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).context("bpftool's JSON")?;
+        let shown = bpftool::shown(&[&"map", &"show", &"pinned", &map?.path()])?;
         bytes += shown["bytes_memlock"].as_u64().context("a map without bytes_memlock")?;
     }
     Ok(as_f64(bytes) / f64::from(1 << 20))

@@ -5,7 +5,6 @@
 use std::{
     borrow::Cow,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
-    process::Command,
     time::Duration,
 };
 
@@ -14,8 +13,8 @@ use aya::{
     programs::{ProgramInfo, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions},
     sys::{Stats, enable_stats},
 };
-use lb_common::abi::{FlowKey, Proto, V4};
-use lb_tests::{Outside, flows, netns::NetNs};
+use lb_common::abi::{FlowKey, Proto, V4, context_at};
+use lb_tests::{Outside, bpftool, flows, netns::NetNs};
 use serde::Serialize;
 
 use super::{
@@ -24,9 +23,6 @@ use super::{
     objects::{Place, first_node_port},
 };
 use crate::{figure::Figure, objects::ENDPOINT_PORTS, usage::as_f64};
-
-/// Where `ifindex` stands in `struct __sk_buff` (include/uapi/linux/bpf.h).
-const IFINDEX_OFFSET: usize = 40;
 
 /// Runs of which the kernel tells the mean.
 const REPEAT: u32 = 300_000;
@@ -131,9 +127,7 @@ struct Account {
 
 impl Account {
     fn of(id: u32) -> Result<Self> {
-        let shown = Command::new("bpftool").args(["-j", "prog", "show", "id", &id.to_string()]).output()?;
-        ensure!(shown.status.success(), "bpftool: {}", String::from_utf8_lossy(&shown.stderr));
-        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).context("bpftool's JSON")?;
+        let shown = bpftool::shown(&[&"prog", &"show", &"id", &id.to_string()])?;
         let number = |key: &str| shown[key].as_u64().unwrap_or_default();
         let program = shown["name"].as_str().unwrap_or_default().to_owned();
         Ok(Self { program, runs: number("run_cnt"), time_ns: number("run_time_ns") })
@@ -237,8 +231,7 @@ impl Device {
 
     /// The time of a run, and the frame after the last one.
     fn run(&self, program: &SchedClassifier, frame: &[u8], repeat: u32) -> Result<(Duration, Vec<u8>)> {
-        let mut context = [0; IFINDEX_OFFSET + 4];
-        context[IFINDEX_OFFSET..].copy_from_slice(&self.index.to_ne_bytes());
+        let context = context_at(self.index);
         let mut after = vec![0; frame.len()];
         let options = TestRunOptions {
             data_in: Some(frame),
