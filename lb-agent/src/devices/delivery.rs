@@ -13,7 +13,8 @@ use super::{findings::Foreign, network::Link};
 /// So long nothing has to be in the way before packets go past a device: who makes a pod attaches what it attaches soon after
 /// it has made the device.
 pub(super) const SETTLED: Duration = Duration::from_secs(10);
-/// While packets go past a device it is looked at so often: the kernel does not tell of programs (tcx) and chains that come.
+/// While packets go past a device it is looked at so often: the kernel tells of everything that may come in between but programs
+/// by tcx.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// What the kernel gives a veth, and takes back while its peer has an XDP program of its own (`veth_xdp_set` in
 /// drivers/net/veth.c). Packets that come past the device meet none of these.

@@ -35,6 +35,11 @@ impl Settings {
     pub fn has_packet_layer(&self) -> bool {
         self.devices != DeviceNames::None || !self.pods.is_empty()
     }
+
+    /// Whether packets may go past any device.
+    pub fn may_go_past(&self) -> bool {
+        self.pod_delivery == PodDelivery::Auto && !self.pods.is_empty()
+    }
 }
 
 /// The node's settings below /proc/sys/net. What cannot be read (IPv6 turned off, say) is absent and no finding.

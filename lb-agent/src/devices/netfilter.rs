@@ -7,15 +7,13 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use rustix::io::Errno;
 
 use super::delivery::Chains;
-use crate::netlink::{Conversation, attribute};
+use crate::netlink::{
+    Conversation, attribute,
+    chains::{NFPROTO_NETDEV, NFT_MSG_NEWCHAIN, NFTABLES},
+};
 
-/// `NFNL_SUBSYS_NFTABLES`, in the upper half of a message's type (linux/netfilter/nfnetlink.h).
-const NFTABLES: u16 = 10 << 8;
-/// Messages of it (linux/netfilter/nf_tables.h).
-const NFT_MSG_NEWCHAIN: u16 = NFTABLES | 3;
+/// See linux/netfilter/nf_tables.h.
 const NFT_MSG_GETCHAIN: u16 = NFTABLES | 4;
-/// The family of chains at devices (linux/netfilter.h).
-const NFPROTO_NETDEV: u8 = 5;
 /// Where a chain is attached: an attribute with attributes, of which one is the hook's number, in network byte order.
 const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_HOOK_HOOKNUM: u16 = 1;

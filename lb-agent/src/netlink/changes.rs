@@ -1,7 +1,7 @@
-//! The news that links, addresses or default routes of this network namespace changed,
-//! or what is attached to links by TC.
+//! The news that links, addresses or default routes of this network namespace changed, or what is attached to links by TC or by
+//! nftables.
 //!
-//! The kernel tells of each change by rtnetlink. What it says is taken as a hint only, and whoever is interested reads the
+//! The kernel tells of each change by rtnetlink and nfnetlink. What it says is taken as a hint only, and whoever is interested reads the
 //! state anew: so a message that got lost (the kernel says so by ENOBUFS) costs nothing, and there is one way to know the
 //! state. Which links were told of is passed on, for those who are in a hurry with some of them.
 
@@ -18,6 +18,8 @@ use rustix::{
     },
 };
 use tokio::io::{Interest, unix::AsyncFd};
+
+use super::chains;
 
 /// Number 0 of the netlink families, which rustix writes as no number.
 const NETLINK_ROUTE: Option<Protocol> = None;
@@ -43,6 +45,9 @@ pub enum Of {
     Addresses,
     /// Links, what is attached to them by TC, addresses and default routes; there may be very many other routes.
     Devices,
+    /// The same and what is attached to links by nftables. As soon as anybody listens, the kernel tells of every element of a
+    /// transaction, which makes those of others take longer.
+    DevicesAndChains,
 }
 
 impl Of {
@@ -50,27 +55,30 @@ impl Of {
         let addresses = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
         match self {
             Self::Addresses => addresses,
-            Self::Devices => addresses | RTMGRP_LINK | RTMGRP_TC | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE,
+            Self::Devices | Self::DevicesAndChains => {
+                addresses | RTMGRP_LINK | RTMGRP_TC | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE
+            }
         }
     }
 }
 
-/// A socket that the kernel tells of changes. Open it before the state is read first, so that no change is missed.
+/// Sockets that the kernel tells of changes. Open them before the state is read first, so that no change is missed.
 #[derive(Debug)]
 pub struct Changes {
-    socket: OwnedFd,
+    route: OwnedFd,
+    /// None where nobody is interested, or the kernel has no nfnetlink.
+    chains: Option<OwnedFd>,
 }
 
 impl Changes {
     /// Of the calling thread's network namespace.
     ///
     /// # Errors
-    /// The kernel gives no rtnetlink socket.
+    /// The kernel gives no such socket.
     pub fn open(of: Of) -> io::Result<Self> {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, NETLINK_ROUTE)?;
-        bind(&socket, &SocketAddrNetlink::new(0, of.groups()))?;
-        Ok(Self { socket })
+        let route = listener(NETLINK_ROUTE, of.groups())?;
+        let chains = if of == Of::DevicesAndChains { chains::open()? } else { None };
+        Ok(Self { route, chains })
     }
 
     /// To be waited on, in a tokio runtime.
@@ -78,16 +86,29 @@ impl Changes {
     /// # Errors
     /// The runtime does not take it.
     pub fn listen(self) -> io::Result<Listening> {
-        // SAFETY: an `OwnedFd` is open as long as it lives, and always the same.
-        let socket = unsafe { AsyncFd::register_with_interest(self.socket, Interest::READABLE) }?;
-        Ok(Listening { socket })
+        Ok(Listening { route: register(self.route)?, chains: self.chains.map(register).transpose()? })
     }
+}
+
+/// A socket that is told of what these groups of a netlink family are told of.
+pub(super) fn listener(family: Option<Protocol>, groups: u32) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, family)?;
+    bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+    Ok(socket)
+}
+
+fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open as long as it lives, and always the same.
+    let registered = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    Ok(registered?)
 }
 
 /// [`Changes`] in a runtime.
 #[derive(Debug)]
 pub struct Listening {
-    socket: AsyncFd<OwnedFd>,
+    route: AsyncFd<OwnedFd>,
+    chains: Option<AsyncFd<OwnedFd>>,
 }
 
 impl Listening {
@@ -95,15 +116,34 @@ impl Listening {
     /// May be dropped and called again.
     ///
     /// # Errors
-    /// The socket is broken.
+    /// A socket is broken.
     pub async fn changed(&self) -> io::Result<Vec<LinkRef>> {
-        loop {
-            let mut ready = self.socket.readable().await?;
-            let told = drain(ready.get_inner())?;
-            ready.clear_ready();
-            if let Some(links) = told {
-                return Ok(links);
-            }
+        tokio::select! {
+            links = told::<ROUTE_MESSAGE>(&self.route, of_route) => links,
+            none = told_of_chains(self.chains.as_ref()) => none,
+        }
+    }
+}
+
+async fn told_of_chains(socket: Option<&AsyncFd<OwnedFd>>) -> io::Result<Vec<LinkRef>> {
+    let heed = |datagram: &[u8]| chains::is_of_a_devices_chain(datagram).then(Vec::new);
+    match socket {
+        Some(socket) => told::<{ chains::DATAGRAM }>(socket, heed).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns after the next datagrams of which one matters, with all links of these. `heed` says of one what [`drain`] asks.
+async fn told<const LEN: usize>(
+    socket: &AsyncFd<OwnedFd>,
+    heed: impl Fn(&[u8]) -> Option<Vec<LinkRef>>,
+) -> io::Result<Vec<LinkRef>> {
+    loop {
+        let mut ready = socket.readable().await?;
+        let told = drain::<LEN>(ready.get_inner(), &heed)?;
+        ready.clear_ready();
+        if let Some(links) = told {
+            return Ok(links);
         }
     }
 }
@@ -117,17 +157,19 @@ pub struct LinkRef {
     pub name: String,
 }
 
-/// Takes what was told so far: the links, or `None` where nothing of it matters.
-fn drain(socket: impl AsFd) -> io::Result<Option<Vec<LinkRef>>> {
-    // Messages that do not fit are cut off, which is as good: only the beginning is looked at.
-    let mut message = [0; 512];
+/// Takes what was told so far: the links, or `None` where nothing of it matters. `heed` says the same of one datagram, of which it
+/// gets `LEN` bytes at most.
+fn drain<const LEN: usize>(
+    socket: impl AsFd,
+    heed: impl Fn(&[u8]) -> Option<Vec<LinkRef>>,
+) -> io::Result<Option<Vec<LinkRef>>> {
+    let mut datagram = [0; LEN];
     let mut told = None;
     loop {
-        match recv(&socket, &mut message[..], RecvFlags::empty()) {
+        match recv(&socket, &mut datagram[..], RecvFlags::empty()) {
             Ok((_, length)) => {
-                let message = message.get(..length).unwrap_or(&message);
-                if !is_of_another_route(message) {
-                    told.get_or_insert_with(Vec::new).extend(link(message));
+                if let Some(links) = heed(datagram.get(..length).unwrap_or(&datagram)) {
+                    told.get_or_insert_with(Vec::new).extend(links);
                 }
             }
             // Messages were lost: there are changes, then.
@@ -139,7 +181,15 @@ fn drain(socket: impl AsFd) -> io::Result<Option<Vec<LinkRef>>> {
     }
 }
 
-/// Notifications come one to a datagram, which begins with `struct nlmsghdr`: its type at byte 4.
+/// Bytes of a message of rtnetlink that are looked at: the rest may be cut off.
+const ROUTE_MESSAGE: usize = 512;
+
+/// What a message of rtnetlink says, see [`drain`].
+fn of_route(message: &[u8]) -> Option<Vec<LinkRef>> {
+    (!is_of_another_route(message)).then(|| link(message).into_iter().collect())
+}
+
+/// Its notifications come one to a datagram, which begins with `struct nlmsghdr`: its type at byte 4.
 fn kind(message: &[u8]) -> Option<u16> {
     message.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes)
 }

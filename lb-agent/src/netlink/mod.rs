@@ -1,6 +1,7 @@
 //! netlink(7): requests to the kernel and their answers ([`Conversation`]), and the news that something changed
 //! ([`changes`]). Knows the frame of the messages only; what is in them is the caller's.
 
+pub(crate) mod chains;
 pub mod changes;
 
 use std::{io, time::Duration};

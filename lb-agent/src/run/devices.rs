@@ -31,7 +31,7 @@ pub(super) fn start(
     observer: &Observer,
 ) -> Option<Devices> {
     let settings = args.settings(nodeport_addresses);
-    match open(datapath) {
+    match open(datapath, settings.may_go_past()) {
         Ok((changes, store)) => {
             let keeper = Keeper::new(store, settings, |devices| sysctl::read(devices.iter().copied()));
             observer.update(|state| state.devices_pending = true);
@@ -45,8 +45,9 @@ pub(super) fn start(
 }
 
 /// Also where no device is to have programs: an earlier agent may have left some.
-fn open(datapath: &mut Datapath) -> anyhow::Result<(Changes, KernelDevices)> {
-    Ok((Changes::open(Of::Devices)?, datapath.devices(Way::probe()?)?))
+fn open(datapath: &mut Datapath, may_go_past: bool) -> anyhow::Result<(Changes, KernelDevices)> {
+    let of = if may_go_past { Of::DevicesAndChains } else { Of::Devices };
+    Ok((Changes::open(of)?, datapath.devices(Way::probe()?)?))
 }
 
 impl Devices {

@@ -2,6 +2,7 @@
 //! programs do to packets is tested elsewhere. Needs root and the built programs (`cargo xtask test`).
 
 mod attach;
+mod chains;
 mod check;
 mod filters;
 mod past;
