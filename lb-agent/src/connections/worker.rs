@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     convert::Infallible,
-    io,
+    io, mem,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread,
     time::{Duration, Instant},
@@ -66,7 +66,7 @@ impl FlowAging {
         report: impl FnMut(Progress) + Send + 'static,
     ) -> io::Result<Self> {
         let (orders, received) = channel();
-        let mut worker = Worker { store, tcp, report, again: VecDeque::new() };
+        let mut worker = Worker { store, tcp, report, again: VecDeque::new(), failing: false };
         let body = move || match worker.run(&received) {
             Err(End) => {}
         };
@@ -95,8 +95,10 @@ struct Worker<S, R> {
     store: S,
     tcp: TcpPolicy,
     report: R,
-    /// Walked for once, and when to walk again; the earliest first.
+    /// Walked for once, or in vain, and when to walk again; the earliest first.
     again: VecDeque<(Instant, Ending)>,
+    /// The last of these walks was given up.
+    failing: bool,
 }
 
 /// The handle was dropped.
@@ -127,8 +129,10 @@ impl<S: FlowStores, R: FnMut(Progress)> Worker<S, R> {
                 }
                 Err(RecvTimeoutError::Timeout) if due == until => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => {
-                    if let Some((_, ending)) = self.again.pop_front() {
-                        self.end(&ending);
+                    if let Some((_, ending)) = self.again.pop_front()
+                        && !self.end(&ending)
+                    {
+                        self.again.push_back((Instant::now() + AGAIN, ending));
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(End),
@@ -168,16 +172,21 @@ impl<S: FlowStores, R: FnMut(Progress)> Worker<S, R> {
         Ending::of(&gone, self.tcp)
     }
 
-    /// Walks through everything at once, and rests after that, so that what comes in meanwhile is one order.
-    fn end(&mut self, ending: &Ending) {
+    /// Walks through everything at once, and rests after that, so that what comes in meanwhile is one order. Whether it came to
+    /// the end.
+    fn end(&mut self, ending: &Ending) -> bool {
         let started = Instant::now();
         let v4 = walk_through::<V4, S>(&mut self.store, ending, self.tcp);
         let v6 = walk_through::<V6, S>(&mut self.store, ending, self.tcp);
-        (self.report)(match v4.and_then(|v4| Ok([v4, v6?])) {
-            Ok(ended) => Progress::Ended(ended),
-            Err(error) => Progress::Failed(error),
-        });
+        let ended = v4.and_then(|v4| Ok([v4, v6?]));
+        let is_done = ended.is_ok();
+        // Tried again every second, and said once.
+        let is_known = mem::replace(&mut self.failing, !is_done) && !is_done;
+        if !is_known {
+            (self.report)(ended.map_or_else(Progress::Failed, Progress::Ended));
+        }
         thread::sleep(started.elapsed().saturating_mul(REST).min(AGAIN));
+        is_done
     }
 }
 

@@ -49,6 +49,16 @@ fn flows_of_a_gone_backend_end_at_once_and_those_that_were_being_made_a_little_l
 }
 
 #[test]
+fn who_could_not_be_looked_for_is_looked_for_until_that_is_possible() {
+    let tables = FlowTables::default();
+    add(&tables, 1, 1);
+    V4::table(&tables).unreadable = 2;
+    let aging = FlowAging::start(tables.clone(), TcpPolicy::Never, drop).unwrap();
+    aging.gone(gone(1));
+    until(&tables, &[]);
+}
+
+#[test]
 fn a_sweep_ends_the_flows_of_backends_that_are_not_in_the_maps() {
     let tables = FlowTables::default();
     add(&tables, 1, 1);

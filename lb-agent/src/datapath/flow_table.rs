@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -23,11 +24,13 @@ pub(crate) struct FlowTable<F: Family> {
     pub(crate) backends: BTreeMap<u32, Backend<F>>,
     /// How many halves fit.
     pub(crate) capacity: u32,
+    /// So many times more it cannot be read.
+    pub(crate) unreadable: u32,
 }
 
 impl<F: Family> Default for FlowTable<F> {
     fn default() -> Self {
-        Self { halves: BTreeMap::new(), backends: BTreeMap::new(), capacity: 1_000 }
+        Self { halves: BTreeMap::new(), backends: BTreeMap::new(), capacity: 1_000, unreadable: 0 }
     }
 }
 
@@ -35,6 +38,14 @@ impl<F: Family> FlowStore<F> for FlowTable<F> {
     /// By the client's port, forward halves in their order. Of some flows both halves are in one slice, of others one comes
     /// first. Removals behind the cursor do not matter, as to the kernel, which counts buckets.
     fn read_flows(&mut self, cursor: Cursor, into: &mut Vec<Half<F>>) -> Result<Cursor, StoreError> {
+        if let Some(fewer) = self.unreadable.checked_sub(1) {
+            self.unreadable = fewer;
+            return Err(StoreError::Failed {
+                map: map_name::<F>(),
+                operation: "read",
+                source: io::ErrorKind::Other.into(),
+            });
+        }
         let from = cursor.unwrap_or(0);
         let slice = |(key, half): &(&FlowKey<F>, &Flow<F>)| match half.is_reply() {
             false => u32::from(key.src_port) % N_SLICES,

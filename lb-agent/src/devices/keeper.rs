@@ -90,16 +90,11 @@ impl<S: DeviceStore> Keeper<S> {
 
     /// One pass over everything. `node` are the addresses of the Node object, as far as it is known.
     pub fn pass(&mut self, network: &Network, node: &[IpAddr], now: Instant) -> Outcome {
-        let mut outcome = Outcome::default();
         let there = match self.look() {
             Ok(there) => there,
-            Err(error) => {
-                outcome.failures.push(text(&error));
-                outcome.again = Some(now + RETRY);
-                self.said.failures(&outcome.failures);
-                return outcome;
-            }
+            Err(error) => return self.unchanged(text(&error), now),
         };
+        let mut outcome = Outcome::default();
         let (choices, end_of_grace) = self.choose(network, node, &there.listed, now);
         let (others, untold) = self.others(&choices);
         let (ways, next_look) = self.ways(network, &choices, &others, &there.listed, now);
@@ -129,14 +124,19 @@ impl<S: DeviceStore> Keeper<S> {
 
     /// What comes of it where the network cannot even be read: everything stays as it is.
     pub fn blind(&mut self, error: &io::Error, now: Instant) -> Outcome {
-        let failures = vec![format!("this node's network devices cannot be listed: {error}")];
+        self.unchanged(format!("this node's network devices cannot be listed: {error}"), now)
+    }
+
+    /// What comes of a pass that cannot be made: what was there before, and this failure.
+    fn unchanged(&mut self, failure: String, now: Instant) -> Outcome {
+        let failures = vec![failure];
         self.said.failures(&failures);
         Outcome {
             failures,
             again: Some(now + RETRY),
             served: u32::try_from(self.said.served()).unwrap_or(u32::MAX),
             pods: u32::try_from(self.said.pods()).unwrap_or(u32::MAX),
-            ..Outcome::default()
+            findings: self.said.findings.iter().cloned().collect(),
         }
     }
 

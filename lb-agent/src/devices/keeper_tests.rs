@@ -30,6 +30,8 @@ struct Table {
     others: Vec<Foreign>,
     /// Attaching fails.
     refuses: bool,
+    /// The kernel does not tell what is attached.
+    tells_nothing: bool,
     /// The kernel does not tell what others have.
     tells_no_others: bool,
     /// How often taking over an earlier agent's notes still fails.
@@ -59,6 +61,9 @@ impl DeviceStore for Table {
     }
 
     fn attached(&mut self) -> io::Result<BTreeMap<u32, Programs>> {
+        if self.tells_nothing {
+            return Err(io::Error::other("no list of programs"));
+        }
         Ok(self.attached.clone())
     }
 
@@ -287,6 +292,16 @@ fn what_others_have_need_not_be_known_to_take_over_what_earlier_programs_noted()
     let mut rig = Rig::new("auto", Table { tells_no_others: true, ..Table::default() });
     assert_eq!(rig.outcome(&with_route()).failures, ["nobody knows"]);
     assert_eq!(rig.keeper.store.taken_over_with, [vec![OURS]]);
+}
+
+#[test]
+fn where_the_kernel_does_not_tell_what_is_attached_the_outcome_stays_as_it_was() {
+    let mut rig = Rig::new("eth0,eth7", Table::default());
+    let before = rig.outcome(&network());
+    rig.keeper.store.tells_nothing = true;
+    let outcome = rig.outcome(&network());
+    assert_eq!((outcome.failures, outcome.again), (vec!["no list of programs".to_owned()], Some(rig.now + RETRY)));
+    assert_eq!((outcome.served, outcome.findings), (before.served, before.findings));
 }
 
 #[test]

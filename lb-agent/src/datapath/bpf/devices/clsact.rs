@@ -26,7 +26,7 @@ const ETH_P_ALL: u16 = 3;
 const QDISC: &str = "clsact";
 
 /// A filter at one of the two hooks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Filter {
     kind: String,
     priority: u16,
@@ -105,12 +105,19 @@ fn filters(device: u32, hook: Hook) -> io::Result<Vec<Filter>> {
     kernel.send(RouteNetlinkMessage::GetTrafficFilter(request), NLM_F_DUMP)?;
     let mut found = Vec::new();
     kernel.replies(|message| {
-        if let RouteNetlinkMessage::NewTrafficFilter(message) = message? {
-            found.extend(filter(&message));
-        }
+        found.extend(told(message));
         Ok(())
     })?;
     Ok(found)
+}
+
+/// The filter that a message tells of. One that cannot be read is somebody else's: ours can.
+fn told(message: io::Result<RouteNetlinkMessage>) -> Option<Filter> {
+    match message {
+        Ok(RouteNetlinkMessage::NewTrafficFilter(message)) => filter(&message),
+        Ok(_) => None,
+        Err(_) => Some(Filter { kind: "of a kind that cannot be read".to_owned(), ..Filter::default() }),
+    }
 }
 
 fn filter(message: &TcMessage) -> Option<Filter> {
@@ -241,4 +248,22 @@ pub(in super::super) fn remove_all() -> Result<Vec<String>, OpenError> {
         removed.extend(names.iter().map(|name| format!("program {name} on {number}")));
     }
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_cannot_be_read_is_somebody_elses_and_hides_no_other() {
+        let strange = told(Err(io::Error::other("flower, of a later kernel"))).unwrap();
+        assert!(!strange.is_ours() && !strange.is_at_our_place());
+        assert_eq!(strange.to_string(), "filter of a kind that cannot be read (priority 0, handle 0x0)");
+        let mut ours = TcMessage::with_index(2);
+        ours.header.handle = HANDLE.into();
+        ours.header.info = u32::from(PRIORITY) << 16;
+        let name = TcOption::Bpf(TcFilterBpfOption::ProgName("lb_egress".to_owned()));
+        ours.attributes = vec![TcAttribute::Kind("bpf".to_owned()), TcAttribute::Options(vec![name])];
+        assert!(told(Ok(RouteNetlinkMessage::NewTrafficFilter(ours))).is_some_and(|filter| filter.is_ours()));
+    }
 }
