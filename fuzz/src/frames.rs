@@ -100,7 +100,8 @@ fn is_foreign(net: &Net, bytes: &[u8], is_egress: bool) -> bool {
     let world = net.world;
     let services = [world.node_port(), world.cluster_ip(1), world.cluster_ip(2), world.cluster_ip(3)];
     let is_service = !is_egress && services.iter().any(|service| service.ip() == dst.ip());
-    !is_service && !(has_flow::<V4>(net, proto, src, dst) || has_flow::<V6>(net, proto, src, dst))
+    let is_flow = has_flow::<V4>(net, proto, src, dst) || has_flow::<V6>(net, proto, src, dst);
+    !is_service && !is_flow
 }
 
 fn has_flow<F: Traffic>(net: &Net, proto: u8, src: SocketAddr, dst: SocketAddr) -> bool {

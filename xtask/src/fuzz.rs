@@ -60,17 +60,37 @@ pub(crate) fn run_task(ws: &Workspace, flags: &FuzzFlags) -> Result<()> {
     Ok(())
 }
 
-/// The directory of the binaries. For a named target: so the flags are not those of build scripts, which have no libFuzzer.
+/// Clippy, which in the workspace does not see `fuzz/`. With the flags of the fuzz targets, so that libFuzzer is compiled once.
+pub(crate) fn lint(ws: &Workspace) -> Result<()> {
+    packages::ensure_programs(&PROGRAMS)?;
+    run(cargo(ws, "clippy", &host()?).args(["--", "-D", "warnings"]))
+}
+
+/// The directory of the binaries.
 fn build(ws: &Workspace) -> Result<PathBuf> {
+    let host = host()?;
+    run(&mut cargo(ws, "build", &host)).context("compile the fuzz targets")?;
+    Ok(directory(ws).join(host).join("release"))
+}
+
+/// Cargo for the fuzz targets. For a named target: so the flags are not those of build scripts, which have no libFuzzer.
+fn cargo(ws: &Workspace, subcommand: &str, host: &str) -> Command {
+    let mut cargo = host_cargo(ws, subcommand);
+    cargo
+        .args(["--manifest-path", "fuzz/Cargo.toml", "--release", "--locked", "--bins", "--target", host])
+        .env("CARGO_TARGET_DIR", directory(ws))
+        .env("RUSTFLAGS", FLAGS.join(" "));
+    cargo
+}
+
+fn directory(ws: &Workspace) -> PathBuf {
+    ws.target().join("fuzz")
+}
+
+/// This machine as rustc names it.
+fn host() -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let version = output(Command::new(rustc).arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
-    let directory = ws.target().join("fuzz");
-    let mut cargo = host_cargo(ws, "build");
-    cargo
-        .args(["--manifest-path", "fuzz/Cargo.toml", "--release", "--locked", "--bins", "--target", host])
-        .env("CARGO_TARGET_DIR", &directory)
-        .env("RUSTFLAGS", FLAGS.join(" "));
-    run(&mut cargo).context("compile the fuzz targets")?;
-    Ok(directory.join(host).join("release"))
+    Ok(host.to_owned())
 }

@@ -105,7 +105,8 @@ fn lints(ws: &Workspace) -> Result<()> {
     // The kernel programs are checked for the host, where clippy has a core library; `panic = "abort"` of the profile
     // lets a program without std pass there. Their own build says what only the BPF target shows.
     let kernel = ["--package", "lb-ebpf", "--profile", "bpf", "--", "-D", "warnings"];
-    run(host_cargo(ws, "clippy").args(kernel))
+    run(host_cargo(ws, "clippy").args(kernel))?;
+    fuzz::lint(ws)
 }
 
 /// rustup's minimal profile comes without rustfmt and clippy.

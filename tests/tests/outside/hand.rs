@@ -6,7 +6,7 @@ use std::{path::Path, time::Instant};
 use anyhow::{Result, ensure};
 use lb_agent::{
     datapath::{
-        bpf::{Datapath, Options, Way},
+        bpf::{Datapath, OpenError, Options, Way},
         store::Capacity,
     },
     devices::{DeviceNames, Keeper, PodDelivery, PortRange, findings::Settings, read, sysctl},
@@ -34,7 +34,10 @@ pub(crate) fn install(node: &Node, object: &Path, way: Way) -> Result<()> {
     };
     node.netns().run(|| {
         // A process that another test forks may hold the lock for a moment longer.
-        let (mut datapath, _) = eventually("the lock to be free", PATIENCE, || Ok(Datapath::open(&options).ok()))?;
+        let (mut datapath, _) = eventually("the lock to be free", PATIENCE, || match Datapath::open(&options) {
+            Err(OpenError::Locked { .. }) => Ok(None),
+            opened => Ok(Some(opened?)),
+        })?;
         datapath.attach()?;
         let settings = Settings {
             devices: DeviceNames::Auto,
