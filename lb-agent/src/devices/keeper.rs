@@ -2,14 +2,13 @@
 //! remembering it, so that it also mends what others broke. No clock and no kernel of its own.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    io, mem,
+    collections::BTreeMap,
+    io,
     net::IpAddr,
     time::{Duration, Instant},
 };
 
 use lb_common::abi::{Device, device_flags};
-use tracing::{debug, info, warn};
 
 use super::{
     choose::{Choice, Role, Why, Wishes, choose},
@@ -17,6 +16,7 @@ use super::{
     entries,
     findings::{Facts, Finding, Foreign, Settings, Sysctls, findings},
     network::{Link, Network},
+    said::Said,
     store::{DeviceRef, DeviceStore, Programs},
 };
 
@@ -62,16 +62,10 @@ pub struct Keeper<S> {
     /// When an uplink of that name was last chosen for a reason of its own.
     uplinks: BTreeMap<String, Instant>,
     settling: Settling,
+    /// What `lb_names` says, as far as this agent has written it.
+    names: BTreeMap<u32, String>,
     /// What was logged.
     said: Said,
-}
-
-#[derive(Default)]
-struct Said {
-    choices: Vec<Choice>,
-    ways: Ways,
-    findings: BTreeSet<Finding>,
-    failures: BTreeSet<String>,
 }
 
 impl<S: DeviceStore> Keeper<S> {
@@ -84,6 +78,7 @@ impl<S: DeviceStore> Keeper<S> {
             chosen_at: None,
             uplinks: BTreeMap::new(),
             settling: Settling::default(),
+            names: BTreeMap::new(),
             said: Said::default(),
         }
     }
@@ -217,7 +212,7 @@ impl<S: DeviceStore> Keeper<S> {
             choices.iter().filter(|choice| choice.decision.is_ok()).map(|choice| (choice.index, choice)).collect();
         // The maps first: while a device is listed, flows rely on its programs.
         for index in listed.keys().filter(|index| !chosen.contains_key(index)) {
-            note(self.store.delete_device(*index), &mut outcome.failures);
+            note(self.unlist(*index), &mut outcome.failures);
         }
         for index in attached.keys().filter(|index| !chosen.contains_key(index)) {
             let name = network.link(*index).map_or("", |link| link.name.as_str());
@@ -257,7 +252,7 @@ impl<S: DeviceStore> Keeper<S> {
             if let Err(error) = attached {
                 // One of the two may be there, or an earlier agent's both: these go on.
                 if programs.ingress.is_none() || programs.egress.is_none() {
-                    self.store.delete_device(*index)?;
+                    self.unlist(*index)?;
                 }
                 return Err(error);
             }
@@ -265,11 +260,18 @@ impl<S: DeviceStore> Keeper<S> {
         if let Some(device) = unlisted {
             self.store.put_device(*index, &device)?;
         }
-        let known = self.said.choices.iter().find(|known| known.index == *index);
-        if known != Some(choice) {
-            self.store.put_name(*index, &format!("{name} {why}"))?;
+        let name = format!("{name} {why}");
+        if self.names.get(index) != Some(&name) {
+            self.store.put_name(*index, &name)?;
+            self.names.insert(*index, name);
         }
         Ok(())
+    }
+
+    /// Takes a device out of the maps, with its name.
+    fn unlist(&mut self, index: u32) -> Result<(), S::Error> {
+        self.names.remove(&index);
+        self.store.delete_device(index)
     }
 
     fn put_node(&mut self, network: &Network, object: &[IpAddr], outcome: &mut Outcome) {
@@ -308,68 +310,6 @@ fn text(error: &dyn std::error::Error) -> String {
 
 fn note<E: std::error::Error>(result: Result<(), E>, failures: &mut Vec<String>) {
     failures.extend(result.err().map(|error| text(&error)));
-}
-
-/// Logs what is new, once.
-impl Said {
-    /// Whether the link was there at the last pass, by the same name.
-    fn knows(&self, index: u32, name: &str) -> bool {
-        self.choices.iter().any(|choice| choice.index == index && choice.name == name)
-    }
-
-    fn pods(&self) -> usize {
-        self.choices.iter().filter(|choice| choice.role() == Some(Role::Pod)).count()
-    }
-
-    fn served(&self) -> usize {
-        self.choices.iter().filter(|choice| choice.decision.is_ok()).count()
-    }
-
-    fn failures(&mut self, now: &[String]) {
-        for failure in now.iter().filter(|failure| !self.failures.contains(*failure)) {
-            warn!("{failure}; tried again");
-        }
-        self.failures = now.iter().cloned().collect();
-    }
-
-    fn findings(&mut self, now: &[Finding]) {
-        for finding in now.iter().filter(|finding| !self.findings.contains(finding)) {
-            warn!("{finding}");
-        }
-        self.findings = now.iter().cloned().collect();
-    }
-
-    fn ways(&mut self, network: &Network, now: Ways) {
-        for (index, obstacle) in now.iter().filter(|(index, obstacle)| self.ways.get(*index) != Some(*obstacle)) {
-            let device = network.link(*index).map_or("", |link| link.name.as_str());
-            match obstacle {
-                None => info!(device, index, "packets for its pod go past it, straight into the pod's namespace"),
-                Some(why) if self.ways.get(index) == Some(&None) => {
-                    info!(device, index, "packets for its pod go out of it again: {why}");
-                }
-                Some(why) => debug!(device, index, "packets for its pod go out of it: {why}"),
-            }
-        }
-        self.ways = now;
-    }
-
-    fn choices(&mut self, now: Vec<Choice>) {
-        let before = mem::take(&mut self.choices);
-        let was_served = |index: u32| before.iter().any(|old| old.index == index && old.decision.is_ok());
-        for choice in now.iter().filter(|choice| !before.contains(choice)) {
-            let Choice { index, name, decision } = choice;
-            match decision {
-                Ok((role, why)) => info!(device = name, index, "served as {role}: {why}"),
-                Err(why) if was_served(*index) => info!(device = name, index, "not served any more: {why}"),
-                Err(why) => debug!(device = name, index, "left alone: {why}"),
-            }
-        }
-        let is_gone = |old: &&Choice| was_served(old.index) && !now.iter().any(|choice| choice.index == old.index);
-        for Choice { index, name, .. } in before.iter().filter(is_gone) {
-            info!(device = name, index, "is gone");
-        }
-        self.choices = now;
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Passes over a table in the place of the kernel: what is attached and listed, in which order, and what is told.
 
-use std::io;
+use std::{io, mem};
 
 use lb_common::abi::NodeConfig;
 
@@ -252,6 +252,7 @@ fn a_device_without_both_programs_is_not_listed_and_is_tried_again() {
     assert!(rig.keeper.store.listed.is_empty());
     rig.keeper.store.refuses = false;
     assert_eq!(rig.pass(&with_route()), ["unlist 2", "attach eth0 uplink", "list 2"]);
+    assert_eq!(rig.keeper.store.names[&2], "eth0 has a default route");
 }
 
 /// With an earlier agent's programs on `eth0`, for which no others can be attached.

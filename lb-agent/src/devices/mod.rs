@@ -14,6 +14,7 @@ pub mod keeper;
 pub mod netfilter;
 pub mod network;
 pub mod read;
+mod said;
 pub mod store;
 pub mod sysctl;
 pub mod wanted;
