@@ -77,14 +77,14 @@ impl<N: Node> Keeper<N> {
     /// The Services may have got or lost ranges. Returns whether that has changed whether clients are to be looked for.
     ///
     /// # Errors
-    /// The maps cannot be read or written; then nothing has changed, or some entries are left that do no harm.
+    /// The maps cannot be read or written: then nothing has changed but that some entries may be gone, and it is to be called
+    /// again.
     pub fn services_changed(&mut self) -> io::Result<bool> {
         let active = self.node.has_ranges()?;
-        let changed = active != mem::replace(&mut self.active, active);
         if !active {
             self.become_like(&BTreeMap::new())?;
         }
-        Ok(changed)
+        Ok(active != mem::replace(&mut self.active, active))
     }
 
     /// Looks at the node and makes the maps like it.
@@ -195,6 +195,19 @@ mod tests {
         assert!(keeper.services_changed().unwrap() && !keeper.is_active());
         assert!(keeper.node.map.is_empty());
         assert_eq!(keeper.kept(), Kept::default());
+    }
+
+    #[test]
+    fn clients_are_forgotten_by_the_next_try_where_the_first_has_failed() {
+        let node = Fake { ranges: true, clients: [(1, client(1))].into(), ..Fake::default() };
+        let mut keeper = Keeper::new(node).unwrap();
+        keeper.services_changed().unwrap();
+        keeper.look().unwrap();
+        (keeper.node.ranges, keeper.node.broken) = (false, Some(1));
+        keeper.services_changed().unwrap_err();
+        keeper.node.broken = None;
+        assert!(keeper.services_changed().unwrap() && !keeper.is_active());
+        assert!(keeper.node.map.is_empty());
     }
 
     #[test]

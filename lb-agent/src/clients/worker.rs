@@ -52,8 +52,16 @@ impl ClientAddresses {
         let keeper = Keeper::new(node)?;
         let (signs, received) = channel();
         let signs_of_watch = signs.clone();
-        let worker =
-            Worker { keeper, report, cgroup_root, signs: signs_of_watch, watch: None, next: None, failing: false };
+        let worker = Worker {
+            keeper,
+            report,
+            cgroup_root,
+            signs: signs_of_watch,
+            watch: None,
+            next: None,
+            failing: false,
+            unsure: false,
+        };
         thread::Builder::new().name("clients".to_owned()).spawn(move || worker.run(&received))?;
         Ok(Self { signs })
     }
@@ -82,6 +90,8 @@ struct Worker<N, R> {
     /// When to look next, if at all.
     next: Option<Instant>,
     failing: bool,
+    /// It could not be read which Services have ranges: that is tried again.
+    unsure: bool,
 }
 
 impl<N: Node, R: FnMut(Look)> Worker<N, R> {
@@ -98,7 +108,7 @@ impl<N: Node, R: FnMut(Look)> Worker<N, R> {
                     Sign::End => return,
                 }
             }
-            if services {
+            if services || self.unsure {
                 self.compare();
             }
             self.look(cgroups);
@@ -106,7 +116,11 @@ impl<N: Node, R: FnMut(Look)> Worker<N, R> {
     }
 
     fn compare(&mut self) {
-        match self.keeper.services_changed() {
+        let result = self.keeper.services_changed();
+        self.unsure = result.is_err();
+        match result {
+            // It may have been woken for this alone.
+            Ok(false) if !self.keeper.is_active() => self.next = None,
             Ok(false) => {}
             Ok(true) if self.keeper.is_active() => self.begin(),
             Ok(true) => {
@@ -114,7 +128,12 @@ impl<N: Node, R: FnMut(Look)> Worker<N, R> {
                 self.next = None;
                 (self.report)(Ok(self.keeper.kept()));
             }
-            Err(error) => self.failed(&error),
+            Err(error) => {
+                self.failed(&error);
+                let again = Instant::now() + BLIND_PERIOD;
+                let look = self.next.filter(|_| self.keeper.is_active());
+                self.next = Some(look.map_or(again, |look| look.min(again)));
+            }
         }
     }
 
@@ -136,7 +155,7 @@ impl<N: Node, R: FnMut(Look)> Worker<N, R> {
     /// If it is time to, or the cgroups have changed.
     fn look(&mut self, cgroups: bool) {
         let now = Instant::now();
-        let Some(next) = self.next.filter(|next| cgroups || *next <= now) else {
+        let Some(next) = self.next.filter(|next| self.keeper.is_active() && (cgroups || *next <= now)) else {
             return;
         };
         match self.keeper.look() {
@@ -171,5 +190,57 @@ fn describe(error: &io::Error) -> String {
         }
         Some(libc::EACCES | libc::EPERM) => format!("{error}: the agent needs CAP_SYS_ADMIN and CAP_SYS_PTRACE"),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, net::Ipv4Addr};
+
+    use super::{
+        super::keeper::{Client, Seen},
+        *,
+    };
+
+    /// A node with one client, of which it cannot be read at first whether some Service has ranges.
+    struct Flaky {
+        failures: u32,
+    }
+
+    impl Node for Flaky {
+        fn has_ranges(&mut self) -> io::Result<bool> {
+            match self.failures.checked_sub(1) {
+                Some(fewer) => {
+                    self.failures = fewer;
+                    Err(io::ErrorKind::OutOfMemory.into())
+                }
+                None => Ok(true),
+            }
+        }
+
+        fn clients(&mut self) -> io::Result<Seen> {
+            let client = Client { v4: Some(Ipv4Addr::LOCALHOST), v6: None };
+            Ok(Seen { clients: [(1, client)].into(), trouble: None })
+        }
+
+        fn known(&mut self) -> io::Result<BTreeMap<u64, Client>> {
+            Ok(BTreeMap::new())
+        }
+
+        fn put(&mut self, _: u64, _: &Client) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn where_it_could_not_be_read_who_has_ranges_that_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (told, looks) = channel();
+        let report = move |look| told.send(look).unwrap_or_default();
+        let clients = ClientAddresses::start(Flaky { failures: 1 }, directory.path().to_owned(), report).unwrap();
+        clients.services_changed();
+        let next = || looks.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(next().is_err());
+        assert_eq!(next(), Ok(Kept { v4: 1, v6: 0 }));
     }
 }

@@ -53,9 +53,11 @@ fn who_could_not_be_looked_for_is_looked_for_until_that_is_possible() {
     let tables = FlowTables::default();
     add(&tables, 1, 1);
     V4::table(&tables).unreadable = 2;
-    let aging = FlowAging::start(tables.clone(), TcpPolicy::Never, drop).unwrap();
+    let (told, progress) = channel();
+    let aging = FlowAging::start(tables, TcpPolicy::Never, move |progress| told.send(progress).unwrap()).unwrap();
     aging.gone(gone(1));
-    until(&tables, &[]);
+    assert!(matches!(progress.recv().unwrap(), Progress::Failed(_)), "said once");
+    assert!(matches!(progress.recv().unwrap(), Progress::Ended([Ended { gone: 1, .. }, _])));
 }
 
 #[test]
