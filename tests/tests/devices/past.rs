@@ -23,13 +23,13 @@ impl Rig {
         (0..n).map(|number| self.node.pod(&format!("pod{number}"))).collect()
     }
 
-    fn role(&self, pod: &Pod) -> Result<Option<String>> {
-        Ok(self.devices()?.get(pod.device()).and_then(|device| device.role.clone()))
+    fn role(&self, device: &str) -> Result<Option<String>> {
+        Ok(self.devices()?.get(device).and_then(|device| device.role.clone()))
     }
 
     fn wait_for_role(&self, pod: &Pod, role: &str) -> Result<()> {
         eventually(&format!("the device of {} to be served as {role:?}", pod.name()), PATIENCE, || {
-            Ok((self.role(pod)?.as_deref() == Some(role)).then_some(()))
+            Ok((self.role(pod.device())?.as_deref() == Some(role)).then_some(()))
         })
     }
 
@@ -41,9 +41,19 @@ impl Rig {
 #[test]
 fn packets_go_past_a_pods_device_until_something_is_attached_on_the_way_out_of_it() -> Result<()> {
     let rig = rig("past", &[])?;
+    // These come before the pods, and would be gone past before those are.
+    let far = rig.outside.path().display();
+    rig.node.netns().ip([
+        "link add vethhere type veth peer name here".to_owned(),
+        "link set vethhere up".to_owned(),
+        "link set here up".to_owned(),
+        format!("link add vethdown type veth peer name down netns {far}"),
+    ])?;
     let pods = rig.pods(4)?;
     let [program, filter, queue, bare] = &pods[..] else { unreachable!("four pods") };
     rig.agent.wait_gone_past(&pods.iter().map(Pod::device).collect::<Vec<_>>())?;
+    assert_eq!(rig.role("vethhere")?.as_deref(), Some(OUT), "its peer is on the node");
+    assert_eq!(rig.role("vethdown")?.as_deref(), Some(OUT), "nothing leaves by it");
 
     let device = program.device();
     let _foreign = rig.node.netns().run(|| attach_a_program(device, TcAttachType::Egress))??;
@@ -56,7 +66,7 @@ fn packets_go_past_a_pods_device_until_something_is_attached_on_the_way_out_of_i
     for pod in [program, filter, queue] {
         rig.wait_for_role(pod, OUT)?;
     }
-    assert_eq!(rig.role(bare)?.as_deref(), Some(PAST), "nothing came to its device");
+    assert_eq!(rig.role(bare.device())?.as_deref(), Some(PAST), "nothing came to its device");
 
     rig.tc(&["qdisc", "del", "dev", queue.device(), "root"])?;
     rig.wait_for_role(queue, PAST)?;
