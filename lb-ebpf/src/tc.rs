@@ -107,7 +107,7 @@ fn ingress_of<F: Served, C: Hooked, const L2: u32>(context: C, side: Side) -> i3
     match forward::ingress(&kernel, &mut packet, side, work) {
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => TC_ACT_SHOT,
-        Verdict::Rewritten => go_on(&kernel, &mut packet, work),
+        Verdict::Translated => go_on(&kernel, &mut packet, work),
         Verdict::Again => route::take_in_again(field!(context.skb(), ifindex)),
         Verdict::Answer => send_back(&mut packet),
     }
@@ -119,7 +119,7 @@ fn egress_of<F: Served, C: Hooked, const L2: u32>(context: C) -> i32 {
     let kernel = Kernel::new(context);
     let mut packet = Skb::<F, L2>::new(context.skb());
     match forward::egress(&kernel, &mut packet, work) {
-        Verdict::Pass | Verdict::Rewritten => TC_ACT_UNSPEC,
+        Verdict::Pass | Verdict::Translated => TC_ACT_UNSPEC,
         Verdict::Drop | Verdict::Answer | Verdict::Again => TC_ACT_SHOT,
     }
 }
@@ -138,7 +138,7 @@ fn work<F: Served>() -> Option<&'static mut Work<F>> {
 #[inline(never)]
 fn go_on<F: Served, C: Hooked, const L2: u32>(kernel: &Kernel<C>, packet: &mut Skb<F, L2>, work: &mut Work<F>) -> i32 {
     let longest = packet.longest(&work.headers);
-    let Some(mut question) = route::Question::new(packet.context(), &work.headers.tuple, longest) else {
+    let Some(mut question) = route::Question::new(packet.context(), &work.to, longest) else {
         return TC_ACT_UNSPEC;
     };
     match deliver::deliver(kernel, packet, work, question.ask(packet.context()).fib()) {

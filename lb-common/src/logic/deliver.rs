@@ -2,21 +2,21 @@
 //! and netfilter, where that is as good as what the stack would do; by the stack otherwise.
 
 use super::{
-    forward::Verdict,
-    nat,
+    forward::{self, Verdict},
+    nat::Hop,
     refuse::{self, Error},
-    seam::{Environment, Flows, Network, Route},
+    seam::{Environment, Network, Route},
     work::Work,
 };
 use crate::{
-    abi::{Counter, device_flags, flow_flags},
+    abi::{device_flags, flow_flags},
     packet::{
         Packet,
         headers::{Ip, Kind},
     },
 };
 
-/// What `bpf_fib_lookup` said of the packet as it is now.
+/// What `bpf_fib_lookup` said of the packet with its new tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fib {
     /// It goes out of the device with this index, and the neighbour's link-layer address is known.
@@ -47,41 +47,60 @@ pub enum Delivery {
     Drop,
 }
 
-/// Takes a translated packet on. Out of a device without our programs the stack does it: it must see both directions, or its
-/// connection tracking takes the answers for connections of the backend's, and masquerades them. Except what has an
-/// address of the node as its source: the kernel does not forward that (`fib_validate_source`), and no answer to it comes
-/// by the stack.
+/// Takes a translated packet on, with its new tuple, [`Work::to`].
 #[inline(always)]
 pub fn deliver<F, K, P>(kernel: &K, packet: &mut P, work: &mut Work<F>, fib: Fib) -> Delivery
 where
     F: Ip,
-    K: Flows<F> + Network<F> + Environment,
+    K: Network<F> + Environment,
     P: Packet,
+{
+    let (delivery, hop) = match way(kernel, work, fib) {
+        Way::Past(delivery) => (delivery, Hop::Taken),
+        Way::Stack => (Delivery::Stack, Hop::Kept),
+        Way::No(error) => return complain(kernel, packet, work, error),
+    };
+    if forward::write(kernel, packet, work, hop) { delivery } else { Delivery::Drop }
+}
+
+/// How a packet may go on.
+enum Way {
+    /// Past the stack, as a router would take it on.
+    Past(Delivery),
+    /// By the stack.
+    Stack,
+    /// Not at all.
+    No(Error),
+}
+
+/// Out of a device without our programs the stack takes a packet on: it must see both directions, or its connection tracking
+/// takes the answers for connections of the backend's, and masquerades them. Except what has an address of the node as its
+/// source: the kernel does not forward that (`fib_validate_source`), and no answer to it comes by the stack.
+#[inline(always)]
+fn way<F, K>(kernel: &K, work: &mut Work<F>, fib: Fib) -> Way
+where
+    F: Ip,
+    K: Network<F>,
 {
     let (index, delivery) = match fib {
         Fib::Forward(index) => (index, Delivery::Redirect(index)),
         Fib::NoNeighbour(index) => (index, Delivery::RedirectNeighbour(index)),
         // The stack fragments it.
-        Fib::TooBig(_) if !work.headers.dont_fragment && !is_from_node(kernel, work) => return Delivery::Stack,
-        Fib::TooBig(mtu) => return complain(kernel, packet, work, Error::too_big(mtu)),
-        Fib::Stack => return Delivery::Stack,
+        Fib::TooBig(_) if !work.headers.dont_fragment && !is_from_node(kernel, work) => return Way::Stack,
+        Fib::TooBig(mtu) => return Way::No(Error::too_big(mtu)),
+        Fib::Stack => return Way::Stack,
     };
     if work.headers.hops <= 1 {
-        return complain(kernel, packet, work, Error::TIME_EXCEEDED);
+        return Way::No(Error::TIME_EXCEEDED);
     }
-    let delivery = match Network::<F>::device(kernel, index) {
-        None if !is_from_node(kernel, work) => return Delivery::Stack,
+    match Network::<F>::device(kernel, index) {
+        None if !is_from_node(kernel, work) => Way::Stack,
         // Our own program there translates what the stack sends, which this is not.
         Some(device) if device.flags & device_flags::PEER != 0 && matches!(fib, Fib::Forward(_)) => {
-            Delivery::RedirectPeer(index)
+            Way::Past(Delivery::RedirectPeer(index))
         }
-        Some(_) | None => delivery,
-    };
-    if nat::take_hop(packet, &mut work.headers).is_err() {
-        kernel.count(Counter::Unwritable);
-        return Delivery::Drop;
+        Some(_) | None => Way::Past(delivery),
     }
-    delivery
 }
 
 /// Whether a translated packet has an address of the node as its source: one that the flow gives the client, or that of a
@@ -95,35 +114,24 @@ where
     if work.half.flags & (flow_flags::SNAT | flow_flags::REPLY) == 0 {
         return false;
     }
-    work.to = work.headers.tuple.reversed();
-    kernel.route(&work.to) == Route::NotForwarded
+    work.other_key = work.to.reversed();
+    kernel.route(&work.other_key) == Route::NotForwarded
 }
 
-/// Tells the sender of a translated packet why it cannot go on, about the packet as it sent it. The stack cannot: it would
-/// tell the address that the packet seems to come from, which may be the node's own.
-#[inline(never)]
+/// Tells the sender of a packet why it cannot go on, about the packet as it sent it and as it still is. The stack cannot: it
+/// would tell the address that the packet seems to come from, which may be the node's own.
+#[inline(always)]
 fn complain<F, K, P>(kernel: &K, packet: &mut P, work: &mut Work<F>, error: Error) -> Delivery
 where
     F: Ip,
-    K: Flows<F> + Network<F> + Environment,
+    K: Network<F> + Environment,
     P: Packet,
 {
-    let Work { headers, half, other_key: key, to, .. } = work;
     // Never about an error or a later fragment (RFC 1122 section 3.2.2).
-    if !matches!(headers.kind, Kind::Whole | Kind::FirstFragment) {
+    if !matches!(work.headers.kind, Kind::Whole | Kind::FirstFragment) {
         return Delivery::Drop;
     }
-    // What the answers to this packet are turned into, the other way round, is what it was.
-    *key = headers.tuple.reversed();
-    if kernel.with_flow(key, |found| *half = *found).is_none() || !half.is_of(key) {
-        return Delivery::Drop;
-    }
-    *to = half.partner(key);
-    if nat::rewrite(packet, headers, to).is_err() {
-        kernel.count(Counter::Unwritable);
-        return Delivery::Drop;
-    }
-    match refuse::answer(kernel, packet, headers, error) {
+    match refuse::answer(kernel, packet, &mut work.headers, error) {
         Verdict::Answer => Delivery::Answer,
         _ => Delivery::Drop,
     }

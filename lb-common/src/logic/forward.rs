@@ -11,10 +11,10 @@ use super::{
     fragment::{self, First},
     icmp,
     lookup::{self, Found, lookup_packet},
-    nat,
+    nat::{self, Hop},
     piece::{self, Kept, Next},
     refuse,
-    seam::{Network, Route, Router},
+    seam::{Environment, Network, Route, Router},
     select::{Refusal, select},
     work::Work,
 };
@@ -33,9 +33,9 @@ pub enum Verdict {
     Pass,
     /// Gone (counted).
     Drop,
-    /// It has another tuple now, see [`Work::headers`], and goes on: at ingress to its new destination
-    /// ([`super::deliver`]), at egress out of the device.
-    Rewritten,
+    /// It gets another tuple, [`Work::to`], and goes on: at ingress to its new destination, on the way to which it is written
+    /// ([`super::deliver`]); at egress it is, and goes out of the device.
+    Translated,
     /// Once more: what stands in its place, a fragment, is to come in again by the device that the packet came in by.
     Again,
     /// An answer stands in its place, which goes back out of the device that it came in by, with the link-layer addresses
@@ -83,8 +83,32 @@ where
     match recognise(kernel, packet, work, Halves::Reply) {
         Recognised::Foreign | Recognised::Stranger | Recognised::Early => Verdict::Pass,
         Recognised::Error => icmp::translate(kernel, packet, work),
-        Recognised::Flow => go_on(kernel, packet, work, Halves::Reply),
+        Recognised::Flow => match go_on(kernel, packet, work, Halves::Reply) {
+            Verdict::Translated if !write(kernel, packet, work, Hop::Kept) => Verdict::Drop,
+            verdict => verdict,
+        },
     }
+}
+
+/// Gives a packet its new tuple. `false` (and counted) where that cannot be done: it must be dropped.
+#[inline(always)]
+pub(super) fn write<F, K, P>(kernel: &K, packet: &mut P, work: &mut Work<F>, hop: Hop) -> bool
+where
+    F: Ip,
+    K: Environment,
+    P: Packet,
+{
+    let Work { headers, to, .. } = work;
+    let written = match (headers.kind, hop) {
+        // It was written together with what it quotes.
+        (Kind::IcmpError, Hop::Kept) => Ok(()),
+        (Kind::IcmpError, Hop::Taken) => nat::take_hop(packet, headers),
+        _ => nat::rewrite(packet, headers, to, hop),
+    };
+    if written.is_err() {
+        kernel.count(Counter::Unwritable);
+    }
+    written.is_ok()
 }
 
 /// What a packet is.
@@ -157,7 +181,7 @@ fn stray_fragment<F: Ip, K: Router<F>>(kernel: &K, work: &mut Work<F>) -> Verdic
     Verdict::Drop
 }
 
-/// Gives a packet the tuple that its flow says.
+/// Finds the tuple that its flow gives a packet.
 #[inline(never)]
 fn go_on<F, K, P>(kernel: &K, packet: &mut P, work: &mut Work<F>, halves: Halves) -> Verdict
 where
@@ -176,11 +200,7 @@ where
         }
     }
     work.to = work.half.translated(&work.headers.tuple);
-    if nat::rewrite(packet, &mut work.headers, &work.to).is_err() {
-        kernel.count(Counter::Unwritable);
-        return Verdict::Drop;
-    }
-    Verdict::Rewritten
+    Verdict::Translated
 }
 
 /// A packet that belongs to no flow: to a Service, or not our business.

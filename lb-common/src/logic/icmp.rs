@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Turns an error about a translated packet back, so that who sent the packet recognises it. Others pass.
+/// Turns an error about a translated packet back, so that who sent the packet recognises it, and writes it. Others pass.
 #[inline(never)]
 pub(super) fn translate<F, K, P>(kernel: &K, packet: &mut P, work: &mut Work<F>) -> Verdict
 where
@@ -44,7 +44,7 @@ where
         return Verdict::Drop;
     }
     kernel.count(Counter::IcmpError);
-    Verdict::Rewritten
+    Verdict::Translated
 }
 
 /// Puts the quoted headers into `work`, and the half of the answers to the quoted packet with its key. `false` where it was

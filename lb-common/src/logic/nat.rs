@@ -4,10 +4,19 @@ use crate::{
     abi::FlowKey,
     packet::{
         Broken, Packet, Summed,
-        checksum::{Sum, pair},
+        checksum::{Sum, pair, updated},
         headers::{Headers, Ip, transport_checksum},
     },
 };
+
+/// Whether a packet is taken on as a router does it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hop {
+    /// It has one hop less then, and more than one before.
+    Taken,
+    /// The stack does that, or has done it.
+    Kept,
+}
 
 /// How the sum over both addresses changes.
 #[inline(always)]
@@ -17,41 +26,158 @@ pub(super) fn addrs_difference<F: Ip>(old: &FlowKey<F>, new: &FlowKey<F>) -> Sum
         .replace_all(F::words(old.dst_addr).as_ref(), F::words(new.dst_addr).as_ref())
 }
 
-/// Gives the packet the tuple `to`, and `headers` with it.
-///
-/// The checksum of a datagram covers all its fragments and is in the first one alone, so that later ones need none.
+/// Gives the packet the tuple `to`, and `headers` with it. Each change is a call into the kernel, so what stands together is
+/// written together where nothing but a network header without options is before the ports: nearly always.
 #[inline(always)]
-pub fn rewrite<F: Ip, P: Packet>(packet: &mut P, headers: &mut Headers<F>, to: &FlowKey<F>) -> Result<(), Broken> {
-    let from = &headers.tuple;
-    let addrs = addrs_difference(from, to).difference();
-    if headers.has_ports() {
-        let (offset, zero_is_none) = transport_checksum(from.proto);
-        let (old, new) = (pair(from.src_port, from.dst_port), pair(to.src_port, to.dst_port));
-        let ports = Sum::default().replace(old, new).difference();
-        let checksum = headers.transport + offset;
-        packet.update_checksum(checksum, addrs, Summed::PseudoHeader, zero_is_none)?;
-        packet.update_checksum(checksum, ports, Summed::Segment, zero_is_none)?;
-        packet.store(headers.transport, [new])?;
+pub(super) fn rewrite<F: Ip, P: Packet>(
+    packet: &mut P,
+    headers: &mut Headers<F>,
+    to: &FlowKey<F>,
+    hop: Hop,
+) -> Result<(), Broken> {
+    let is_plain = headers.has_ports() && headers.transport == F::HEADER_LEN;
+    // Words of the network header, and of the transport header up to its checksum.
+    let is_done = is_plain
+        && match (F::VERSION, headers.is_tcp()) {
+            (4, true) => rewrite_front::<F, P, 10>(packet, headers, to, hop)?,
+            (4, false) => rewrite_front::<F, P, 7>(packet, headers, to, hop)?,
+            (_, true) => rewrite_front::<F, P, 15>(packet, headers, to, hop)?,
+            (_, false) => rewrite_front::<F, P, 12>(packet, headers, to, hop)?,
+        };
+    if !is_done {
+        rewrite_in_parts(packet, headers, to, hop)?;
     }
-    F::update_header_checksum(packet, headers.network, addrs)?;
-    F::store_addrs(packet, headers.network, to)?;
     headers.tuple = *to;
     Ok(())
 }
 
 /// Takes one hop off, as a router does. The packet has more than one left.
 #[inline(always)]
-pub fn take_hop<F: Ip, P: Packet>(packet: &mut P, headers: &mut Headers<F>) -> Result<(), Broken> {
+pub(super) fn take_hop<F: Ip, P: Packet>(packet: &mut P, headers: &Headers<F>) -> Result<(), Broken> {
     let at = headers.network + F::HOPS / 4 * 4;
-    let [old] = packet.load::<1>(at)?;
-    let mut bytes = old.to_ne_bytes();
-    if let Some(hops) = bytes.get_mut(F::HOPS as usize % 4) {
-        *hops = hops.wrapping_sub(1);
+    let [word] = packet.load::<1>(at)?;
+    packet.store(at, [F::one_hop_less(word)])
+}
+
+/// The checksum of a datagram covers all its fragments and is in the first one alone, so that later ones need none.
+#[inline(never)]
+fn rewrite_in_parts<F: Ip, P: Packet>(
+    packet: &mut P,
+    headers: &Headers<F>,
+    to: &FlowKey<F>,
+    hop: Hop,
+) -> Result<(), Broken> {
+    let from = &headers.tuple;
+    let addrs = addrs_difference(from, to).difference();
+    if headers.has_ports() {
+        let (offset, zero_is_none) = transport_checksum(from.proto);
+        let checksum = headers.transport + offset;
+        packet.update_checksum(checksum, addrs, Summed::PseudoHeader, zero_is_none)?;
+        packet.update_checksum(checksum, ports_difference(from, to), Summed::Segment, zero_is_none)?;
+        packet.store(headers.transport, [pair(to.src_port, to.dst_port)])?;
     }
-    let new = u32::from_ne_bytes(bytes);
-    // The word holds IPv4's checksum, too, so that comes after it.
-    packet.store(at, [new])?;
-    F::update_header_checksum(packet, headers.network, Sum::default().replace(old, new).difference())?;
-    headers.hops = headers.hops.wrapping_sub(1);
-    Ok(())
+    F::update_header_checksum(packet, headers.network, addrs)?;
+    F::store_addrs(packet, headers.network, to)?;
+    if hop == Hop::Taken { take_hop(packet, headers) } else { Ok(()) }
+}
+
+#[inline(always)]
+fn ports_difference<F: Ip>(from: &FlowKey<F>, to: &FlowKey<F>) -> u32 {
+    let (old, new) = (pair(from.src_port, from.dst_port), pair(to.src_port, to.dst_port));
+    Sum::default().replace(old, new).difference()
+}
+
+/// Rewrites the first `N` words, which hold all that changes. `false` where they are not at hand; then nothing is changed. Not
+/// inlined, as [`rewrite_in_parts`]: both have their room on the stack only while they run.
+#[inline(never)]
+fn rewrite_front<F: Ip, P: Packet, const N: usize>(
+    packet: &mut P,
+    headers: &Headers<F>,
+    to: &FlowKey<F>,
+    hop: Hop,
+) -> Result<bool, Broken> {
+    let from = &headers.tuple;
+    let (offset, zero_is_none) = transport_checksum(from.proto);
+    let checksum = F::HEADER_LEN + offset;
+    let (addrs, ports) = (addrs_difference(from, to).difference(), ports_difference(from, to));
+    let Some(before) = packet.peek::<N>() else { return Ok(false) };
+    packet.update_checksum(checksum, addrs, Summed::PseudoHeader, zero_is_none)?;
+    let mut words = packet.peek::<N>().ok_or(Broken)?;
+    let (old, now) = (half(&before, checksum), half(&words, checksum));
+    match Rest::of(old, now, addrs, zero_is_none) {
+        Rest::Later => {}
+        Rest::Here => set_half(&mut words, checksum, marked(updated(now, ports), zero_is_none)),
+        Rest::Unclear => {
+            packet.update_checksum(checksum, ports, Summed::Segment, zero_is_none)?;
+            words = packet.peek::<N>().ok_or(Broken)?;
+        }
+    }
+    if let Some(at) = F::CHECKSUM {
+        let sum = half(&words, at);
+        set_half(&mut words, at, updated(sum, addrs));
+    }
+    put(&mut words, F::ADDRS, F::words(to.src_addr).as_ref());
+    put(&mut words, F::ADDRS + size_of::<F::Addr>() as u32, F::words(to.dst_addr).as_ref());
+    put(&mut words, F::HEADER_LEN, &[pair(to.src_port, to.dst_port)]);
+    if let (Hop::Taken, Some(word)) = (hop, words.get_mut(F::HOPS as usize / 4)) {
+        *word = F::one_hop_less(*word);
+    }
+    packet.store(0, words).map(|()| true)
+}
+
+/// What is left to do for a transport checksum when the addresses in it are brought up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// The field covers the segment, too.
+    Here,
+    /// Nothing: there is no checksum, or the hardware adds the segment to it (`CHECKSUM_PARTIAL`).
+    Later,
+    /// It cannot be told: the addresses change nothing in the sum.
+    Unclear,
+}
+
+impl Rest {
+    /// A program is not told whether the sum is left to the hardware. But the field then holds the sum of the pseudo-header, and
+    /// otherwise the complement of a sum, so that a change of the addresses takes them in opposite directions.
+    #[inline(always)]
+    fn of(before: u16, now: u16, difference: u32, zero_is_none: bool) -> Self {
+        if zero_is_none && before == 0 {
+            return Self::Later;
+        }
+        let whole = marked(updated(before, difference), zero_is_none);
+        let pseudo = marked(Sum::default().with(u32::from(before)).with(difference).folded(), zero_is_none);
+        match (now == whole, now == pseudo) {
+            (true, false) => Self::Here,
+            (false, true) => Self::Later,
+            _ => Self::Unclear,
+        }
+    }
+}
+
+/// A sum of zero is written otherwise where zero says that there is none (RFC 768).
+#[inline(always)]
+fn marked(checksum: u16, zero_is_none: bool) -> u16 {
+    if zero_is_none && checksum == 0 { u16::MAX } else { checksum }
+}
+
+/// Two bytes at an even offset, as they stand in memory.
+#[inline(always)]
+fn half(words: &[u32], at: u32) -> u16 {
+    let [a, b, c, d] = words.get(at as usize / 4).map_or([0; 4], |word| word.to_ne_bytes());
+    u16::from_ne_bytes(if at % 4 == 0 { [a, b] } else { [c, d] })
+}
+
+/// As [`half`].
+#[inline(always)]
+fn set_half(words: &mut [u32], at: u32, value: u16) {
+    if let Some(word) = words.get_mut(at as usize / 4) {
+        let ([a, b, c, d], [e, f]) = (word.to_ne_bytes(), value.to_ne_bytes());
+        *word = u32::from_ne_bytes(if at % 4 == 0 { [e, f, c, d] } else { [a, b, e, f] });
+    }
+}
+
+/// Puts words at an offset.
+#[inline(always)]
+fn put(words: &mut [u32], at: u32, new: &[u32]) {
+    words.iter_mut().skip(at as usize / 4).zip(new).for_each(|(word, new)| *word = *new);
 }

@@ -26,10 +26,10 @@ pub struct Work<F: Family> {
     pub(super) source: Source<F>,
     /// The index of the device by which a new flow's client is reached.
     pub(super) device: u32,
-    /// Of a new flow, or of the half that is looked at beside [`Self::half`].
+    /// Of a new flow, or of the half or way that is looked at beside [`Self::half`].
     pub(super) other_key: FlowKey<F>,
     /// As [`Self::other_key`].
     pub(super) other: Flow<F>,
     /// What the packet is given. While a flow begins: a tuple that is looked at.
-    pub(super) to: FlowKey<F>,
+    pub to: FlowKey<F>,
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Broken, Packet,
-    checksum::{Sum, pair},
+    checksum::{Sum, pair, updated},
 };
 use crate::abi::{Family, FlowKey, Proto, V4, V6};
 
@@ -105,10 +105,15 @@ pub trait Ip: Family {
     const CHECKSUM: Option<u32>;
     /// Where in the header time to live or hop limit is.
     const HOPS: u32;
+    /// Where in the header the addresses are, the source first.
+    const ADDRS: u32;
 
     /// Reads the network header and all that stands before the transport header; `false` for what is not to be understood.
     /// Of `headers` everything but the ports and TCP's flags is written, in place: see `lb_common::logic::work`.
     fn read<P: Packet>(packet: &P, at: u32, headers: &mut Headers<Self>) -> bool;
+    /// The word of the header that [`Self::HOPS`] is in with one hop less, as a router leaves it: where it holds the header
+    /// checksum, too, with that brought up to date.
+    fn one_hop_less(word: u32) -> u32;
     /// Writes both addresses into the header at `at`.
     fn store_addrs<P: Packet>(packet: &mut P, at: u32, tuple: &FlowKey<Self>) -> Result<(), Broken>;
     /// Writes a header without options at 0: of a packet of ours, which no router may fragment, with `len` bytes behind
@@ -156,6 +161,7 @@ impl Ip for V4 {
     const HEADER_LEN: u32 = 20;
     const CHECKSUM: Option<u32> = Some(10);
     const HOPS: u32 = 8;
+    const ADDRS: u32 = 12;
 
     /// RFC 791 section 3.1.
     #[inline(always)]
@@ -187,9 +193,20 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
+    fn one_hop_less(word: u32) -> u32 {
+        let [hops, proto, a, b] = word.to_ne_bytes();
+        let less = hops.wrapping_sub(1);
+        let halves = [hops, less].map(|hops| u32::from_ne_bytes([hops, proto, 0, 0]));
+        let [old, new] = halves;
+        let difference = Sum::default().replace(old, new).difference();
+        let [a, b] = updated(u16::from_ne_bytes([a, b]), difference).to_ne_bytes();
+        u32::from_ne_bytes([less, proto, a, b])
+    }
+
+    #[inline(always)]
     fn store_addrs<P: Packet>(packet: &mut P, at: u32, tuple: &FlowKey<V4>) -> Result<(), Broken> {
         let ([src], [dst]) = (V4::words(tuple.src_addr), V4::words(tuple.dst_addr));
-        packet.store(at + 12, [src, dst])
+        packet.store(at + Self::ADDRS, [src, dst])
     }
 
     #[inline(always)]
@@ -233,6 +250,7 @@ impl Ip for V6 {
     const HEADER_LEN: u32 = 40;
     const CHECKSUM: Option<u32> = None;
     const HOPS: u32 = 7;
+    const ADDRS: u32 = 8;
 
     /// RFC 8200 sections 3 and 4.
     #[inline(always)]
@@ -261,9 +279,15 @@ impl Ip for V6 {
     }
 
     #[inline(always)]
+    fn one_hop_less(word: u32) -> u32 {
+        let [a, b, next, hops] = word.to_ne_bytes();
+        u32::from_ne_bytes([a, b, next, hops.wrapping_sub(1)])
+    }
+
+    #[inline(always)]
     fn store_addrs<P: Packet>(packet: &mut P, at: u32, tuple: &FlowKey<V6>) -> Result<(), Broken> {
         let ([a, b, c, d], [e, f, g, h]) = (V6::words(tuple.src_addr), V6::words(tuple.dst_addr));
-        packet.store(at + 8, [a, b, c, d, e, f, g, h])
+        packet.store(at + Self::ADDRS, [a, b, c, d, e, f, g, h])
     }
 
     #[inline(always)]

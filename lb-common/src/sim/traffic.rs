@@ -258,8 +258,8 @@ macro_rules! traffic {
                     Verdict::Drop => Outcome::gone(packet),
                     Verdict::Again => Outcome::again(packet),
                     Verdict::Answer => Outcome::Answered(packet),
-                    Verdict::Rewritten => {
-                        let route = node.traffic.$flows.route(work.headers.tuple.dst_addr);
+                    Verdict::Translated => {
+                        let route = node.traffic.$flows.route(work.to.dst_addr);
                         let fib = node.traffic.fib(route, &packet);
                         match deliver(node, &mut packet, &mut work, fib) {
                             Delivery::Redirect(device) | Delivery::RedirectNeighbour(device) => {
@@ -289,7 +289,7 @@ macro_rules! traffic {
                     Verdict::Drop => Outcome::Dropped,
                     Verdict::Again => Outcome::again(packet),
                     Verdict::Answer => Outcome::Answered(packet),
-                    Verdict::Rewritten => Outcome::Rewritten(packet),
+                    Verdict::Translated => Outcome::Rewritten(packet),
                 }
             }
         }
