@@ -253,7 +253,7 @@ fn a_packet_that_cannot_be_changed_is_dropped_and_counted() {
                 assert_eq!(net.counted(Counter::Unwritable), dropped + 1);
                 n_changes += 1;
             }
-            assert!(n_changes > 2, "{frame:?} needs {n_changes} changes");
+            assert!(n_changes > 1, "{frame:?} needs {n_changes} changes");
         }
     }
 }
