@@ -314,8 +314,8 @@ const CHUNK_BYTES: u32 = 64;
 /// The same in words.
 const CHUNK: usize = CHUNK_BYTES as usize / 4;
 
-/// Sums bytes; more than 32 bits if they are not all there. Not inlined: for the few packets that are answered. This is the end
-/// of the longest row of calls, whose stack is 512 bytes as older kernels count (docs/verifier.md), and they take no more.
+/// Sums bytes; more than 32 bits if they are not all there. Not inlined: for the few packets that are answered, at the end of
+/// a long row of calls, whose stack is limited (docs/verifier.md).
 #[inline(never)]
 fn sum_bytes(skb: *mut __sk_buff, offset: u32, len: u32) -> u64 {
     let mut sum: u64 = 0;

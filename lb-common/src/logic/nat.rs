@@ -122,7 +122,8 @@ fn rewrite_front<F: Ip, P: Packet, const N: usize, const PROTO: u8>(
         set_half(&mut words, at, updated(sum, addrs));
     }
     put(&mut words, F::ADDRS, F::words(to.src_addr).as_ref());
-    put(&mut words, F::ADDRS + size_of::<F::Addr>() as u32, F::words(to.dst_addr).as_ref());
+    // No options follow the addresses, so that they end where the ports begin.
+    put(&mut words, (F::ADDRS + F::HEADER_LEN) / 2, F::words(to.dst_addr).as_ref());
     put(&mut words, F::HEADER_LEN, &[pair(to.src_port, to.dst_port)]);
     if let (Hop::Taken, Some(word)) = (hop, words.get_mut(F::HOPS as usize / 4)) {
         *word = F::one_hop_less(*word);
@@ -169,7 +170,7 @@ fn marked(checksum: u16, zero_is_none: bool) -> u16 {
 #[inline(always)]
 fn half(words: &[u32], at: u32) -> u16 {
     let [a, b, c, d] = words.get(at as usize / 4).map_or([0; 4], |word| word.to_ne_bytes());
-    u16::from_ne_bytes(if at % 4 == 0 { [a, b] } else { [c, d] })
+    u16::from_ne_bytes(if at.is_multiple_of(4) { [a, b] } else { [c, d] })
 }
 
 /// As [`half`].
@@ -177,7 +178,7 @@ fn half(words: &[u32], at: u32) -> u16 {
 fn set_half(words: &mut [u32], at: u32, value: u16) {
     if let Some(word) = words.get_mut(at as usize / 4) {
         let ([a, b, c, d], [e, f]) = (word.to_ne_bytes(), value.to_ne_bytes());
-        *word = u32::from_ne_bytes(if at % 4 == 0 { [e, f, c, d] } else { [a, b, e, f] });
+        *word = u32::from_ne_bytes(if at.is_multiple_of(4) { [e, f, c, d] } else { [a, b, e, f] });
     }
 }
 
