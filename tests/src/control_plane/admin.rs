@@ -14,7 +14,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     core::{ApiResource, GroupVersionKind},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::netns::NetNs;
@@ -112,10 +112,35 @@ impl Admin {
             Change::Delete(object) => self.find(object)?.delete().await?,
             Change::Apply(object) => {
                 let named = self.find(object)?;
-                named.apply(object).await?;
+                match named.apply(object).await {
+                    Err(error) if is_of_a_taken_address(&error) => {
+                        self.free_addresses(object).await?;
+                        named.apply(object).await?;
+                    }
+                    applied => applied?,
+                }
                 if object.get("status").is_some() {
                     named.set_status(object).await?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees ClusterIPs that Services had who are gone. A busy API server deletes a Service and, some few times in ten
+    /// thousand, not its IPAddress, which it finds out minutes later.
+    async fn free_addresses(&self, service: &Value) -> Result<()> {
+        let ips = service["spec"]["clusterIPs"].as_array().into_iter().flatten();
+        for ip in ips {
+            let metadata = json!({"name": ip});
+            let address = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": metadata});
+            let at = self.find(&address)?;
+            let Some(address) = at.api.get_opt(&at.name).await? else { continue };
+            let parent = &address.data["spec"]["parentRef"];
+            let metadata = json!({"namespace": parent["namespace"], "name": parent["name"]});
+            let owner = self.find(&json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata}))?;
+            if owner.api.get_opt(&owner.name).await?.is_none() {
+                at.delete().await?;
             }
         }
         Ok(())
@@ -138,6 +163,10 @@ impl Admin {
         };
         Ok(Named { api, name: parsed.metadata.name.context("an object without a name")? })
     }
+}
+
+fn is_of_a_taken_address(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.message.contains("provided IP is already allocated"))
 }
 
 /// Where an object is.

@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context as _, Error, Result, bail};
 
 use super::protocol::{
-    Answer, Attempt, Failure, Handle, HoldReport, HoldSpec, LoadReport, LoadSpec, Names, ProbeSpec, Proto, Reply,
-    Request, Target, Traffic,
+    Answer, Attempt, Failure, Handle, HoldReport, HoldSpec, KeepSpec, LoadReport, LoadSpec, Names, ProbeSpec, Proto,
+    Reply, Request, Said, Target, Traffic,
 };
 use crate::{
     cgroup::Cgroup,
@@ -22,6 +22,9 @@ use crate::{
     process::Process,
     run,
 };
+
+/// How long all kept sockets of a guest may take: many may wait for silence.
+const KEPT_PATIENCE: Duration = Duration::from_secs(180);
 
 /// A process in a pod. Calls return `Err` with a [`Failure`] inside where a system call in the guest failed.
 pub struct Guest {
@@ -75,6 +78,36 @@ impl Guest {
         match self.call_within(patience, &Request::Probe { specs, side_by_side })? {
             Reply::Probes(attempts) => Ok(attempts),
             other => bail!("the guest answered {other:?} to Probe"),
+        }
+    }
+
+    /// Opens sockets, asks each once and keeps them, until [`Guest::release`] or the guest's end.
+    pub fn keep(&self, specs: Vec<KeepSpec>) -> Result<Handle> {
+        match self.call_within(KEPT_PATIENCE, &Request::Keep(specs))? {
+            Reply::Started(handle) => Ok(handle),
+            other => bail!("the guest answered {other:?} to Keep"),
+        }
+    }
+
+    /// What kept sockets were told last.
+    pub fn said(&self, kept: Handle) -> Result<Vec<Vec<Said>>> {
+        self.said_to(&Request::Said(kept))
+    }
+
+    /// What kept sockets are told now.
+    pub fn ask_again(&self, kept: Handle) -> Result<Vec<Vec<Said>>> {
+        self.said_to(&Request::AskAgain(kept))
+    }
+
+    /// Closes kept sockets.
+    pub fn release(&self, kept: Handle) -> Result<()> {
+        self.done(Request::Release(kept))
+    }
+
+    fn said_to(&self, request: &Request) -> Result<Vec<Vec<Said>>> {
+        match self.call_within(KEPT_PATIENCE, request)? {
+            Reply::Said(said) => Ok(said),
+            other => bail!("the guest answered {other:?} to {request:?}"),
         }
     }
 

@@ -139,6 +139,14 @@ pub enum Request {
     LoadReport(Handle),
     /// Stop it; the final [`Reply::Load`].
     StopLoad(Handle),
+    /// Sockets that are opened, asked once and kept: [`Reply::Started`].
+    Keep(Vec<KeepSpec>),
+    /// What those that [`Request::Keep`] began were told last: [`Reply::Said`].
+    Said(Handle),
+    /// Ask each of them again: [`Reply::Said`].
+    AskAgain(Handle),
+    /// Close them.
+    Release(Handle),
     /// Sockets that are kept and asked again and again: [`Reply::Started`].
     StartHold(HoldSpec),
     /// The held sockets so far: [`Reply::Hold`].
@@ -222,6 +230,23 @@ pub struct LoadReport {
     pub errors: BTreeMap<String, u64>,
 }
 
+/// Sockets that are kept and asked when the test says so.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct KeepSpec {
+    /// How; not without a connection.
+    pub traffic: Traffic,
+    /// Where to.
+    pub target: Target,
+    /// How many.
+    pub sockets: u32,
+    /// How long a call may take before that counts as silence.
+    pub patience_ms: u64,
+}
+
+/// What a kept socket was told when it was asked last: the whole answer, or the call that failed, after which it is
+/// closed and asked no more.
+pub type Said = Result<String, Failure>;
+
 /// Sockets that are kept.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct HoldSpec {
@@ -265,6 +290,8 @@ pub enum Reply {
     Datagram(Vec<u8>),
     /// A socket's names.
     Names(Names),
+    /// What kept sockets were told, by the spec that they were opened by.
+    Said(Vec<Vec<Said>>),
     /// Of load.
     Load(LoadReport),
     /// Of held sockets.

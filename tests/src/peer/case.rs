@@ -42,6 +42,12 @@ pub struct Step {
     /// affinity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pause: Option<u64>,
+    /// Sockets that are opened after the probes, asked once, and again after the changes of each later step: probes
+    /// without an expectation, of `tcp` and `udpc`. What becomes of a socket that went on so far is compared: it goes on
+    /// with whom it had (`same`), with somebody else (`moved`), or how it failed. Such a case runs by itself, or with
+    /// others of its kind.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<String>,
     /// What is asked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub probe: Vec<String>,
@@ -76,6 +82,12 @@ impl Step {
         let deleted = self.delete.iter().map(|key| objects::reference(namespace, key)).collect::<Result<_>>()?;
         let applied = self.apply.iter().map(|(key, value)| objects::object(namespace, key, &expand_in(value, number)?));
         Ok((deleted, applied.collect::<Result<_>>()?))
+    }
+
+    /// What stands for the sockets to keep of all lines.
+    pub(super) fn kept(&self, number: u16) -> Result<Vec<Probe>> {
+        let kept = self.keep.iter().map(|line| Probe::parse_kept(line, number));
+        Ok(kept.collect::<Result<Vec<_>>>()?.concat())
     }
 
     /// The probes of all lines.

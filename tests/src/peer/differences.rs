@@ -2,8 +2,8 @@
 //! last column, by the peer test. Pure.
 //!
 //! A rule of the last column: `` `FIELD KUBE-PROXY'S -> AGENT'S; KEY=VALUE[|VALUE]...; ...` ``, where FIELD is one of
-//! `ends`, `source`, `peer`, `call`, both sides are words (or `*`), and KEY is `client`, `traffic`, `kind`, `end` or
-//! `case`. A difference is listed if one rule covers it, and a rule that covers nothing is out of date.
+//! `ends`, `source`, `peer`, `call`, `kept`, both sides are words (or `*`), and KEY is `client`, `traffic`, `kind`, `end`,
+//! `endpoint` or `case`. A difference is listed if one rule covers it, and a rule that covers nothing is out of date.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -24,24 +24,51 @@ pub struct Difference {
     kind: &'static str,
     field: &'static str,
     end: String,
+    /// Of a kept socket's endpoint: whether new sockets still reach it with kube-proxy.
+    endpoint: &'static str,
     kube_proxy: BTreeSet<String>,
     agent: BTreeSet<String>,
 }
 
 impl Difference {
-    /// All differences between two outcomes; none if they are equal. What was seen is compared only where the same was
-    /// reached.
-    pub(super) fn between(case: &str, probe: &Probe, kube_proxy: &Outcome, agent: &Outcome) -> Vec<Self> {
-        let difference = |field, end: &str, kube_proxy, agent| Self {
+    /// That kept sockets met another fate, which `end` answered at first.
+    pub(super) fn of_kept(
+        case: &str,
+        probe: &Probe,
+        end: &str,
+        is_serving: bool,
+        fates: [&BTreeSet<String>; 2],
+    ) -> Self {
+        let [kube_proxy, agent] = fates.map(Clone::clone);
+        let endpoint = if is_serving { "serving" } else { "gone" };
+        Self { endpoint, ..Self::new(case, probe, "kept", end, kube_proxy, agent) }
+    }
+
+    fn new(
+        case: &str,
+        probe: &Probe,
+        field: &'static str,
+        end: &str,
+        kube_proxy: BTreeSet<String>,
+        agent: BTreeSet<String>,
+    ) -> Self {
+        Self {
             case: case.to_owned(),
             client: probe.client.name(),
             traffic: traffic_name(probe.traffic),
             kind: kind_name(probe.kind),
             field,
             end: end.to_owned(),
+            endpoint: "",
             kube_proxy,
             agent,
-        };
+        }
+    }
+
+    /// All differences between two outcomes; none if they are equal. What was seen is compared only where the same was
+    /// reached.
+    pub(super) fn between(case: &str, probe: &Probe, kube_proxy: &Outcome, agent: &Outcome) -> Vec<Self> {
+        let difference = |field, end: &str, kube_proxy, agent| Self::new(case, probe, field, end, kube_proxy, agent);
         if kube_proxy.names() != agent.names() {
             return vec![difference("ends", "", kube_proxy.names(), agent.names())];
         }
@@ -69,6 +96,9 @@ impl fmt::Display for Difference {
         write!(f, "; traffic={}; kind={}", self.traffic, self.kind)?;
         if !self.end.is_empty() {
             write!(f, "; end={}", self.end)?;
+        }
+        if !self.endpoint.is_empty() {
+            write!(f, "; endpoint={}", self.endpoint)?;
         }
         write!(f, "; case={}", self.case)
     }
@@ -166,12 +196,15 @@ impl Rule {
         let mut parts = text.split(';');
         let (left, agent) = parts.next().and_then(|part| part.split_once("->")).context("without `->`")?;
         let (field, kube_proxy) = left.trim().split_once(' ').context("without a field")?;
-        ensure!(field == "ends" || FIELDS.iter().any(|(name, _)| *name == field), "no field `{field}`");
+        ensure!(
+            ["ends", "kept"].contains(&field) || FIELDS.iter().any(|(name, _)| *name == field),
+            "no field `{field}`"
+        );
         let mut conditions = Vec::new();
         for part in parts {
             let (key, values) = part.split_once('=').with_context(|| format!("`{part}` is not KEY=VALUE"))?;
             let key = key.trim();
-            if !["client", "traffic", "kind", "end", "case"].contains(&key) {
+            if !["client", "traffic", "kind", "end", "endpoint", "case"].contains(&key) {
                 bail!("no key `{key}`");
             }
             conditions.push((key.to_owned(), values.trim().split('|').map(str::to_owned).collect()));
@@ -186,6 +219,7 @@ impl Rule {
             "traffic" => difference.traffic,
             "kind" => difference.kind,
             "end" => &difference.end,
+            "endpoint" => difference.endpoint,
             _ => &difference.case,
         };
         self.field == difference.field
@@ -215,6 +249,7 @@ mod tests {
             kind: "clusterip",
             field,
             end: "a".to_owned(),
+            endpoint: "",
             kube_proxy: words(kube_proxy),
             agent: words(agent),
         }

@@ -314,6 +314,9 @@ fn start_kube_proxy(node: &Node, control_plane: &ControlPlane, node_ports: &str)
         node_ports,
         // Sets the period for nftables as well, in spite of its name (processV1Alpha1Flags); the default is a second.
         "--iptables-min-sync-period=10ms",
+        // A step may take longer than the usual 30 s after one datagram each way.
+        "--conntrack-udp-timeout=30m",
+        "--conntrack-udp-timeout-stream=30m",
     ];
     kube_proxy::start(node, control_plane, &flags)
 }

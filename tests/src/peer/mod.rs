@@ -8,6 +8,7 @@
 mod case;
 mod differences;
 mod island;
+mod kept;
 mod marker;
 mod objects;
 mod outcome;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::probe::Expectation;
-use crate::guest::{Attempt, Failure};
+use crate::guest::{Attempt, Failure, Said};
 
 /// How a probe ended, and what was seen at each end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,6 +106,28 @@ impl Outcome {
     }
 }
 
+/// What became of kept sockets, by the name of who answered each of them at first: `same`, `moved`, or what the failure
+/// is called.
+pub(super) fn fates(first: &[Said], now: &[Said]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut fates: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (first, now) in first.iter().zip(now) {
+        // One that was never answered is a matter of probes.
+        let Ok(first) = first else { continue };
+        let fate = match now {
+            Ok(now) if name_in(now) == name_in(first) => "same".to_owned(),
+            Ok(_) => "moved".to_owned(),
+            Err(failure) => name_of(failure, 0),
+        };
+        fates.entry(name_in(first).to_owned()).or_default().insert(fate);
+    }
+    fates
+}
+
+/// The name of who gave an answer, without whom it sees.
+fn name_in(answer: &str) -> &str {
+    answer.split_once(' ').map_or(answer, |(name, _)| name)
+}
+
 impl Names {
     fn source(&self, text: &str) -> String {
         match text.parse::<IpAddr>() {
@@ -183,6 +205,17 @@ mod tests {
         assert_eq!(name(failure("ECONNREFUSED", 1)), "refused-late");
         assert_eq!(name(failure("EINPROGRESS", 1)), "silent");
         assert_eq!(name(failure("EPERM", 0)), "EPERM");
+    }
+
+    #[test]
+    fn fate_of_a_socket_is_told_by_who_answered_it_at_first() {
+        let said = |text: &str| Ok(text.to_owned());
+        let ended = Err(Failure { call: "send".to_owned(), errno: "ECONNABORTED".to_owned() });
+        let first = [said("a 10.0.0.1"), said("a 10.0.0.1"), said("b"), said("c"), ended.clone()];
+        let now = [said("a 10.0.0.9"), said("b"), ended.clone(), said("c"), ended];
+        let fates: Vec<_> = fates(&first, &now).into_iter().collect();
+        let of = |name: &str, fates: &[&str]| (name.to_owned(), fates.iter().map(|fate| (*fate).to_owned()).collect());
+        assert_eq!(fates, [of("a", &["moved", "same"]), of("b", &["ECONNABORTED"]), of("c", &["same"])]);
     }
 
     #[test]

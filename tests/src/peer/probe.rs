@@ -96,6 +96,11 @@ impl Probe {
         Self::parse_line(line, case).with_context(|| format!("probe `{line}`"))
     }
 
+    /// Those that a line without an expectation stands for.
+    pub(super) fn parse_kept(line: &str, case: u16) -> Result<Vec<Self>> {
+        Self::asked(line, "?", case).with_context(|| format!("sockets to keep `{line}`"))
+    }
+
     /// Whether a second may pass before the client knows: TCP sends a SYN again after that time.
     pub(super) fn takes_time(&self) -> bool {
         let may_be_late = match &self.expected {
@@ -108,6 +113,10 @@ impl Probe {
 
     fn parse_line(line: &str, case: u16) -> Result<Vec<Self>> {
         let (what, expected) = line.split_once('=').context("without `= EXPECTATION`")?;
+        Self::asked(what, expected, case)
+    }
+
+    fn asked(what: &str, expected: &str, case: u16) -> Result<Vec<Self>> {
         let words: Vec<&str> = what.split_whitespace().collect();
         let (clients, traffic, destination) = match words[..] {
             [traffic, destination] => (Client::HOOKED.to_vec(), traffic, destination),

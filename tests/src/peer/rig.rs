@@ -5,11 +5,12 @@
 
 use std::{collections::BTreeSet, iter::once, thread, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    Case, Island, Probe, Proxy, Step, Table,
+    Case, Island, Probe, Proxy, Table,
+    kept::KeptSockets,
     marker::{self, ZONE},
     objects,
     task::{Numbered, Task},
@@ -46,6 +47,21 @@ impl<T> Pair<T> {
                 agent: join(agent).context("on the island of the agent")?,
             })
         })
+    }
+}
+
+/// What steps of cases ask.
+#[derive(Default)]
+struct Asked<'a> {
+    probes: Vec<Task<'a>>,
+    /// What stands for sockets to keep.
+    keep: Vec<Task<'a>>,
+}
+
+impl Asked<'_> {
+    fn extend(&mut self, more: Self) {
+        self.probes.extend(more.probes);
+        self.keep.extend(more.keep);
     }
 }
 
@@ -175,52 +191,50 @@ impl Rig {
         let namespace = |name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         self.change(cases.iter().map(|case| vec![Change::Apply(namespace(&case.case.name))]))?;
         let n_steps = cases.iter().map(|case| case.case.steps.len()).max().unwrap_or_default();
+        let mut kept = KeptSockets::default();
         for step in 0..n_steps {
-            let tasks = self.take_steps(cases, step, &mut problems)?;
+            let Asked { probes, keep } = self.take_steps(cases, step, &mut problems)?;
             self.settle().with_context(|| format!("after step {} of {} cases", step + 1, cases.len()))?;
             let pauses = cases.iter().filter_map(|case| case.case.steps.get(step)?.pause);
             let pause = Duration::from_secs(pauses.max().unwrap_or_default());
-            problems.extend(trials::probe_all(&self.islands, tasks, pause, table)?);
+            if !probes.is_empty() {
+                ensure!(kept.is_empty(), "probes have connections forgotten, also those of sockets that are kept");
+                problems.extend(trials::probe_all(&self.islands, probes, pause, table)?);
+            }
+            problems.extend(kept.look(&self.islands, step, table)?);
+            kept.open(&self.islands, keep)?;
         }
+        kept.close(&self.islands)?;
         Ok(problems)
     }
 
-    /// Makes the changes of this step of every case, and gives its probes where that went well.
-    fn take_steps<'a>(
-        &mut self,
-        cases: &[Numbered<'a>],
-        step: usize,
-        problems: &mut Vec<String>,
-    ) -> Result<Vec<Task<'a>>> {
+    /// Makes the changes of this step of every case, and gives what it asks where that went well.
+    fn take_steps<'a>(&mut self, cases: &[Numbered<'a>], step: usize, problems: &mut Vec<String>) -> Result<Asked<'a>> {
         let mut taken = Vec::new();
         for case in cases {
-            let Some(content) = case.case.steps.get(step) else { continue };
-            match self.begin_step(*case, content) {
-                Ok((changes, probes)) => taken.push((*case, changes, probes)),
+            match self.begin_step(*case, step) {
+                Ok((changes, asked)) => taken.push((*case, changes, asked)),
                 Err(error) => problems.push(case.problem(step, &error)),
             }
         }
         let lists: Vec<_> = taken.iter_mut().map(|(_, changes, _)| std::mem::take(changes)).collect();
-        let mut tasks = Vec::new();
-        for ((case, _, probes), made) in taken.into_iter().zip(self.control_plane.admin().change_all(&lists)?) {
+        let mut all = Asked::default();
+        for ((case, _, asked), made) in taken.into_iter().zip(self.control_plane.admin().change_all(&lists)?) {
             match made {
-                Ok(()) => tasks.extend(probes.into_iter().map(|probe| Task { case, step, probe })),
+                Ok(()) => all.extend(asked),
                 Err(error) => problems.push(case.problem(step, &error)),
             }
         }
         if cases.iter().any(|case| case.case.steps.get(step).is_some_and(|step| step.restart_kube_proxy)) {
             self.restart_kube_proxy()?;
         }
-        Ok(tasks)
+        Ok(all)
     }
 
-    /// Changes the node as a step says, and gives the step's other changes and its probes.
-    fn begin_step(
-        &mut self,
-        Numbered { case, number }: Numbered<'_>,
-        step: &Step,
-    ) -> Result<(Vec<Change>, Vec<Probe>)> {
-        let (deleted, applied) = step.objects(&case.name, number)?;
+    /// Changes the node as a step says, and gives the step's other changes and what it asks.
+    fn begin_step<'a>(&mut self, case: Numbered<'a>, step: usize) -> Result<(Vec<Change>, Asked<'a>)> {
+        let Some(content) = case.case.steps.get(step) else { return Ok(Default::default()) };
+        let (deleted, applied) = content.objects(&case.case.name, case.number)?;
         let (nodes, applied): (Vec<_>, Vec<_>) = applied.into_iter().partition(|object| object["kind"] == "Node");
         for node in nodes {
             match node.pointer("/metadata/labels") {
@@ -229,7 +243,9 @@ impl Rig {
             }
         }
         let changes = deleted.into_iter().map(Change::Delete).chain(applied.into_iter().map(Change::Apply));
-        Ok((changes.collect(), step.probes(number)?))
+        let tasks = |probes: Vec<Probe>| probes.into_iter().map(|probe| Task { case, step, probe }).collect();
+        let (probes, keep) = (tasks(content.probes(case.number)?), tasks(content.kept(case.number)?));
+        Ok((changes.collect(), Asked { probes, keep }))
     }
 
     /// Makes lists of changes that must succeed.

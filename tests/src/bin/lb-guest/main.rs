@@ -4,6 +4,7 @@
 
 mod hold;
 mod http;
+mod keep;
 mod load;
 mod pace;
 mod probe;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, io::Write as _};
 use anyhow::{Context as _, Result};
 use lb_tests::guest::{Failure, Handle, Reply, Request, Traffic};
 
-use crate::{hold::Holding, load::Loading, probe, server, socket::Conversation};
+use crate::{hold::Holding, keep::Keeping, load::Loading, probe, server, socket::Conversation};
 
 #[derive(Default)]
 struct Session {
@@ -13,6 +13,7 @@ struct Session {
     sockets: HashMap<Handle, Conversation>,
     loads: HashMap<Handle, Loading>,
     holds: HashMap<Handle, Holding>,
+    kept: HashMap<Handle, Keeping>,
 }
 
 /// Serves until stdin ends.
@@ -60,6 +61,18 @@ impl Session {
             Request::StopLoad(handle) => {
                 self.loads.remove(&handle).map(|load| Reply::Load(load.stop())).ok_or_else(unknown)
             }
+            Request::Keep(specs) => {
+                let kept = Keeping::open(&specs)?;
+                let handle = self.handle();
+                self.kept.insert(handle, kept);
+                Ok(Reply::Started(handle))
+            }
+            Request::Said(handle) => self.kept.get(&handle).map(|kept| Reply::Said(kept.said())).ok_or_else(unknown),
+            Request::AskAgain(handle) => {
+                let kept = self.kept.get_mut(&handle).ok_or_else(unknown)?;
+                kept.ask().map(|()| Reply::Said(kept.said()))
+            }
+            Request::Release(handle) => self.kept.remove(&handle).map(|_| Reply::Done).ok_or_else(unknown),
             Request::StartHold(spec) => {
                 let hold = Holding::start(spec)?;
                 let handle = self.handle();

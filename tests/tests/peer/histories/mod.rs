@@ -11,10 +11,12 @@ use std::{collections::BTreeMap, env, fs, str::FromStr};
 use anyhow::{Context as _, Result};
 use lb_tests::peer::{Case, Rig, Table};
 
+use self::random::Asking;
 use crate::{PRIMARY, cases_directory, one_at_a_time, table};
 
-/// How many are run where nobody says.
+/// How many are run where nobody says, and of those whose sockets are kept.
 const USUAL: u64 = 120;
+const USUAL_KEPT: u64 = 60;
 
 /// How many run side by side, in one batch of changes.
 const BATCH: u64 = 60;
@@ -24,8 +26,17 @@ const KEPT: usize = 3;
 
 #[test]
 fn random_histories_meet_the_same_with_the_agent_as_with_kube_proxy() -> Result<()> {
+    compare(Asking::Anew, USUAL)
+}
+
+#[test]
+fn sockets_kept_through_random_histories_meet_the_same_fate_as_with_kube_proxy() -> Result<()> {
+    compare(Asking::Kept, USUAL_KEPT)
+}
+
+fn compare(asking: Asking, usual: u64) -> Result<()> {
     let _turn = one_at_a_time();
-    let wanted = from_environment("LB_PEER_HISTORIES")?.unwrap_or(USUAL);
+    let wanted = from_environment("LB_PEER_HISTORIES")?.unwrap_or(usual);
     let first = from_environment("LB_PEER_SEED")?.unwrap_or_else(|| fastrand::u64(..1_000_000_000));
     println!("{wanted} histories from LB_PEER_SEED={first}");
     let mut table = table()?;
@@ -36,7 +47,7 @@ fn random_histories_meet_the_same_with_the_agent_as_with_kube_proxy() -> Result<
         let Some(zones_of) = batch.first() else { break };
         // The zone of the node is what a batch shares.
         let zones = random::zones(*zones_of);
-        let cases: Vec<Case> = batch.iter().map(|seed| random::history(*seed, &zones)).collect();
+        let cases: Vec<Case> = batch.iter().map(|seed| random::history(*seed, &zones, asking)).collect();
         let problems = rig.run_once(&cases.iter().collect::<Vec<_>>(), &mut table)?;
         println!("{} from {zones_of}: {} problems", cases.len(), problems.len());
         for problem in problems {

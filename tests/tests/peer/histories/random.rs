@@ -30,11 +30,20 @@ pub(super) fn zones(seed: u64) -> Vec<Option<&'static str>> {
     (0..STEPS).map(|_| pick(&mut rng, &[None, None, Some("za"), Some("zb")])).collect()
 }
 
+/// What is asked after the changes of each step.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asking {
+    /// Each time by new sockets.
+    Anew,
+    /// By sockets that are kept from then on.
+    Kept,
+}
+
 /// A history.
-pub(super) fn history(seed: u64, zones: &[Option<&str>]) -> Case {
+pub(super) fn history(seed: u64, zones: &[Option<&str>], asking: Asking) -> Case {
     let mut rng = Rng::with_seed(seed);
     let mut cluster = Cluster::default();
-    let steps = zones.iter().map(|zone| cluster.step(&mut rng, *zone)).collect();
+    let steps = zones.iter().map(|zone| cluster.step(&mut rng, *zone, asking)).collect();
     Case { name: format!("history-{seed}"), alone: false, steps }
 }
 
@@ -63,7 +72,7 @@ enum Families {
 }
 
 impl Cluster {
-    fn step(&mut self, rng: &mut Rng, zone: Option<&str>) -> Step {
+    fn step(&mut self, rng: &mut Rng, zone: Option<&str>, asking: Asking) -> Step {
         let mut step = Step::default();
         let labels = zone.map_or_else(|| json!({}), |zone| json!({"topology.kubernetes.io/zone": zone}));
         step.apply.insert("node".to_owned(), labels);
@@ -75,10 +84,19 @@ impl Cluster {
         }
         for name in SERVICES {
             self.change_service(rng, name, &mut step);
-            change_slices(rng, name, &mut step);
+            change_slices(rng, name, &mut step, asking);
         }
-        let asked: Vec<_> = self.services.values().flat_map(Service::asked).filter(|_| chance(rng, 60)).collect();
-        step.probe = asked.into_iter().map(|asked| asked.probe(rng)).collect();
+        let asked = self.services.values().flat_map(Service::asked);
+        match asking {
+            Asking::Anew => {
+                let chosen: Vec<_> = asked.filter(|_| chance(rng, 60)).collect();
+                step.probe = chosen.into_iter().map(|asked| asked.probe(rng)).collect();
+            }
+            Asking::Kept => {
+                let chosen: Vec<_> = asked.filter(|asked| asked.can_be_kept() && chance(rng, 40)).collect();
+                step.keep = chosen.into_iter().map(|asked| asked.keep(rng)).collect();
+            }
+        }
         step
     }
 
@@ -208,6 +226,15 @@ struct Asked {
 }
 
 impl Asked {
+    fn can_be_kept(&self) -> bool {
+        !self.what.starts_with("http ")
+    }
+
+    /// By one client, on connected sockets. Affinity decides nothing once they are connected.
+    fn keep(&self, rng: &mut Rng) -> String {
+        format!("{} {}", pick(rng, &CLIENTS), self.what.replacen("udp ", "udpc ", 1))
+    }
+
     /// By one client, or two.
     fn probe(&self, rng: &mut Rng) -> String {
         // A client that chooses once meets the same on both sides only if it does not reach itself.
@@ -218,14 +245,14 @@ impl Asked {
     }
 }
 
-fn change_slices(rng: &mut Rng, service: &str, step: &mut Step) {
+fn change_slices(rng: &mut Rng, service: &str, step: &mut Step, asking: Asking) {
     for family in ["slice", "slice6"] {
         for (part, names) in WITNESSES.iter().enumerate() {
             if chance(rng, 35) {
                 continue;
             }
             let chosen: Vec<&&str> = names.iter().filter(|_| rng.bool()).collect();
-            let endpoints: Vec<String> = chosen.into_iter().map(|name| endpoint(rng, name)).collect();
+            let endpoints: Vec<String> = chosen.into_iter().map(|name| endpoint(rng, name, asking)).collect();
             let ports = some_ports(rng).into_iter().map(|number| {
                 let (name, _, protocol) = PORTS[number];
                 format!("{name}={}/{protocol}", pick(rng, &[8080, 8080, 8081]))
@@ -236,8 +263,13 @@ fn change_slices(rng: &mut Rng, service: &str, step: &mut Step) {
     }
 }
 
-fn endpoint(rng: &mut Rng, name: &str) -> String {
-    let condition = pick(rng, &["", "", "", "notready", "terminating", "dying", "unknown", "published"]);
+fn endpoint(rng: &mut Rng, name: &str, asking: Asking) -> String {
+    let published = match asking {
+        Asking::Anew => "published",
+        // Whatever else changes, kube-proxy forgets the UDP flows to an endpoint that is ready and does not serve.
+        Asking::Kept => "",
+    };
+    let condition = pick(rng, &["", "", "", "notready", "terminating", "dying", "unknown", published]);
     let hint = pick(rng, &["", "hint=za", "hint=za", "hint=zb", "hint=za,zb"]);
     let node_hint = pick(rng, &["", "", "nodehint=n1", "nodehint=n2"]);
     format!("{name} {condition} {hint} {node_hint}").split_whitespace().collect::<Vec<_>>().join(" ")
@@ -259,7 +291,9 @@ fn pick<T: Clone>(rng: &mut Rng, choices: &[T]) -> T {
 
 #[test]
 fn one_seed_gives_one_history() {
-    let text = |seed| serde_json::to_string(&history(seed, &zones(seed))).unwrap_or_default();
-    assert_eq!(text(7), text(7));
-    assert_ne!(text(7), text(8));
+    for asking in [Asking::Anew, Asking::Kept] {
+        let text = |seed| serde_json::to_string(&history(seed, &zones(seed), asking)).unwrap_or_default();
+        assert_eq!(text(7), text(7));
+        assert_ne!(text(7), text(8));
+    }
 }

@@ -30,7 +30,7 @@ pub(super) fn shrink(whole: Case, mut has_problem: impl FnMut(&Case) -> Result<b
     Ok(Some(smallest))
 }
 
-/// The history without its part number `position`: steps first, then lines of probes, objects and deletions, then
+/// The history without its part number `position`: steps first, then lines of probes and of sockets to keep, objects and deletions, then
 /// endpoints. None if there are not so many parts.
 fn without(case: &Case, position: usize) -> Option<Case> {
     (0..case.steps.len())
@@ -45,6 +45,7 @@ fn without(case: &Case, position: usize) -> Option<Case> {
 enum Part {
     Step { step: usize },
     Probe { step: usize, line: usize },
+    Kept { step: usize, line: usize },
     Object { step: usize, key: String },
     Deletion { step: usize, number: usize },
     Endpoint { step: usize, key: String, number: usize },
@@ -58,6 +59,9 @@ impl Part {
             }
             Self::Probe { step, line } => {
                 case.steps[step].probe.remove(line);
+            }
+            Self::Kept { step, line } => {
+                case.steps[step].keep.remove(line);
             }
             Self::Object { step, key } => {
                 case.steps[step].apply.remove(&key);
@@ -80,7 +84,11 @@ fn parts_of_steps(case: &Case) -> impl Iterator<Item = Part> {
     case.steps.iter().enumerate().flat_map(|(step, content)| {
         let probes = (0..content.probe.len()).map(move |line| Part::Probe { step, line });
         let objects = content.apply.keys().cloned().map(move |key| Part::Object { step, key });
-        probes.chain(objects).chain((0..content.delete.len()).map(move |number| Part::Deletion { step, number }))
+        let kept = (0..content.keep.len()).map(move |line| Part::Kept { step, line });
+        probes
+            .chain(kept)
+            .chain(objects)
+            .chain((0..content.delete.len()).map(move |number| Part::Deletion { step, number }))
     })
 }
 
