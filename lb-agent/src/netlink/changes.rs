@@ -18,6 +18,7 @@ use rustix::{
     },
 };
 use tokio::io::{Interest, unix::AsyncFd};
+use tracing::warn;
 
 use super::chains;
 
@@ -66,7 +67,7 @@ impl Of {
 #[derive(Debug)]
 pub struct Changes {
     route: OwnedFd,
-    /// None where nobody is interested, or the kernel has no nfnetlink.
+    /// None where nobody is interested, or the kernel does not tell.
     chains: Option<OwnedFd>,
 }
 
@@ -74,10 +75,17 @@ impl Changes {
     /// Of the calling thread's network namespace.
     ///
     /// # Errors
-    /// The kernel gives no such socket.
+    /// The kernel gives no rtnetlink socket.
     pub fn open(of: Of) -> io::Result<Self> {
         let route = listener(NETLINK_ROUTE, of.groups())?;
-        let chains = if of == Of::DevicesAndChains { chains::open()? } else { None };
+        let chains = match of {
+            // The rest is as important as without: chains are also met by looking now and then.
+            Of::DevicesAndChains => chains::open().unwrap_or_else(|error| {
+                warn!("the kernel does not tell of chains of nftables that come to devices: {error}");
+                None
+            }),
+            Of::Addresses | Of::Devices => None,
+        };
         Ok(Self { route, chains })
     }
 
