@@ -153,6 +153,9 @@ fn note_own_addresses(
     event: &Event,
     own: &mut BTreeMap<ObjectName, Vec<Arc<str>>>,
 ) {
+    if let Event::ServicesReset(list) = event {
+        own.retain(|name, _| list.unreadable.contains(name));
+    }
     let mut note = |service: &Service| {
         let has =
             |ip: &IpAddr, port: u16| service.cluster_ips.contains(ip) && service.ports.iter().any(|p| p.port == port);
@@ -193,4 +196,36 @@ pub(super) fn address_of(url: &str) -> Option<(IpAddr, u16)> {
     let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
     let default = if uri.scheme_str() == Some("http") { 80 } else { 443 };
     Some((host.parse().ok()?, uri.port_u16().unwrap_or(default)))
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::abi::Proto;
+
+    use super::*;
+    use crate::event::{FullList, ServicePort};
+
+    const URL: &str = "https://10.96.0.1";
+
+    /// The problems after each full list of Services.
+    fn problems(lists: Vec<FullList<Service>>) -> Vec<usize> {
+        let mut tracker = Tracker::new(&["services"], &[], &[URL.into()]);
+        let mut after = |list| {
+            let report = Report::Event(Event::ServicesReset(list));
+            tracker.take(&Reported { resource: "services", url: URL.into(), report }, SystemTime::UNIX_EPOCH);
+            tracker.status().problems.len()
+        };
+        lists.into_iter().map(&mut after).collect()
+    }
+
+    #[test]
+    fn an_api_server_at_a_services_address_is_a_problem_as_long_as_that_service_is_there() {
+        let name = ObjectName::new("default", "kubernetes");
+        let port = ServicePort { name: "https".into(), proto: Proto::Tcp, port: 443, node_port: None };
+        let cluster_ips = vec![[10, 96, 0, 1].into()];
+        let service = Service { cluster_ips, ports: vec![port], ..Service::named(name.clone()) };
+        let there = || FullList::from(vec![service.clone()]);
+        let unreadable = FullList { unreadable: vec![name], ..FullList::from(Vec::new()) };
+        assert_eq!(problems(vec![there(), unreadable, FullList::from(Vec::new()), there()]), [1, 1, 0, 1]);
+    }
 }
