@@ -48,6 +48,9 @@ fn packets_go_past_a_pods_device_until_something_is_attached_on_the_way_out_of_i
         "link set vethhere up".to_owned(),
         "link set here up".to_owned(),
         format!("link add vethdown type veth peer name down netns {far}"),
+        // One that was never up has a queueing discipline, too (noop).
+        "link set vethdown up".to_owned(),
+        "link set vethdown down".to_owned(),
     ])?;
     let pods = rig.pods(4)?;
     let [program, filter, queue, bare] = &pods[..] else { unreachable!("four pods") };
