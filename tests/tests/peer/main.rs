@@ -2,6 +2,7 @@
 //! stand in `docs/differences.md`.
 
 mod cases;
+mod health;
 mod histories;
 
 use std::{
