@@ -20,6 +20,10 @@ use crate::{reconcile::GoneBackend, signs::gather};
 /// of the first.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// So many looks in a row that fail are repeated, each after a longer pause: some minutes in all. What fails for longer (a
+/// missing capability, say) was said, and would only cost time.
+const REPEATED: u32 = 20;
+
 /// A look takes at most this share of a processor while changes go on: after each the thread rests for so many times as
 /// long as it took.
 const REST: u32 = 9;
@@ -52,10 +56,11 @@ impl Terminator {
             kernel,
             tcp,
             report,
-            again: Vec::new(),
+            again: BTreeSet::new(),
+            sweep_again: false,
             waiting: BTreeSet::new(),
             hidden_said: false,
-            failing: false,
+            failed: 0,
         };
         thread::Builder::new().name("terminate".to_owned()).spawn(move || worker.run(&received))?;
         Ok(Self { orders, tcp })
@@ -90,18 +95,22 @@ struct Worker<K, R> {
     kernel: K,
     tcp: TcpPolicy,
     report: R,
-    /// Looked at once.
-    again: Vec<Suspect>,
+    /// Looked at once, or in vain.
+    again: BTreeSet<Suspect>,
+    /// The last sweep failed.
+    sweep_again: bool,
     /// To be looked at when somebody answers at their frontends.
     waiting: BTreeSet<Waiting>,
     hidden_said: bool,
-    failing: bool,
+    /// How many looks failed since the last that did not.
+    failed: u32,
 }
 
 impl<K: Kernel, R: FnMut(&Outcome)> Worker<K, R> {
     fn run(&mut self, orders: &Receiver<Order>) {
         loop {
-            let next = (!self.again.is_empty()).then(|| Instant::now() + AGAIN);
+            let due = self.sweep_again || !self.again.is_empty();
+            let next = due.then(|| Instant::now() + AGAIN.saturating_mul(self.failed.max(1)));
             let Some(orders) = gather(orders, next) else {
                 return;
             };
@@ -112,7 +121,7 @@ impl<K: Kernel, R: FnMut(&Outcome)> Worker<K, R> {
     fn carry_out(&mut self, orders: impl Iterator<Item = Order>) {
         let started = Instant::now();
         let mut suspects = Vec::new();
-        let mut sweep = false;
+        let mut sweep = mem::take(&mut self.sweep_again);
         for order in orders {
             match order {
                 Order::Gone(backends) => suspects.extend(backends.into_iter().map(Suspect::from)),
@@ -129,17 +138,24 @@ impl<K: Kernel, R: FnMut(&Outcome)> Worker<K, R> {
             suspects.extend(found);
             outcome = of_sweep;
         }
-        let seen_once = mem::replace(&mut self.again, suspects.clone());
+        let seen_before = mem::replace(&mut self.again, suspects.iter().copied().collect());
         suspects.extend(self.waiting.iter().map(|waiting| waiting.suspect));
-        let n_suspects = suspects.len() + seen_once.len();
+        let n_suspects = suspects.len() + seen_before.len();
         if n_suspects > 0 {
-            outcome = outcome.and(terminate(&mut self.kernel, suspects.into_iter().chain(seen_once)));
+            outcome = outcome.and(terminate(&mut self.kernel, suspects.into_iter().chain(seen_before.iter().copied())));
         }
         if outcome.failures == 0 {
             self.waiting.clear();
         }
         self.waiting.append(&mut outcome.waiting);
         self.tell(&outcome, n_suspects, started.elapsed());
+        if outcome.failures == 0 {
+            self.failed = 0;
+        } else if self.failed < REPEATED {
+            self.failed += 1;
+            self.again.extend(seen_before);
+            self.sweep_again = sweep;
+        }
         (self.report)(&outcome);
         thread::sleep(started.elapsed().saturating_mul(REST).min(AGAIN));
     }
@@ -154,6 +170,7 @@ impl<K: Kernel, R: FnMut(&Outcome)> Worker<K, R> {
         self.waiting.iter().any(&mut answered)
     }
 
+    /// Before [`Self::failed`] counts this one: what fails again was said.
     fn tell(&mut self, outcome: &Outcome, suspects: usize, took: Duration) {
         let Outcome { udp, tcp, namespaces, hidden, failures, .. } = *outcome;
         if udp + tcp > 0 {
@@ -168,11 +185,10 @@ impl<K: Kernel, R: FnMut(&Outcome)> Worker<K, R> {
             );
         }
         match &outcome.first_failure {
-            Some(error) if !mem::replace(&mut self.failing, true) => {
+            Some(error) if self.failed == 0 => {
                 warn!(failures, "sockets of dead backends may live on: {}", describe(error));
             }
-            Some(_) => {}
-            None => self.failing = false,
+            Some(_) | None => {}
         }
     }
 }

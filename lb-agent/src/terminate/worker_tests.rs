@@ -17,6 +17,8 @@ use crate::{
 #[derive(Clone, Default)]
 struct OneSocket {
     holder: Arc<Mutex<Option<Holder>>>,
+    /// So many times more its sockets cannot be listed.
+    fails: Arc<Mutex<u32>>,
 }
 
 fn backend() -> Translation {
@@ -45,6 +47,11 @@ impl Kernel for OneSocket {
     }
 
     fn connected(&mut self, proto: Proto) -> io::Result<Vec<Connected>> {
+        let mut fails = self.fails.lock().unwrap();
+        if *fails > 0 {
+            *fails -= 1;
+            return Err(io::Error::other("no memory"));
+        }
         let local = SocketAddr::from(([10, 0, 0, 9], 4000));
         Ok(vec![Connected { proto, local, remote: backend().addr, interface: 0, cookie: [0; 8] }])
     }
@@ -88,6 +95,18 @@ fn a_batch_is_looked_at_twice_and_then_forgotten() {
     assert_eq!([next(&passes), next(&passes)], [(1, 0), (1, 0)]);
     drop(terminator);
     assert!(passes.recv().is_err(), "it has ended without a third look");
+}
+
+#[test]
+fn a_look_that_failed_is_repeated_until_it_succeeds() {
+    for order in [|terminator: &Terminator| terminator.gone(vec![gone(Proto::Udp)]), Terminator::sweep] {
+        let kernel = OneSocket::default();
+        *kernel.fails.lock().unwrap() = 2;
+        let (terminator, passes) = start(kernel, TcpPolicy::Never);
+        order(&terminator);
+        assert_eq!([next(&passes), next(&passes)], [(0, 0); 2]);
+        assert_eq!(next(&passes), (1, 0));
+    }
 }
 
 #[test]
