@@ -139,7 +139,7 @@ fn work<F: Served>() -> Option<&'static mut Work<F>> {
 fn go_on<F: Served, C: Hooked, const L2: u32>(kernel: &Kernel<C>, packet: &mut Skb<F, L2>, work: &mut Work<F>) -> i32 {
     let longest = packet.longest(&work.headers);
     let Some(mut question) = route::Question::new(packet.context(), &work.to, longest) else {
-        return TC_ACT_UNSPEC;
+        return TC_ACT_SHOT;
     };
     match deliver::deliver(kernel, packet, work, question.ask(packet.context()).fib()) {
         Delivery::Redirect(device) if packet.set_ethernet(question.macs()).is_ok() => route::redirect(device),
