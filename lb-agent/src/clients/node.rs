@@ -48,8 +48,8 @@ impl Node for LiveNode {
         let Namespaces { found, trouble, .. } = namespaces::find(&self.cgroup_root)?;
         let mut seen = Seen { clients: BTreeMap::new(), trouble };
         for namespace in found.values() {
-            match self.visitor.enter(namespace).and_then(|()| cookie()) {
-                Ok(cookie) => drop(seen.clients.insert(cookie, client())),
+            match self.visitor.enter(namespace).and_then(|()| Ok((cookie()?, client()?))) {
+                Ok((cookie, client)) => drop(seen.clients.insert(cookie, client)),
                 Err(error) => {
                     seen.trouble.get_or_insert(error);
                 }
@@ -91,33 +91,50 @@ fn cookie() -> io::Result<u64> {
 }
 
 /// What connections of the thread's namespace come from.
-fn client() -> Client {
-    let [v4, v6] = OUTSIDE.map(|outside| routed(outside).or_else(|| on_an_interface(outside)));
-    Client {
-        v4: v4.and_then(|ip| V4::from_ip(ip).map(Ipv4Addr::from)),
-        v6: v6.and_then(|ip| V6::from_ip(ip).map(Ipv6Addr::from)),
-    }
+fn client() -> io::Result<Client> {
+    let [v4, v6] = OUTSIDE.map(|outside| match routed(outside) {
+        Ok(None) => on_an_interface(outside),
+        routed => routed,
+    });
+    Ok(Client {
+        v4: v4?.and_then(|ip| V4::from_ip(ip).map(Ipv4Addr::from)),
+        v6: v6?.and_then(|ip| V6::from_ip(ip).map(Ipv6Addr::from)),
+    })
 }
 
 /// What the kernel would send from: connect(2) on a datagram socket looks the route up and sends nothing. None without
 /// a route.
-fn routed(outside: SocketAddr) -> Option<IpAddr> {
+fn routed(outside: SocketAddr) -> io::Result<Option<IpAddr>> {
     let any: IpAddr = if outside.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(outside).ok()?;
-    let ip = socket.local_addr().ok()?.ip();
-    is_usable(ip).then_some(ip)
+    let Some(socket) = unless_short(UdpSocket::bind((any, 0)))? else { return Ok(None) };
+    if unless_short(socket.connect(outside))?.is_none() {
+        return Ok(None);
+    }
+    let ip = socket.local_addr()?.ip();
+    Ok(is_usable(ip).then_some(ip))
+}
+
+/// None for an error by which the kernel says that there is no such family, address or way. That it has no room for the
+/// question says nothing about them.
+fn unless_short<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    let is_short = |error: &io::Error| {
+        matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+    };
+    match result {
+        Err(error) if is_short(&error) => Err(error),
+        other => Ok(other.ok()),
+    }
 }
 
 /// For a namespace that has no route to the outside: the first address that others can know it by.
-fn on_an_interface(like: SocketAddr) -> Option<IpAddr> {
-    let interfaces = nix::ifaddrs::getifaddrs().ok()?;
+fn on_an_interface(like: SocketAddr) -> io::Result<Option<IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs()?;
     let addresses = interfaces.filter_map(|interface| {
         let address = interface.address?;
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
     });
-    addresses.filter(|ip| ip.is_ipv4() == like.is_ipv4()).find(|ip| is_usable(*ip))
+    Ok(addresses.filter(|ip| ip.is_ipv4() == like.is_ipv4()).find(|ip| is_usable(*ip)))
 }
 
 fn is_usable(ip: IpAddr) -> bool {
@@ -136,8 +153,20 @@ mod tests {
     fn a_cookie_is_the_namespaces_and_addresses_are_ones_that_others_know() {
         assert_eq!(cookie().unwrap(), cookie().unwrap());
         assert_ne!(cookie().unwrap(), 0);
-        let client = client();
+        let client = client().unwrap();
         let addresses = client.v4.map(IpAddr::from).into_iter().chain(client.v6.map(IpAddr::from));
         assert!(addresses.into_iter().all(is_usable), "{client:?}");
+    }
+
+    #[test]
+    fn that_there_is_no_room_to_ask_is_not_taken_for_an_answer() {
+        let asked = |errno| unless_short::<()>(Err(io::Error::from_raw_os_error(errno)));
+        for errno in [libc::EAFNOSUPPORT, libc::ENETUNREACH, libc::EACCES] {
+            assert_eq!(asked(errno).unwrap(), None);
+        }
+        for errno in [libc::EMFILE, libc::ENOBUFS] {
+            assert_eq!(asked(errno).unwrap_err().raw_os_error(), Some(errno));
+        }
+        assert_eq!(unless_short(Ok(7)).unwrap(), Some(7));
     }
 }
