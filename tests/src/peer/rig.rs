@@ -163,27 +163,30 @@ impl Rig {
     pub fn run_once(&mut self, cases: &[&Case], table: &mut Table) -> Result<Vec<String>> {
         let numbered: Vec<_> = cases.iter().zip(0..).map(|(case, number)| Numbered { case, number }).collect();
         let problems = self.run_together(&numbered, table);
-        let lists = cases.iter().map(|case| {
-            let keys: BTreeSet<&String> = case.steps.iter().flat_map(|step| step.apply.keys()).collect();
-            let namespaced = keys.into_iter().filter(|key| !objects::is_of_the_node(key));
-            namespaced.map(|key| Ok(Change::Delete(objects::reference(&case.name, key)?))).collect()
-        });
-        self.change(lists.collect::<Result<Vec<_>>>()?)?;
-        self.reset_node()?;
+        self.remove(&numbered)?;
         problems
     }
 
     /// Runs the cases and says what is wrong: what kube-proxy did otherwise than expected, differences that the table
     /// does not list, and steps that could not be made.
     pub fn run(&mut self, cases: &[Case], table: &mut Table) -> Result<Vec<String>> {
-        let numbered = cases.iter().zip(0..).map(|(case, number)| Numbered { case, number });
-        let (alone, together): (Vec<_>, Vec<_>) = numbered.partition(|numbered| numbered.case.alone);
-        let mut problems = self.run_together(&together, table)?;
+        let (alone, together): (Vec<_>, Vec<_>) = cases.iter().partition(|case| case.alone);
+        let mut problems = self.run_once(&together, table)?;
         for one in alone {
-            problems.extend(self.run_together(&[one], table)?);
-            self.reset_node()?;
+            problems.extend(self.run_once(&[one], table)?);
         }
         Ok(problems)
+    }
+
+    /// Removes the objects of cases, so that others may have their addresses.
+    fn remove(&mut self, cases: &[Numbered<'_>]) -> Result<()> {
+        let lists = cases.iter().map(|Numbered { case, .. }| {
+            let keys: BTreeSet<&String> = case.steps.iter().flat_map(|step| step.apply.keys()).collect();
+            let namespaced = keys.into_iter().filter(|key| !objects::is_of_the_node(key));
+            namespaced.map(|key| Ok(Change::Delete(objects::reference(&case.name, key)?))).collect()
+        });
+        self.change(lists.collect::<Result<Vec<_>>>()?)?;
+        self.reset_node()
     }
 
     fn run_together(&mut self, cases: &[Numbered<'_>], table: &mut Table) -> Result<Vec<String>> {
