@@ -105,8 +105,14 @@ pub fn wait_until_swept(pid: u32) -> Result<()> {
     swept.with_context(|| format!("{:?}", leftovers(pid)))
 }
 
-/// Removes everything that the run of process `pid` left behind, its processes first.
+/// Removes everything that the run of process `pid` left behind, its processes first. One at a time on this machine: the
+/// janitor of a run and the runs that begin right after it remove the same, and what vanishes under one's hands fails in
+/// more ways than can be told from real errors.
 pub fn sweep(pid: u32) -> Result<()> {
+    let everybody = std::env::temp_dir();
+    // A lock of the directory (flock(2)) leaves no file behind; it goes with the descriptor.
+    let lock = fs::File::open(&everybody).with_context(|| format!("cannot open {}", everybody.display()))?;
+    lock.lock().with_context(|| format!("cannot lock {}", everybody.display()))?;
     for path in named_of(&cgroup::root()?, pid)? {
         cgroup::remove(&path)?;
     }

@@ -63,12 +63,13 @@ fn ctrl_c_takes_the_benchmark_from_outside_down_with_everything() -> Result<()> 
     let mut child = bench(&directory.path().join("measured.json"))?.stderr(Stdio::piped()).spawn()?;
     let stderr = BufReader::new(child.stderr.take().context("no pipe from the benchmark")?);
     let starts = |line: &String| line.contains("starting lb-agent");
-    let last = stderr.lines().map_while(Result::ok).find(starts);
+    let mut said = Vec::new();
+    let last = stderr.lines().map_while(Result::ok).inspect(|line| said.push(line.clone())).find(starts);
     let pid = child.id();
     let before = run::leftovers(pid)?;
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGINT)?;
     child.wait()?;
-    assert!(last.is_some(), "it ended before it started the agent");
+    assert!(last.is_some(), "it ended before it started the agent:\n{}", said.join("\n"));
     assert!(before.len() > 20, "{before:?}");
     run::wait_until_swept(pid)
 }

@@ -1,14 +1,14 @@
 //! Nothing outlives its guard, nor a test process that is killed.
 
 use std::{
-    env,
+    env, fs,
     io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use lb_tests::{
-    Node, eventually,
+    Node, cgroup, eventually,
     guest::{Proto, Traffic},
     poll::PATIENCE,
     run,
@@ -52,6 +52,25 @@ fn a_killed_test_process_leaves_nothing_behind() -> Result<()> {
     eventually(&format!("the janitor to clean up after {pid}: {before:?}"), PATIENCE, || {
         Ok(run::leftovers(pid)?.is_empty().then_some(()))
     })
+}
+
+#[test]
+fn several_that_clean_up_after_the_same_process_at_once_do_not_disturb_each_other() -> Result<()> {
+    let mut dead = Command::new("true").spawn()?;
+    dead.wait()?;
+    let named = |number| format!("{}{}-{number}-guards", run::PREFIX, dead.id());
+    for number in 0..200 {
+        fs::create_dir_all(cgroup::root()?.join(named(number)).join("below"))?;
+    }
+    let lb_guest = run::binary("lb-guest", "LB_GUEST_BIN")?;
+    let janitor = |_| Command::new(&lb_guest).arg("janitor").arg(dead.id().to_string()).stdin(Stdio::null()).spawn();
+    let janitors: Vec<Child> = (0..8).map(janitor).collect::<Result<_, _>>()?;
+    let ends = janitors.into_iter().map(|mut janitor| Ok(janitor.wait()?.success())).collect::<Result<Vec<_>>>()?;
+    let left = run::leftovers(dead.id())?;
+    run::sweep(dead.id())?;
+    assert!(left.is_empty(), "left behind: {left:?}");
+    assert_eq!(ends, [true; 8]);
+    Ok(())
 }
 
 /// What the victim does until it is killed.
