@@ -40,6 +40,23 @@ pub mod answer {
     pub const REFUSE: u32 = 3;
 }
 
+/// What `skb->csum` of a packet was found to be, as an index of the test program's counts (`lb_sums`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Summed {
+    /// Not a sum of the whole packet: it has another state than `CHECKSUM_COMPLETE`.
+    Not,
+    /// What the packet sums up to.
+    Right,
+    /// Something else.
+    Wrong,
+    /// The packet is too long to be summed.
+    Long,
+}
+
+/// How many values [`Summed`] has.
+pub const N_SUMMED: u32 = 4;
+
 /// A socket, a call and its outcome. Element 0 of the test program's map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

@@ -231,10 +231,20 @@ impl<F: Family, const L2: u32> Packet for Skb<F, L2> {
         let flags = u64::from(mangled | if is_pseudo { BPF_F_PSEUDO_HDR } else { 0 });
         // SAFETY: as above.
         done(unsafe { helpers::bpf_l4_csum_replace(self.skb, L2 + offset, 0, difference.into(), flags) })?;
+        // Where the device has summed the whole packet (`CHECKSUM_COMPLETE`), the helper takes a change of the pseudo-header for
+        // one that the IPv4 header checksum makes up for, and changes the whole sum. IPv6 has none such: address and transport
+        // checksum make up for one another, and the whole sum must stay. Linux 6.16 has a flag for that (`BPF_F_IPV6`, kernel
+        // commit ead7f9b8de65), which older kernels refuse; putting the difference back does for all.
         if is_pseudo && F::VERSION == 6 {
-            keep_whole_sum(self.skb, difference);
+            self.sums_differently(difference);
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn sums_differently(&mut self, difference: u32) {
+        // SAFETY: takes a number. It fails where the device has not summed the packet: then there is nothing to bring up to date.
+        unsafe { helpers::bpf_csum_update(self.skb, difference) };
     }
 
     /// Whether the sum is left to the hardware a program is not told. So the checksum is written as it must be in that case,
@@ -297,16 +307,6 @@ impl<F: Family, const L2: u32> Packet for Skb<F, L2> {
     fn sum(&self, offset: u32, len: u32) -> Result<u32, Broken> {
         u32::try_from(sum_bytes(self.skb, L2 + offset, len)).map_err(|_| Broken)
     }
-}
-
-/// Where the device has summed the whole packet (`CHECKSUM_COMPLETE`), `bpf_l4_csum_replace` takes a change of the
-/// pseudo-header for one that the IPv4 header checksum makes up for, and changes the whole sum. IPv6 has none such: address
-/// and transport checksum make up for one another, and the whole sum must stay. Linux 6.16 has a flag for that
-/// (`BPF_F_IPV6`, kernel commit ead7f9b8de65), which older kernels refuse; putting the difference back does for all.
-#[inline(always)]
-fn keep_whole_sum(skb: *mut __sk_buff, difference: u32) {
-    // SAFETY: takes a number. It fails where the device has not summed the packet: then there is nothing to put back.
-    unsafe { helpers::bpf_csum_update(skb, difference) };
 }
 
 /// Bytes that are summed at a time: the stack is small.

@@ -27,6 +27,11 @@ pub fn probe_object() -> PathBuf {
     named("LB_PROBE_OBJECT", "bpf/build/bpfel-unknown-none/bpf/lb-probe")
 }
 
+/// The program that says whether packets are summed rightly, or LB_SUMMED_OBJECT.
+pub fn summed_object() -> PathBuf {
+    named("LB_SUMMED_OBJECT", "bpf/build/bpfel-unknown-none/bpf/lb-summed")
+}
+
 fn named(variable: &str, file: &str) -> PathBuf {
     env::var_os(variable).map_or_else(|| target_directory().unwrap_or_default().join(file), PathBuf::from)
 }

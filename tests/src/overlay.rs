@@ -19,6 +19,11 @@ impl Underlay {
         Ok(Self { switch })
     }
 
+    /// The switch itself, where what a machine sends arrives by a device `port...`.
+    pub fn switch(&self) -> &NetNs {
+        &self.switch
+    }
+
     /// Plugs a node in. Do that before it gets pods: its address moves from `lo` to `eth0`.
     pub fn join(&self, node: &Node) -> Result<()> {
         leave_lo(node)?;

@@ -21,6 +21,9 @@ pub(super) enum Hop {
     Kept,
 }
 
+/// How the sum over the header changes by one hop less, which is the second byte of a number of 16 bits.
+const HOP_TAKEN: u32 = !(1_u16.to_be() as u32);
+
 /// How the sum over both addresses changes.
 #[inline(always)]
 pub(super) fn addrs_difference<F: Ip>(old: &FlowKey<F>, new: &FlowKey<F>) -> Sum {
@@ -59,7 +62,9 @@ pub(super) fn rewrite<F: Ip, P: Packet>(
 pub(super) fn take_hop<F: Ip, P: Packet>(packet: &mut P, headers: &Headers<F>) -> Result<(), Broken> {
     let at = headers.network + F::HOPS / 4 * 4;
     let [word] = packet.load::<1>(at)?;
-    packet.store(at, [F::one_hop_less(word)])
+    packet.store(at, [F::one_hop_less(word)])?;
+    F::header_changed(packet, HOP_TAKEN);
+    Ok(())
 }
 
 /// The checksum of a datagram covers all its fragments and is in the first one alone, so that later ones need none.
@@ -78,6 +83,8 @@ fn rewrite_in_parts<F: Ip, P: Packet>(
         packet.update_checksum(checksum, addrs, Summed::PseudoHeader, zero_is_none)?;
         packet.update_checksum(checksum, ports_difference(from, to), Summed::Segment, zero_is_none)?;
         packet.store(headers.transport, [pair(to.src_port, to.dst_port)])?;
+    } else {
+        F::header_changed(packet, addrs);
     }
     F::update_header_checksum(packet, headers.network, addrs)?;
     F::store_addrs(packet, headers.network, to)?;
@@ -127,6 +134,7 @@ fn rewrite_front<F: Ip, P: Packet, const N: usize, const PROTO: u8>(
     put(&mut words, F::HEADER_LEN, &[pair(to.src_port, to.dst_port)]);
     if let (Hop::Taken, Some(word)) = (hop, words.get_mut(F::HOPS as usize / 4)) {
         *word = F::one_hop_less(*word);
+        F::header_changed(packet, HOP_TAKEN);
     }
     packet.store(0, words).map(|()| true)
 }
@@ -241,5 +249,30 @@ mod tests {
     fn what_is_written_at_once_is_what_is_written_in_parts() {
         same::<V4>("203.0.113.9", "192.168.2.1", &["10.244.1.5", "2.1.192.168"]);
         same::<V6>("fd00::9", "fd00:1::2", &["fd00:2::5", "fd00:2::1"]);
+    }
+
+    fn sums_right<F: Ip>(client: &str, service: &str, backend: &str) {
+        let at = |ip: &str, port| SocketAddr::new(ip.parse::<IpAddr>().unwrap(), port);
+        let (src, dst) = (at(client, 40_000), at(service, 30_080));
+        let later = Frame { body: Body::Later(185, 17), fragment: Some(7), ..Frame::udp(src, dst) };
+        for frame in [Frame::tcp(src, dst, 2), Frame::udp(src, dst), later] {
+            for hop in [Hop::Taken, Hop::Kept] {
+                let packet = frame.packet(false);
+                let mut headers = Headers::<F>::default();
+                assert!(headers::read(&packet, &mut headers));
+                let to = F::from_ip(backend.parse().unwrap()).unwrap();
+                let to = FlowKey { dst_addr: to, dst_port: headers.tuple.dst_port / 2, ..headers.tuple };
+                for changed in all_at_once_and_in_parts(&packet, &to, hop) {
+                    let told = packet.whole_sum(changed.sums_differently);
+                    assert_eq!(changed.whole_sum(0), told, "{frame:?}, {hop:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_sum_of_the_whole_packet_is_told_of_what_no_checksum_makes_up_for() {
+        sums_right::<V4>("203.0.113.9", "192.168.2.1", "10.244.1.5");
+        sums_right::<V6>("fd00::9", "fd00:1::2", "fd00:2::5");
     }
 }

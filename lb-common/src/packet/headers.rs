@@ -133,6 +133,14 @@ pub trait Ip: Family {
             None => Ok(()),
         }
     }
+    /// Tells of a change in the header of the packet itself that its transport checksum does not cover: where the header has
+    /// no checksum either, nothing makes up for it.
+    #[inline(always)]
+    fn header_changed<P: Packet>(packet: &mut P, difference: u32) {
+        if Self::CHECKSUM.is_none() {
+            packet.sums_differently(difference);
+        }
+    }
 }
 
 impl Kind {

@@ -62,6 +62,10 @@ pub trait Packet {
         zero_is_none: bool,
     ) -> Result<(), Broken>;
 
+    /// Tells of a change that no checksum in the packet makes up for, in case the device has summed the packet as a whole
+    /// (`CHECKSUM_COMPLETE`). As `bpf_csum_update`.
+    fn sums_differently(&mut self, difference: u32);
+
     /// Writes the transport checksum at `offset` of a segment that was written anew: `whole`, or, where the segment's sum
     /// is left to the hardware, `pseudo`, the sum of the pseudo-header that it begins with. Both in host byte order.
     fn set_checksum(&mut self, offset: u32, whole: u16, pseudo: u16) -> Result<(), Broken>;

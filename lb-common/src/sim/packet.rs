@@ -15,6 +15,8 @@ pub struct SimPacket {
     pub bytes: Vec<u8>,
     /// The transport checksum is left to the hardware (`CHECKSUM_PARTIAL`): its field holds the sum of the pseudo-header.
     pub offloaded: bool,
+    /// What the kernel would add to a sum of the whole packet (`CHECKSUM_COMPLETE`), folded.
+    pub sums_differently: u16,
     /// How many more changes the kernel has memory for.
     pub n_changes: u32,
     /// Copies of it that come in again, as it was.
@@ -24,7 +26,14 @@ pub struct SimPacket {
 impl SimPacket {
     /// With these bytes and a checksum of its own.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, offloaded: false, n_changes: u32::MAX, again: Vec::new() }
+        Self { bytes, offloaded: false, sums_differently: 0, n_changes: u32::MAX, again: Vec::new() }
+    }
+
+    /// What a device has that sums the whole packet, `more` added: a sum of all its bytes, folded. Of the two that stand for
+    /// zero it is always 0.
+    pub fn whole_sum(&self, more: u16) -> u16 {
+        let sum = Sum::default().with(sum_bytes(&self.bytes)).with(more.into()).folded();
+        if sum == u16::MAX { 0 } else { sum }
     }
 
     fn range(offset: u32, len: usize) -> std::ops::Range<usize> {
@@ -104,7 +113,15 @@ impl Packet for SimPacket {
             (true, Summed::Segment) => old,
         };
         let new = if zero_is_none && new == 0 { u16::MAX } else { new };
+        // The addresses' own change is made up for by the header's checksum, and by nothing else.
+        if summed == Summed::PseudoHeader && self.bytes.first().is_some_and(|first| first >> 4 == 4) {
+            self.sums_differently(!difference);
+        }
         self.write(offset, &new.to_ne_bytes())
+    }
+
+    fn sums_differently(&mut self, difference: u32) {
+        self.sums_differently = Sum::default().with(self.sums_differently.into()).with(difference).folded();
     }
 
     fn set_checksum(&mut self, offset: u32, whole: u16, pseudo: u16) -> Result<(), Broken> {
@@ -150,13 +167,16 @@ impl Packet for SimPacket {
     }
 
     fn sum(&self, offset: u32, len: u32) -> Result<u32, Broken> {
-        let bytes = self.bytes.get(Self::range(offset, len as usize)).ok_or(Broken)?;
-        let mut sum = Sum::default();
-        for chunk in bytes.chunks(4) {
-            let mut word = [0; 4];
-            word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
-            sum = sum.with(u32::from_ne_bytes(word));
-        }
-        Ok(sum.difference())
+        self.bytes.get(Self::range(offset, len as usize)).map(sum_bytes).ok_or(Broken)
     }
+}
+
+fn sum_bytes(bytes: &[u8]) -> u32 {
+    let mut sum = Sum::default();
+    for chunk in bytes.chunks(4) {
+        let mut word = [0; 4];
+        word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+        sum = sum.with(u32::from_ne_bytes(word));
+    }
+    sum.difference()
 }

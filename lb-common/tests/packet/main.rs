@@ -179,11 +179,13 @@ impl Net {
     }
 
     fn arrives(&self, frame: &Frame, side: Side) -> Outcome {
-        checked(self.node.arrives(frame.packet(self.offloaded), side))
+        let packet = frame.packet(self.offloaded);
+        summed(frame, &packet, checked(self.node.arrives(packet.clone(), side)))
     }
 
     fn leaves(&self, frame: &Frame) -> Outcome {
-        checked(self.node.leaves(frame.packet(self.offloaded)))
+        let packet = frame.packet(self.offloaded);
+        summed(frame, &packet, checked(self.node.leaves(packet.clone())))
     }
 
     fn counted(&self, counter: Counter) -> u64 {
@@ -248,6 +250,18 @@ fn checked(outcome: Outcome) -> Outcome {
         }
         // As they came.
         Outcome::Again(_) | Outcome::Dropped | Outcome::Lost => {}
+    }
+    outcome
+}
+
+/// The sum of the whole packet that a device may have formed when it came in is right when it leaves.
+fn summed(frame: &Frame, before: &SimPacket, outcome: Outcome) -> Outcome {
+    // Nobody looks at the sum of a datagram without checksum.
+    let is_looked_at = !before.offloaded && frame.body != Body::Udp { unsummed: true };
+    if let Outcome::Rewritten(packet) | Outcome::Sent(_, packet) | Outcome::Entered(_, packet) = &outcome
+        && is_looked_at
+    {
+        assert_eq!(packet.whole_sum(0), before.whole_sum(packet.sums_differently), "{frame:?} became {packet:x?}");
     }
     outcome
 }

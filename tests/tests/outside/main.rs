@@ -13,6 +13,7 @@ mod ports;
 mod reach;
 mod refuse;
 mod restart;
+mod summed;
 mod upgrade;
 mod uplinks;
 mod world;
