@@ -18,6 +18,7 @@ use proptest::prelude::*;
 struct Racing {
     /// Where frontends may be; anywhere, if that is not said.
     places: Option<Vec<Place>>,
+    copy: Option<Frontend>,
     reads: RefCell<Vec<Frontend>>,
     counts: RefCell<Vec<Counter>>,
 }
@@ -26,7 +27,7 @@ impl Racing {
     fn new(reads: impl IntoIterator<Item = Frontend>) -> Self {
         let mut reads: Vec<_> = reads.into_iter().collect();
         reads.reverse();
-        Self { places: None, reads: RefCell::new(reads), counts: RefCell::default() }
+        Self { places: None, copy: None, reads: RefCell::new(reads), counts: RefCell::default() }
     }
 }
 
@@ -34,6 +35,10 @@ impl<F: Family> Maps<F> for Racing {
     fn frontend(&self, _: &FrontendKey<F>) -> Option<Frontend> {
         let mut reads = self.reads.borrow_mut();
         if reads.len() > 1 { reads.pop() } else { reads.last().copied() }
+    }
+
+    fn frontend_copy(&self, _: &FrontendKey<F>) -> Option<Frontend> {
+        self.copy
     }
 
     fn slot(&self, _: u32) -> Option<Slot<F>> {
@@ -119,6 +124,20 @@ fn a_frontend_that_never_reads_right_is_refused_and_counted_as_damage() {
     let map = Racing::new([frontend(1, 10, 3)]);
     assert_eq!(found::<V4>(&map, key([10, 96, 0, 1])), Found::Refuse);
     assert_eq!(map.counts.borrow().last(), Some(&Counter::DamagedMaps));
+}
+
+#[test]
+fn a_whole_copy_is_taken_and_any_other_is_not() {
+    let ours: FrontendKey<V4> = key([10, 96, 0, 1]);
+    let (copied, right) = (frontend(1, 20, 5).sealed(&ours), frontend(1, 10, 3).sealed(&ours));
+    let with = |copy| Racing { copy: Some(copy), ..Racing::new([right]) };
+    assert_eq!(found(&with(copied), ours), Found::Frontend(ours, copied));
+    let foreign = frontend(1, 20, 5).sealed(&key([10, 96, 0, 2]));
+    for wrong in [foreign, Frontend { n_slots: 3, ..copied }, Frontend::default()] {
+        let map = with(wrong);
+        assert_eq!(found(&map, ours), Found::Frontend(ours, right));
+        assert!(map.counts.borrow().is_empty(), "a copy is no reason to count anything");
+    }
 }
 
 fn spares_datagrams<F: Family>(ours: FrontendKey<F>, others: F::Addr) {

@@ -9,8 +9,8 @@ use core::cell::Cell;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Frontend, FrontendKey, Place, Slot, SockDst,
-        SourceKey, UdpPeers,
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Frontend, FrontendCopy, FrontendKey, Place,
+        Slot, SockDst, SourceKey, UdpPeers,
     },
     logic::seam::{Affinities, Caller, Cgroups, Environment, Maps, NoStorage, NotAdded, Socket},
 };
@@ -83,6 +83,13 @@ impl<F: Pinned, C> Maps<F> for Kernel<C> {
         // SAFETY: plain data that is copied at once. Read while its memory is used again it may be a mixture, which its
         // reader finds by the checksum.
         unsafe { F::frontends().get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn frontend_copy(&self, key: &FrontendKey<F>) -> Option<Frontend> {
+        let copy = F::copies().get(FrontendCopy::place(key))?;
+        // The agent may write it at this moment. A mixture is found by its reader, as above.
+        (copy.key == *key).then_some(copy.value)
     }
 
     #[inline(always)]

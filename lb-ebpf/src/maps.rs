@@ -9,8 +9,8 @@ use aya_ebpf::{
 use lb_common::{
     abi::{
         Absent, Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Exclusion,
-        Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_ABSENT, N_COUNTERS, N_PIECES, Name,
-        NameKey, NodeConfig, Piece, Slot, SockDst, SourceKey, UdpPeers, V4, V6,
+        Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendCopy, FrontendKey, N_ABSENT, N_COPIES,
+        N_COUNTERS, N_PIECES, Name, NameKey, NodeConfig, Piece, Slot, SockDst, SourceKey, UdpPeers, V4, V6,
         maps::{
             N_AFFINITIES, N_BACKENDS, N_CLIENTS, N_CONNS, N_DEVICES, N_EXCLUDED, N_FRAGS, N_FRONTENDS, N_NAMES,
             N_SLOTS, N_SOURCES,
@@ -27,6 +27,9 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 /// `lb_frontends4/6`.
 pub type Frontends<F> = HashMap<FrontendKey<F>, Frontend, { N_FRONTENDS as usize }, NO_PREALLOC>;
+/// `lb_copies4/6`. Pinned nowhere: each installation of the programs has its own, see `lb_common::abi::FrontendCopy`. Nobody
+/// maps it; the kernel begins such an array at a page, so that an element of IPv4 is in one line of the cache.
+pub type Copies<F> = Array<FrontendCopy<F>, { N_COPIES as usize }, MMAPABLE>;
 /// `lb_slots4/6`.
 pub type Slots<F> = Array<Slot<F>, { N_SLOTS as usize }, MMAPABLE>;
 /// `lb_backends4/6`.
@@ -49,6 +52,10 @@ pub type Frags<F> = LruHashMap<FragmentKey<F>, Fragment, { N_FRAGS as usize }>;
 static FRONTENDS4: Frontends<V4> = Frontends::new();
 #[btf_map(name = "lb_frontends6")]
 static FRONTENDS6: Frontends<V6> = Frontends::new();
+#[btf_map(name = "lb_copies4")]
+static COPIES4: Copies<V4> = Copies::new();
+#[btf_map(name = "lb_copies6")]
+static COPIES6: Copies<V6> = Copies::new();
 #[btf_map(name = "lb_slots4")]
 static SLOTS4: Slots<V4> = Slots::new();
 #[btf_map(name = "lb_slots6")]
@@ -147,6 +154,8 @@ pub trait Pinned: Family {
     type Other: Pinned;
     /// `lb_frontends4/6`.
     fn frontends() -> &'static Frontends<Self>;
+    /// `lb_copies4/6`.
+    fn copies() -> &'static Copies<Self>;
     /// `lb_slots4/6`.
     fn slots() -> &'static Slots<Self>;
     /// `lb_backends4/6`.
@@ -177,7 +186,7 @@ macro_rules! pinned {
     (
         $family:ty,
         $other:ty,
-        [$frontends:ident, $slots:ident, $backends:ident, $cluster_ips:ident, $clients:ident, $sources:ident],
+        [$frontends:ident, $copies:ident, $slots:ident, $backends:ident, $cluster_ips:ident, $clients:ident, $sources:ident],
         [$sock:ident, $sockudp:ident],
         [$conns:ident, $frags:ident, $nofront:ident, $noback:ident, $works:ident]
     ) => {
@@ -187,6 +196,11 @@ macro_rules! pinned {
             #[inline(always)]
             fn frontends() -> &'static Frontends<Self> {
                 &$frontends
+            }
+
+            #[inline(always)]
+            fn copies() -> &'static Copies<Self> {
+                &$copies
             }
 
             #[inline(always)]
@@ -255,14 +269,14 @@ macro_rules! pinned {
 pinned!(
     V4,
     V6,
-    [FRONTENDS4, SLOTS4, BACKENDS4, CLUSTERIPS4, CLIENTS4, SOURCES4],
+    [FRONTENDS4, COPIES4, SLOTS4, BACKENDS4, CLUSTERIPS4, CLIENTS4, SOURCES4],
     [SOCK4, SOCKUDP4],
     [CONNS4, FRAGS4, NOFRONT4, NOBACK4, WORK4]
 );
 pinned!(
     V6,
     V4,
-    [FRONTENDS6, SLOTS6, BACKENDS6, CLUSTERIPS6, CLIENTS6, SOURCES6],
+    [FRONTENDS6, COPIES6, SLOTS6, BACKENDS6, CLUSTERIPS6, CLIENTS6, SOURCES6],
     [SOCK6, SOCKUDP6],
     [CONNS6, FRAGS6, NOFRONT6, NOBACK6, WORK6]
 );

@@ -18,7 +18,8 @@ use aya::{
 use lb_common::{
     abi::{
         Absent, Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Counter, Exclusion, Family, Frontend,
-        FrontendKey, Proto, Slot, SourceKey, V4, V6, backend_state, frontend_flags, map_v4, mapped_v4, maps, scope,
+        FrontendCopy, FrontendKey, N_COPIES, Proto, Slot, SourceKey, V4, V6, backend_state, frontend_flags, map_v4,
+        mapped_v4, maps, scope,
     },
     logic::seam::Environment as _,
     probe::{Call, N_CGROUPS, answer, hook},
@@ -95,10 +96,18 @@ impl Kernel {
         map.set(0, sim.cluster_ips, 0).unwrap();
         let mut map: Array<_, Absent> = self.ebpf.map_mut(names.nofront).unwrap().try_into().unwrap();
         (0..).zip(sim.nofront()).for_each(|(index, line)| map.set(index, line, 0).unwrap());
+        self.copy_frontends(sim, names.copies);
         let mut map: LpmTrie<_, SourceKey<F>, u32> = self.ebpf.map_mut(names.sources).unwrap().try_into().unwrap();
         let old: Vec<_> = map.keys().map(Result::unwrap).collect();
         old.iter().for_each(|key| map.remove(key).unwrap());
         sim.sources.iter().for_each(|(length, key)| map.insert(&lpm_trie::Key::new(*length, *key), 1, 0).unwrap());
+    }
+
+    fn copy_frontends<F: Family>(&mut self, sim: &SimMaps<F>, name: &str) {
+        let mut map: Array<_, FrontendCopy<F>> = self.ebpf.map_mut(name).unwrap().try_into().unwrap();
+        for place in 0..N_COPIES {
+            map.set(place, sim.copies.get(&place).copied().unwrap_or_default(), 0).unwrap();
+        }
     }
 
     fn fill_all(&mut self, node: &SimNode) {
@@ -125,6 +134,7 @@ struct Names {
     clients: &'static str,
     sources: &'static str,
     nofront: &'static str,
+    copies: &'static str,
 }
 
 const NAMES4: Names = Names {
@@ -135,6 +145,7 @@ const NAMES4: Names = Names {
     clients: maps::CLIENTS4,
     sources: maps::SOURCES4,
     nofront: maps::NOFRONT4,
+    copies: maps::COPIES4,
 };
 const NAMES6: Names = Names {
     frontends: maps::FRONTENDS6,
@@ -144,6 +155,7 @@ const NAMES6: Names = Names {
     clients: maps::CLIENTS6,
     sources: maps::SOURCES6,
     nofront: maps::NOFRONT6,
+    copies: maps::COPIES6,
 };
 
 fn ip(v6: bool, kind: u8, last: u8) -> IpAddr {

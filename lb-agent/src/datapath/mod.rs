@@ -1,6 +1,7 @@
 //! Carries out map operations. Decides nothing: `plan` says what, this module does it and reports.
 
 pub mod bpf;
+pub mod copies;
 #[cfg(feature = "sim")]
 pub mod dump;
 #[cfg(feature = "sim")]

@@ -56,6 +56,8 @@ impl StoreError {
 pub struct MapNames {
     /// `lb_frontends`.
     pub frontends: &'static str,
+    /// `lb_copies`.
+    pub copies: &'static str,
     /// `lb_backends`.
     pub backends: &'static str,
     /// `lb_slots`.
@@ -73,6 +75,7 @@ pub fn map_names<F: Family>() -> MapNames {
     if F::VERSION == V4::VERSION {
         MapNames {
             frontends: maps::FRONTENDS4,
+            copies: maps::COPIES4,
             backends: maps::BACKENDS4,
             slots: maps::SLOTS4,
             cluster_ips: maps::CLUSTERIPS4,
@@ -82,6 +85,7 @@ pub fn map_names<F: Family>() -> MapNames {
     } else {
         MapNames {
             frontends: maps::FRONTENDS6,
+            copies: maps::COPIES6,
             backends: maps::BACKENDS6,
             slots: maps::SLOTS6,
             cluster_ips: maps::CLUSTERIPS6,

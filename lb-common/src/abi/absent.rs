@@ -7,7 +7,7 @@
 //! before an entry is written that they would deny, and never set again while the maps live. So they may say too little at any
 //! time, as where another entry had the same hash: that is slower and as correct. All zero, as in a new map, they say nothing.
 
-use super::{Endpoint, Family, FrontendKey};
+use super::{Endpoint, Family, FrontendKey, hash::hash};
 
 /// Elements of each map, which is an array.
 pub const N_ABSENT: u32 = 2_048;
@@ -65,14 +65,10 @@ pub struct Place {
 }
 
 impl Place {
-    /// A sum of products, of which the upper bits count: each word has an odd factor of its own, as in
-    /// [`super::Frontend`]'s checksum.
+    /// That of an address and a port.
     #[inline(always)]
     pub fn of<F: Family>(end: Endpoint<F>) -> Self {
-        let addr = F::words(end.addr);
-        let words = addr.as_ref().iter().zip(FACTORS);
-        let start = u32::from(end.port).wrapping_mul(PORT);
-        let hash = words.fold(start, |sum, (word, factor)| sum.wrapping_add(word.wrapping_mul(factor)));
+        let hash = hash::<F>(end.addr, end.port.into());
         Self { line: hash >> 21, byte: (hash >> 15) as usize & (LINE - 1), bit: 1 << (hash >> 12 & 7) }
     }
 
@@ -87,12 +83,6 @@ impl Place {
         [Self::of(Endpoint::<F> { addr: key.addr, port: key.port }), Self::of_address::<F>(key.addr)]
     }
 }
-
-/// For the port: 2^32 divided by the golden ratio (Knuth, The Art of Computer Programming, section 6.4), which spreads
-/// neighbours.
-const PORT: u32 = 0x9e37_79b1;
-/// For the words of an address: constants of SHA-256 (FIPS 180-4, section 4.2.2), made odd.
-const FACTORS: [u32; 4] = [0x27b7_0a85, 0x2e1b_2139, 0x4d2c_6dfd, 0x5338_0d13];
 
 #[cfg(test)]
 mod tests {

@@ -2,14 +2,15 @@
 
 use super::{
     Absent, Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, ERROR_LEN, Ends,
-    Exclusion, FIRST_LEN, Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, N_UDP_PEERS, NAME_LEN,
-    Name, NameKey, NodeConfig, OwnerCall, PIECE_BYTES, Piece, SOURCE_LEN, Slot, SockDst, SourceKey, UdpPeer, UdpPeers,
-    V4, V6, VERSION_LEN,
+    Exclusion, FIRST_LEN, Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendCopy, FrontendKey,
+    N_UDP_PEERS, NAME_LEN, Name, NameKey, NodeConfig, OwnerCall, PIECE_BYTES, Piece, SOURCE_LEN, Slot, SockDst,
+    SourceKey, UdpPeer, UdpPeers, V4, V6, VERSION_LEN,
 };
 
 const fn check<F: Family>() {
     let addr = size_of::<F::Addr>();
     assert!(size_of::<FrontendKey<F>>() == addr + 2 + 1 + 1);
+    assert!(size_of::<FrontendCopy<F>>() == size_of::<FrontendKey<F>>() + size_of::<Frontend>());
     assert!(size_of::<Slot<F>>() == addr + 4 + 2 + 2);
     assert!(size_of::<Backend<F>>() == addr + 2 + 1 + 1 + 4 + 4 + 4);
     assert!(size_of::<SockDst<F>>() == 2 * addr + 2 + 2 + 4 + 4);

@@ -8,6 +8,10 @@ pub const AGENT: &str = "lb_agent";
 pub const FRONTENDS4: &str = "lb_frontends4";
 /// As [`FRONTENDS4`], IPv6.
 pub const FRONTENDS6: &str = "lb_frontends6";
+/// Array of [`super::FrontendCopy`]. Not pinned: each installation of the programs has its own.
+pub const COPIES4: &str = "lb_copies4";
+/// As [`COPIES4`], IPv6.
+pub const COPIES6: &str = "lb_copies6";
 /// Memory-mapped array of [`super::Slot`].
 pub const SLOTS4: &str = "lb_slots4";
 /// As [`SLOTS4`], IPv6.

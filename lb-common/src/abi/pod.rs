@@ -2,8 +2,8 @@
 
 use super::{
     Absent, Affinity, AffinityKey, AgentStatus, Answers, Backend, ClientAddr, ClusterIps, Device, Ends, Exclusion,
-    Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKey, Name, NameKey, NodeConfig, OwnerCall, Slot,
-    SockDst, SourceKey, UdpPeer, UdpPeers,
+    Family, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendCopy, FrontendKey, Name, NameKey, NodeConfig,
+    OwnerCall, Slot, SockDst, SourceKey, UdpPeer, UdpPeers,
 };
 
 macro_rules! plain {
@@ -50,6 +50,7 @@ plain_per_family!(
     Flow,
     FlowKey,
     FragmentKey,
+    FrontendCopy,
     FrontendKey,
     OwnerCall,
     Slot,

@@ -35,7 +35,11 @@ where
         }
         key.scope = scope::HOST;
     }
-    find(kernel, &key)
+    // Without a copy, or with one that was not read whole, the frontend itself is asked.
+    match kernel.frontend_copy(&key) {
+        Some(copy) if copy.is_of(&key) => Found::Frontend(key, copy),
+        _ => find(kernel, &key),
+    }
 }
 
 /// As [`lookup`], for a UDP socket that names its destination with each datagram. Most of these are servers' answers, to few

@@ -11,6 +11,9 @@ use crate::packet::Broken;
 pub trait Maps<F: Family> {
     /// Looks a frontend up in `lb_frontends4/6`.
     fn frontend(&self, key: &FrontendKey<F>) -> Option<Frontend>;
+    /// The frontend's copy in `lb_copies4/6`, if there is one; whether it was read whole is for the caller to see. For the
+    /// programs of sockets only: see [`crate::abi::FrontendCopy`].
+    fn frontend_copy(&self, key: &FrontendKey<F>) -> Option<Frontend>;
     /// Reads a slot of `lb_slots4/6`; `None` past the end of the array.
     fn slot(&self, index: u32) -> Option<Slot<F>>;
     /// Looks a backend up in `lb_backends4/6`.

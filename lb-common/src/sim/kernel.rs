@@ -23,6 +23,10 @@ macro_rules! family {
                 self.$maps.frontend(key)
             }
 
+            fn frontend_copy(&self, key: &FrontendKey<$family>) -> Option<Frontend> {
+                self.$maps.frontend_copy(key)
+            }
+
             fn slot(&self, index: u32) -> Option<Slot<$family>> {
                 self.$maps.slot(index)
             }
@@ -54,6 +58,10 @@ macro_rules! family {
         impl Maps<$family> for SimKernel<'_> {
             fn frontend(&self, key: &FrontendKey<$family>) -> Option<Frontend> {
                 self.node.frontend(key)
+            }
+
+            fn frontend_copy(&self, key: &FrontendKey<$family>) -> Option<Frontend> {
+                self.node.frontend_copy(key)
             }
 
             fn slot(&self, index: u32) -> Option<Slot<$family>> {

@@ -8,8 +8,8 @@ use std::{
 use super::{SimEnvironment, SimKernel, SimSocket, SimTraffic};
 use crate::{
     abi::{
-        Absent, Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Exclusion, Family, Frontend, FrontendKey,
-        N_ABSENT, Place, Slot, SourceKey, V4, V6, maps,
+        Absent, Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Exclusion, Family, Frontend, FrontendCopy,
+        FrontendKey, N_ABSENT, Place, Slot, SourceKey, V4, V6, maps,
     },
     logic::seam::Maps,
 };
@@ -19,6 +19,8 @@ use crate::{
 pub struct SimMaps<F: Family> {
     /// `lb_frontends4/6`.
     pub frontends: BTreeMap<FrontendKey<F>, Frontend>,
+    /// `lb_copies4/6`: what was written. The rest of the array reads as zero.
+    pub copies: BTreeMap<u32, FrontendCopy<F>>,
     /// `lb_slots4/6`: what was written. The rest of the array reads as zero.
     pub slots: BTreeMap<u32, Slot<F>>,
     /// Elements of `lb_slots4/6`.
@@ -37,6 +39,7 @@ impl<F: Family> Default for SimMaps<F> {
     fn default() -> Self {
         Self {
             frontends: BTreeMap::new(),
+            copies: BTreeMap::new(),
             slots: BTreeMap::new(),
             n_slots: maps::N_SLOTS,
             backends: BTreeMap::new(),
@@ -63,6 +66,10 @@ impl<F: Family> SimMaps<F> {
 impl<F: Family> Maps<F> for SimMaps<F> {
     fn frontend(&self, key: &FrontendKey<F>) -> Option<Frontend> {
         self.frontends.get(key).copied()
+    }
+
+    fn frontend_copy(&self, key: &FrontendKey<F>) -> Option<Frontend> {
+        self.copies.get(&FrontendCopy::place(key)).filter(|copy| copy.key == *key).map(|copy| copy.value)
     }
 
     fn slot(&self, index: u32) -> Option<Slot<F>> {

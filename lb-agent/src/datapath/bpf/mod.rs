@@ -14,6 +14,7 @@ mod canary;
 mod child;
 mod classifier;
 mod cleanup;
+mod copies;
 mod devices;
 mod error;
 mod exclusion;
@@ -150,7 +151,7 @@ impl Datapath {
         // Of an agent that died in its self-test.
         store.delete_canary()?;
         if adopted {
-            notes.push(Note::Adopted { frontends: store.note_frontends()? });
+            notes.push(Note::Adopted { frontends: store.adopt_frontends()? });
         }
         let Options { bind_protection, exclusion, .. } = *options;
         let ebpf = Arc::new(Mutex::new(ebpf));

@@ -4,7 +4,7 @@ use std::{io, os::fd::BorrowedFd};
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use lb_common::abi::{
-    Affinity, AffinityKey, Backend, ClusterIps, Family, Frontend, FrontendKey, NAME_LEN, Name, NameKey, Slot,
+    Affinity, AffinityKey, Backend, ClusterIps, Family, Frontend, FrontendCopy, FrontendKey, NAME_LEN, Name, NameKey, Slot,
     SourceKey, V4, V6, maps,
 };
 
@@ -12,10 +12,14 @@ use super::{
     absent,
     addresses::Addresses,
     canary,
+    copies::Copies,
     slots::{Access, SlotArray},
     sys,
 };
-use crate::datapath::store::{Capacity, FamilyStore, MapNames, MapStore, StoreError, map_names};
+use crate::datapath::{
+    copies::{self, CopiedFrontends},
+    store::{Capacity, FamilyStore, MapNames, MapStore, StoreError, map_names},
+};
 
 /// Linux errno values that a map update answers a full map with: hash maps E2BIG, some others ENOSPC.
 const FULL: [i32; 2] = [libc::E2BIG, libc::ENOSPC];
@@ -32,6 +36,7 @@ pub struct KernelStore {
 struct FamilyMaps<F: Family> {
     names: MapNames,
     frontends: HashMap<MapData, FrontendKey<F>, Frontend>,
+    copies: Copies<F>,
     slots: SlotArray<F>,
     backends: HashMap<MapData, u32, Backend<F>>,
     addresses: Addresses<F>,
@@ -71,9 +76,10 @@ impl KernelStore {
         self.v6.put_canary()
     }
 
-    /// Notes the frontends that are there, for an earlier build may have noted less of each; says how many these are.
-    pub(super) fn note_frontends(&mut self) -> Result<usize, StoreError> {
-        Ok(self.v4.note_frontends()? + self.v6.note_frontends()?)
+    /// Takes over the frontends that are there: an earlier build may have noted less of each, and none has copies in new maps. Says how
+    /// many these are.
+    pub(super) fn adopt_frontends(&mut self) -> Result<usize, StoreError> {
+        Ok(self.v4.adopt_frontends()? + self.v6.adopt_frontends()?)
     }
 
     pub(super) fn delete_canary(&mut self) -> Result<(), StoreError> {
@@ -96,6 +102,7 @@ impl<F: Family> FamilyMaps<F> {
         Ok(Self {
             names,
             frontends: Map::HashMap(frontends).try_into().map_err(failed(names.frontends, "open"))?,
+            copies: Copies::new(access, take)?,
             slots,
             backends: Map::HashMap(backends).try_into().map_err(failed(names.backends, "open"))?,
             addresses: Addresses::new(take)?,
@@ -106,32 +113,53 @@ impl<F: Family> FamilyMaps<F> {
 }
 
 impl<F: Family> FamilyMaps<F> {
-    fn note_frontends(&mut self) -> Result<usize, StoreError> {
-        let Self { frontends, noted, names, .. } = self;
-        frontends.keys().try_fold(0, |n, key| {
-            noted.note(&key.map_err(failed(names.frontends, "read"))?)?;
+    fn adopt_frontends(&mut self) -> Result<usize, StoreError> {
+        let all: Vec<_> =
+            self.frontends.iter().collect::<Result<_, _>>().map_err(failed(self.names.frontends, "read"))?;
+        all.iter().try_fold(0, |n, (key, value)| {
+            self.noted.note(key)?;
+            copies::fill(self, key, value)?;
             Ok(n + 1)
         })
     }
 
+    /// The canary has no copies: it comes and goes by stores that have none.
     fn put_canary(&mut self) -> Result<(), StoreError> {
-        canary::keys().try_for_each(|key| self.put_frontend(&key, &canary::frontend(&key)))
+        canary::keys().try_for_each(|key| self.write(&key, &canary::frontend(&key)))
     }
 
     fn delete_canary(&mut self) -> Result<(), StoreError> {
-        canary::keys().try_for_each(|key| self.delete_frontend(&key))
+        canary::keys().try_for_each(|key| self.remove(&key))
     }
 }
 
-impl<F: Family> FamilyStore<F> for FamilyMaps<F> {
-    fn put_frontend(&mut self, key: &FrontendKey<F>, value: &Frontend) -> Result<(), StoreError> {
+impl<F: Family> CopiedFrontends<F> for FamilyMaps<F> {
+    fn write(&mut self, key: &FrontendKey<F>, value: &Frontend) -> Result<(), StoreError> {
         let full = (self.capacity.frontends, "--max-frontends");
         self.noted.note(key)?;
         self.frontends.insert(key, value, 0).map_err(update_failed(self.names.frontends, full))
     }
 
-    fn delete_frontend(&mut self, key: &FrontendKey<F>) -> Result<(), StoreError> {
+    fn remove(&mut self, key: &FrontendKey<F>) -> Result<(), StoreError> {
         deleted(self.frontends.remove(key)).map_err(failed(self.names.frontends, "delete"))
+    }
+
+    fn copy(&self, place: u32) -> Result<FrontendCopy<F>, StoreError> {
+        self.copies.get(place)
+    }
+
+    fn set_copy(&mut self, place: u32, copy: &FrontendCopy<F>) -> Result<(), StoreError> {
+        self.copies.set(place, copy)
+    }
+}
+
+impl<F: Family> FamilyStore<F> for FamilyMaps<F> {
+    fn put_frontend(&mut self, key: &FrontendKey<F>, value: &Frontend) -> Result<(), StoreError> {
+        copies::put(self, key, value)
+    }
+
+    fn delete_frontend(&mut self, key: &FrontendKey<F>) -> Result<(), StoreError> {
+        copies::delete(self, key)
     }
 
     fn put_backend(&mut self, id: u32, backend: &Backend<F>) -> Result<(), StoreError> {

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendKey, NAME_LEN, NameKey, Slot,
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendCopy, FrontendKey, NAME_LEN, NameKey, Slot,
         SourceKey, V4, V6,
     },
     sim::{SimMaps, SimNode},
@@ -20,7 +20,10 @@ use lb_common::{
 
 pub use self::reader::Moment;
 use self::reader::Readers;
-use super::store::{Capacity, ClientStore, FamilyStore, MapStore, StoreError, map_names};
+use super::{
+    copies::{self, CopiedFrontends},
+    store::{Capacity, ClientStore, FamilyStore, MapStore, StoreError, map_names},
+};
 
 /// The maps of a simulated node.
 #[derive(Debug, Default)]
@@ -54,9 +57,12 @@ impl SimStore {
         &self.node
     }
 
-    /// Edits the maps by hand, past the checks: what another program may have left in them. Names are by kind and id.
+    /// Edits the maps by hand, past the checks: what another program may have left in them. Names are by kind and id. Copies of
+    /// frontends are made anew when these are written.
     pub fn edit(&mut self, edit: impl FnOnce(&mut SimNode, &mut BTreeMap<(u32, u32), String>)) {
         edit(&mut self.node, &mut self.names);
+        self.node.v4.copies.clear();
+        self.node.v6.copies.clear();
         (self.readers4, self.readers6) = (Readers::of(&self.node.v4), Readers::of(&self.node.v6));
     }
 
@@ -104,6 +110,27 @@ fn address<F: Family>(key: &FrontendKey<F>) -> SocketAddr {
     SocketAddr::new(F::to_ip(key.addr), key.port)
 }
 
+impl<F: Family> CopiedFrontends<F> for SimMaps<F> {
+    fn write(&mut self, key: &FrontendKey<F>, value: &Frontend) -> Result<(), StoreError> {
+        self.frontends.insert(*key, *value);
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &FrontendKey<F>) -> Result<(), StoreError> {
+        self.frontends.remove(key);
+        Ok(())
+    }
+
+    fn copy(&self, place: u32) -> Result<FrontendCopy<F>, StoreError> {
+        Ok(self.copies.get(&place).copied().unwrap_or_default())
+    }
+
+    fn set_copy(&mut self, place: u32, copy: &FrontendCopy<F>) -> Result<(), StoreError> {
+        self.copies.insert(place, *copy);
+        Ok(())
+    }
+}
+
 macro_rules! family_store {
     ($family:ident, $maps:ident, $readers:ident) => {
         impl FamilyStore<$family> for SimStore {
@@ -112,7 +139,8 @@ macro_rules! family_store {
                 if !maps.frontends.contains_key(key) && maps.frontends.len() >= self.capacity.frontends as usize {
                     return full(map_names::<$family>().frontends, self.capacity.frontends, "--max-frontends");
                 }
-                let old = maps.frontends.insert(*key, *value);
+                let old = maps.frontends.get(key).copied();
+                copies::put(maps, key, value)?;
                 let violation = self.$readers.frontend_changed(maps, key, old);
                 self.history.push(reader::moment(maps, key));
                 let nameless = self.name_of(value.service).is_none();
@@ -123,7 +151,8 @@ macro_rules! family_store {
 
             fn delete_frontend(&mut self, key: &FrontendKey<$family>) -> Result<(), StoreError> {
                 let maps = &mut self.node.$maps;
-                let old = maps.frontends.remove(key);
+                let old = maps.frontends.get(key).copied();
+                copies::delete(maps, key)?;
                 let violation = self.$readers.frontend_changed(maps, key, old);
                 self.history.push(reader::moment(maps, key));
                 self.see(violation);
