@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 
+use bytemuck::{bytes_of, bytes_of_mut};
 use lb_common::{
     abi::{
-        Backend, ClientAddr, ClusterIps, Counter, Endpoint, Family, Frontend, FrontendKey, Place, Proto, Slot,
-        SourceKey, V4, V6, scope,
+        Backend, ClientAddr, ClusterIps, Counter, Endpoint, Family, Frontend, FrontendCopy, FrontendKey, Place, Proto,
+        Slot, SourceKey, V4, V6, scope,
     },
     logic::{
         lookup::{Found, lookup, lookup_datagram},
@@ -132,7 +133,7 @@ fn a_whole_copy_is_taken_and_any_other_is_not() {
     let (copied, right) = (frontend(1, 20, 5).sealed(&ours), frontend(1, 10, 3).sealed(&ours));
     let with = |copy| Racing { copy: Some(copy), ..Racing::new([right]) };
     assert_eq!(found(&with(copied), ours), Found::Frontend(ours, copied));
-    let foreign = frontend(1, 20, 5).sealed(&key([10, 96, 0, 2]));
+    let foreign = frontend(1, 20, 5).sealed(&key::<V4>([10, 96, 0, 2]));
     for wrong in [foreign, Frontend { n_slots: 3, ..copied }, Frontend::default()] {
         let map = with(wrong);
         assert_eq!(found(&map, ours), Found::Frontend(ours, right));
@@ -223,5 +224,25 @@ proptest! {
             _ => torn.affinity_s = b.affinity_s,
         }
         prop_assert_eq!(torn.is_of(&key), torn == whole);
+    }
+
+    /// Two writes of one place, of which a reader may meet any bytes of either.
+    #[test]
+    fn a_copy_that_is_half_written_is_not_taken(
+        values in any::<[(u32, u32, u32); 2]>(),
+        keys in (any_key(), any_key()),
+        emptied: bool,
+        bytes in prop::collection::vec(any::<bool>(), size_of::<FrontendCopy<V6>>()),
+    ) {
+        let values = values.map(|(service, first_slot, n_slots)| frontend(service, first_slot, n_slots));
+        let before = FrontendCopy { key: keys.0, value: values[0].sealed(&keys.0) };
+        let written = FrontendCopy { key: keys.1, value: values[1].sealed(&keys.1) };
+        let after = if emptied { FrontendCopy::default() } else { written };
+        let mut met: FrontendCopy<V6> = before;
+        let mixed = bytes_of_mut(&mut met).iter_mut().zip(bytes_of(&after)).zip(bytes);
+        mixed.filter(|(_, new)| *new).for_each(|((byte, new), _)| *byte = *new);
+        if met.value.is_of(&met.key) {
+            prop_assert!(met == before || met == after, "{met:?}");
+        }
     }
 }

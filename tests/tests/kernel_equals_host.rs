@@ -172,6 +172,7 @@ fn shuffle<F: Family>(dice: &SimEnvironment, maps: &mut SimMaps<F>) {
             frontends(dice, maps, service, proto, value);
         }
     }
+    copies(dice, maps);
     let addr = |kind, last| F::from_ip(ip(F::VERSION == 6, kind, last)).unwrap();
     // At times everything is below the prefix, at times all ClusterIPs are, at times nothing.
     let (prefix, mask) = dice.pick(&[
@@ -255,6 +256,23 @@ fn frontends<F: Family>(dice: &SimEnvironment, maps: &mut SimMaps<F>, service: u
     }
     if dice.one_in(10) {
         put(node, NODE_PORT, proto.number(), scope::INTERNAL, value);
+    }
+}
+
+/// What programs may find in the places of the frontends' copies: nothing, a frontend as it is, one that leads elsewhere (so that
+/// it is seen which of the two was asked), one that is half written, or another's.
+fn copies<F: Family>(dice: &SimEnvironment, maps: &mut SimMaps<F>) {
+    for (key, value) in maps.frontends.iter().filter(|(key, _)| FrontendCopy::is_for(key)) {
+        let elsewhere = Frontend { first_slot: value.first_slot + 1, ..*value };
+        let others = FrontendKey { scope: scope::EXTERNAL, ..*key };
+        let copy = dice.pick(&[
+            FrontendCopy::default(),
+            FrontendCopy { key: *key, value: *value },
+            FrontendCopy { key: *key, value: elsewhere.sealed(key) },
+            FrontendCopy { key: *key, value: elsewhere },
+            FrontendCopy { key: others, value: elsewhere.sealed(&others) },
+        ]);
+        maps.copies.insert(FrontendCopy::place(key), copy);
     }
 }
 

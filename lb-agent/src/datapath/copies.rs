@@ -41,10 +41,7 @@ pub fn put<F: Family>(
 ///
 /// # Errors
 /// That it was not removed.
-pub fn delete<F: Family>(
-    frontends: &mut impl CopiedFrontends<F>,
-    key: &FrontendKey<F>,
-) -> Result<(), StoreError> {
+pub fn delete<F: Family>(frontends: &mut impl CopiedFrontends<F>, key: &FrontendKey<F>) -> Result<(), StoreError> {
     empty(frontends, key)?;
     frontends.remove(key)
 }

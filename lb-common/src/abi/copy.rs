@@ -12,8 +12,8 @@
 
 use super::{Family, Frontend, FrontendKey, Proto, hash::hash, scope};
 
-/// Elements of each map, which is an array: 512 KiB for IPv4, 768 KiB for IPv6. Of 2,000 frontends with places of their own choice
-/// one in 17 shares one with another, of 10,000 one in four.
+/// Elements of each map, which is an array: 512 KiB for IPv4, 768 KiB for IPv6. Of 2,000 frontends one in 17 has no copy because
+/// another one has its place, of 10,000 one in four.
 pub const N_COPIES: u32 = 16_384;
 
 /// One element of `lb_copies4/6`; all zero where there is none, which is no frontend's key.

@@ -8,6 +8,7 @@ mod change;
 mod clients;
 mod cluster;
 mod connections;
+mod copies;
 mod ended;
 mod exclude;
 mod gone;

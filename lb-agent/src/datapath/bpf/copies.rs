@@ -37,6 +37,7 @@ impl<F: Family> Copies<F> {
 
 /// Who changed a frontend without its copy would leave programs with what is no more.
 fn not_ours<F: Family>(operation: &'static str) -> StoreError {
-    let source = io::Error::new(io::ErrorKind::PermissionDenied, "only the agent that loaded the programs has this map");
+    let source =
+        io::Error::new(io::ErrorKind::PermissionDenied, "only the agent that loaded the programs has this map");
     StoreError::Failed { map: map_names::<F>().copies, operation, source }
 }

@@ -4,8 +4,8 @@ use std::{io, os::fd::BorrowedFd};
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use lb_common::abi::{
-    Affinity, AffinityKey, Backend, ClusterIps, Family, Frontend, FrontendCopy, FrontendKey, NAME_LEN, Name, NameKey, Slot,
-    SourceKey, V4, V6, maps,
+    Affinity, AffinityKey, Backend, ClusterIps, Family, Frontend, FrontendCopy, FrontendKey, NAME_LEN, Name, NameKey,
+    Slot, SourceKey, V4, V6, maps,
 };
 
 use super::{

@@ -12,8 +12,8 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{
     abi::{
-        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendCopy, FrontendKey, NAME_LEN, NameKey, Slot,
-        SourceKey, V4, V6,
+        Affinity, AffinityKey, Backend, ClientAddr, ClusterIps, Family, Frontend, FrontendCopy, FrontendKey, NAME_LEN,
+        NameKey, Slot, SourceKey, V4, V6,
     },
     sim::{SimMaps, SimNode},
 };
