@@ -172,7 +172,7 @@ fn shuffle<F: Family>(dice: &SimEnvironment, maps: &mut SimMaps<F>) {
             frontends(dice, maps, service, proto, value);
         }
     }
-    copies(dice, maps);
+    copies(&SimEnvironment::new(u64::from(F::VERSION)), maps);
     let addr = |kind, last| F::from_ip(ip(F::VERSION == 6, kind, last)).unwrap();
     // At times everything is below the prefix, at times all ClusterIPs are, at times nothing.
     let (prefix, mask) = dice.pick(&[

@@ -33,10 +33,12 @@ fn neighbours() -> Result<[SocketAddr; 2]> {
 fn of_two_services_whose_copies_have_one_place_both_answer_and_what_becomes_of_one_is_not_the_others() -> Result<()> {
     let mut cluster = Cluster::serving(&["a", "b", "c"])?;
     let at = neighbours()?;
-    let write = |cluster: &Cluster, which: usize, pod: usize| {
+    // Without the port it still has another one, so that its address refuses at once.
+    let write = |cluster: &Cluster, which: usize, pod: Option<usize>| {
         let service = Service::new(["first", "second"][which], &[at[which].ip()]);
-        let service = service.port("", Proto::Tcp, at[which].port(), POD_PORT).to(&[&cluster.pods[pod]]);
-        cluster.manifests.write(["first", "second"][which], &[&service])
+        let service = service.port("other", Proto::Udp, 9, POD_PORT).to(&[&cluster.pods[pod.unwrap_or(0)]]);
+        let with_port = pod.map(|_| service.clone().port("asked", Proto::Tcp, at[which].port(), POD_PORT));
+        cluster.manifests.write(["first", "second"][which], &[&with_port.unwrap_or(service)])
     };
     let lead_to = |cluster: &Cluster, expected: [Option<&str>; 2]| {
         let asked = || at.map(|address| cluster.client.ask(Traffic::Tcp, address).ok());
@@ -46,21 +48,22 @@ fn of_two_services_whose_copies_have_one_place_both_answer_and_what_becomes_of_o
         (0..20).for_each(|_| assert_eq!(asked().each_ref().map(Option::as_deref), expected));
         anyhow::Ok(())
     };
-    write(&cluster, 0, 0)?;
+    write(&cluster, 1, None)?;
+    write(&cluster, 0, Some(0))?;
     lead_to(&cluster, [Some("a"), None])?;
-    write(&cluster, 1, 1)?;
+    write(&cluster, 1, Some(1))?;
     lead_to(&cluster, [Some("a"), Some("b")])?;
-    write(&cluster, 0, 2)?;
+    write(&cluster, 0, Some(2))?;
     lead_to(&cluster, [Some("c"), Some("b")])?;
     cluster.agent.kill9()?;
     cluster.agent.restart()?;
     cluster.agent.wait_ready()?;
     lead_to(&cluster, [Some("c"), Some("b")])?;
-    write(&cluster, 1, 0)?;
+    write(&cluster, 1, Some(0))?;
     lead_to(&cluster, [Some("c"), Some("a")])?;
-    cluster.manifests.remove("second")?;
+    write(&cluster, 1, None)?;
     lead_to(&cluster, [Some("c"), None])?;
-    cluster.manifests.remove("first")?;
+    write(&cluster, 0, None)?;
     lead_to(&cluster, [None, None])
 }
 
