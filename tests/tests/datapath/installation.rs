@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use aya::programs::links::PinnedLink;
 use lb_agent::datapath::{
     bpf::{BIND_PROGRAMS, N_MAPS, Note, PROGRAMS, Reader, cleanup},
     store::{FamilyStore, MapStore, StoreError},
@@ -187,6 +188,36 @@ fn programs_on_another_cgroup_or_a_dead_one_are_moved() {
     assert!(attached.iter().all(|program| program.cgroup.as_deref() == Some(place.cgroup.path())), "{attached:?}");
 }
 
+/// How many programs of earlier agents run for a cgroup.
+fn others(datapath: &Datapath, cgroup: &Path) -> usize {
+    let ours = datapath.attached().unwrap().iter().filter(|program| program.cgroup.as_deref() == Some(cgroup)).count();
+    attached(cgroup) - ours
+}
+
+#[test]
+fn an_agent_that_has_attached_leaves_no_program_of_an_earlier_one_whatever_became_of_that() {
+    let mut place = Place::new("others");
+    place.end(place.start().0);
+    let links = place.bpffs.path().join("lb/links");
+    let open: Vec<_> = names(&links).iter().map(|name| PinnedLink::from_pin(links.join(name)).unwrap()).collect();
+    // Moved to another cgroup while somebody has the links open.
+    let first = std::mem::replace(&mut place.cgroup, Cgroup::new("others2").unwrap());
+    let (datapath, _) = place.start();
+    assert_eq!((others(&datapath, first.path()), others(&datapath, place.cgroup.path())), (0, 0));
+    place.end(datapath);
+    drop(open);
+    // As a move that was cut short leaves it, before the new link has its name; and as a later build's, with one program more.
+    let second = std::mem::replace(&mut place.cgroup, first);
+    place.end(place.start().0);
+    fs::rename(links.join("lb_connect4"), links.join("lb_connect4-new")).unwrap();
+    fs::rename(links.join("lb_sendmsg6"), links.join("lb_later6")).unwrap();
+    let (datapath, notes) = place.start();
+    let detached = |program: &str| notes.contains(&Note::Detached { program: program.to_owned() });
+    assert!(detached("lb_connect4-new") && detached("lb_later6"), "{notes:?}");
+    assert_eq!((others(&datapath, place.cgroup.path()), others(&datapath, second.path())), (0, 0));
+    assert_eq!(datapath.attached().unwrap().len(), PROGRAMS.len());
+}
+
 #[test]
 fn without_bind_protection_its_programs_are_taken_away() {
     let place = Place::new("unprotected");
@@ -195,7 +226,8 @@ fn without_bind_protection_its_programs_are_taken_away() {
     options.bind_protection = false;
     let (mut datapath, _) = Datapath::open(&options).unwrap();
     let notes = datapath.attach().unwrap();
-    assert!(BIND_PROGRAMS.iter().all(|program| notes.contains(&Note::Detached { program })), "{notes:?}");
+    let detached = |program: &str| notes.contains(&Note::Detached { program: program.to_owned() });
+    assert!(BIND_PROGRAMS.iter().all(|program| detached(program)), "{notes:?}");
     let left: Vec<_> = datapath.attached().unwrap().iter().map(|found| found.program).collect();
     assert_eq!(left, PROGRAMS[..PROGRAMS.len() - BIND_PROGRAMS.len()]);
     assert_eq!(attached(place.cgroup.path()), left.len());
@@ -246,10 +278,7 @@ fn cleanup_detaches_the_programs_also_where_somebody_has_their_links_open() {
     let place = Place::new("detach");
     place.end(place.start().0);
     let links = place.bpffs.path().join("lb/links");
-    let open: Vec<_> = names(&links)
-        .iter()
-        .map(|name| aya::programs::links::PinnedLink::from_pin(links.join(name)).unwrap())
-        .collect();
+    let open: Vec<_> = names(&links).iter().map(|name| PinnedLink::from_pin(links.join(name)).unwrap()).collect();
     assert_eq!(attached(place.cgroup.path()), PROGRAMS.len());
     cleanup(place.bpffs.path(), false).unwrap();
     assert_eq!(attached(place.cgroup.path()), 0);

@@ -180,8 +180,8 @@ pub enum Note {
     },
     /// A program that is not wanted any more was detached.
     Detached {
-        /// Program name.
-        program: &'static str,
+        /// The name of its link.
+        program: String,
     },
     /// A map was copied into one of another size.
     Resized {
@@ -233,7 +233,7 @@ impl fmt::Display for Note {
                  300 ns slower: {reason}; let the agent write to the machine's root memory cgroup (deploy/daemonset.yaml does), \
                  then `lb-agent cleanup` and start anew, or give it 300 bytes more memory for each such socket"
             ),
-            Self::Detached { program } => write!(f, "program {program} detached: it is turned off"),
+            Self::Detached { program } => write!(f, "program {program} detached: it is turned off, or was left by another build or an agent that died"),
             Self::Resized { map, from, to } => write!(f, "map {map} resized from {from} to {to} entries"),
             Self::Adopted { frontends } => {
                 write!(f, "going on with the maps of an earlier agent, {frontends} frontends in them")

@@ -10,8 +10,9 @@ use std::{
 use aya::Ebpf;
 
 use super::{
-    Attached,
+    Attached, devices,
     error::{Note, OpenError, system},
+    load::entries,
     paths::{Paths, replacement},
     pins,
     preflight::{self, Cgroup},
@@ -22,6 +23,9 @@ use crate::cgroups;
 
 /// Attaches every program that is wanted, and detaches the others. A link that hangs where it should gets the new program
 /// in the place of the old one, in one step; any other is replaced by a new one, which is there before the old one goes.
+///
+/// When this has succeeded, no program of an earlier agent runs here: frontends may be written, whose copies
+/// ([`lb_common::abi::FrontendCopy`]) only this agent's programs have.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     paths: &Paths,
@@ -33,9 +37,10 @@ pub(super) fn attach(
     for name in programs::wanted(bind_protection) {
         notes.extend(attach_one(name, Hook::find(ebpf, name)?, &paths.links.join(name), cgroup)?);
     }
-    for name in PROGRAMS {
+    for pin in entries(&paths.links)?.iter().filter(|pin| !devices::is_link(pin)) {
+        let name = pin.file_name().unwrap_or_default().to_string_lossy();
         if programs::wanted(bind_protection).all(|wanted| wanted != name) {
-            notes.extend(detach(name, &paths.links.join(name))?);
+            notes.extend(detach(name.into_owned(), pin)?);
         }
     }
     Ok(notes)
@@ -54,20 +59,21 @@ fn attach_one(name: &'static str, mut hook: Hook<'_>, pin: &Path, cgroup: &Cgrou
             Ok(Some(Note::Replaced { program: name }))
         }
         (Step::Replace, None) => Ok(None),
-        (Step::Move { reason }, _) => {
+        (Step::Move { reason }, old) => {
             let new = replacement(pin);
             pins::remove(&new)?;
             link(&mut hook, &new, cgroup)?;
-            // The old link goes with its last name.
             fs::rename(&new, pin).map_err(system("rename over", pin))?;
+            // It has no name any more, but somebody may have it open.
+            old.map_or(Ok(()), |(old, _)| sys::link_detach(old.as_fd())).map_err(system("detach", pin))?;
             Ok(Some(Note::Moved { program: name, reason }))
         }
     }
 }
 
-/// What an agent with other flags left.
-fn detach(name: &'static str, pin: &Path) -> Result<Option<Note>, OpenError> {
-    let Some((link, _)) = pins::open(pin, sys::link_info)? else {
+/// What an agent left that had other flags, was a later build with more programs, or died while it moved a link.
+fn detach(name: String, pin: &Path) -> Result<Option<Note>, OpenError> {
+    let Some((link, ())) = pins::open(pin, |_| Ok(()))? else {
         return Ok(None);
     };
     sys::link_detach(link.as_fd()).map_err(system("detach", pin))?;

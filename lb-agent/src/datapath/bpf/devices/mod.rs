@@ -25,6 +25,7 @@ use aya::{
 pub(super) use self::clsact::remove_all as remove_filters;
 pub(super) use self::store::served;
 pub use self::store::{KernelDevices, ServedDevice};
+pub(super) use self::tcx::is_link;
 use super::{
     classifier,
     error::{OpenError, system},

@@ -31,6 +31,11 @@ fn pin(links: &Path, index: u32, hook: Hook) -> PathBuf {
     links.join(format!("{PREFIX}{index}-{}", hook.name()))
 }
 
+/// Whether a pin among those of links is one of a device, finished or not.
+pub(in super::super) fn is_link(pin: &Path) -> bool {
+    pin.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
+}
+
 /// The device and hook of a pin, if it is one of these.
 fn parse(pin: &Path) -> Option<(u32, Hook)> {
     let (index, hook) = pin.file_name()?.to_str()?.strip_prefix(PREFIX)?.split_once('-')?;
