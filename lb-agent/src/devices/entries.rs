@@ -17,6 +17,13 @@ pub(super) fn device(network: &Network, index: u32, role: Role, is_gone_past: bo
     Device { addr4: bytes4(source(true)), addr6: bytes6(source(false)), flags }
 }
 
+/// What becomes of the entry of a device on which an earlier agent's programs go on because this agent's are refused: it stays
+/// theirs, except that packets go past the device no more where something is in the way by now. `None` where nothing changes.
+pub(super) fn closed(before: &Device, wanted: &Device) -> Option<Device> {
+    let is_shut = before.flags & !wanted.flags & device_flags::PEER != 0;
+    is_shut.then(|| Device { flags: before.flags & !device_flags::PEER, ..*before })
+}
+
 /// The node's own entry. `before` is what it said: an agent that does not know the Node object (yet) leaves an address
 /// that the node still has.
 pub(super) fn node(network: &Network, object: &[IpAddr], before: &NodeConfig, snat: PortRange) -> NodeConfig {

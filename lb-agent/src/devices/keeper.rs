@@ -52,6 +52,12 @@ struct There {
     listed: BTreeMap<u32, Device>,
 }
 
+/// The entry of a device that is served: as it is, and as it should be.
+struct Listing {
+    before: Option<Device>,
+    wanted: Device,
+}
+
 /// Keeps the programs where they should be.
 pub struct Keeper<S> {
     store: S,
@@ -223,8 +229,8 @@ impl<S: DeviceStore> Keeper<S> {
             let programs = attached.get(&choice.index).copied().unwrap_or_default();
             let is_gone_past = matches!(ways.get(&choice.index), Some(None));
             let device = entries::device(network, choice.index, *role, is_gone_past);
-            let unlisted = Some(device).filter(|device| listed.get(&choice.index) != Some(device));
-            match self.serve(choice, *role, why, programs, unlisted) {
+            let listing = Listing { before: listed.get(&choice.index).copied(), wanted: device };
+            match self.serve(choice, *role, why, programs, listing) {
                 Ok(()) => {
                     outcome.served += 1;
                     outcome.pods += u32::from(*role == Role::Pod);
@@ -244,7 +250,7 @@ impl<S: DeviceStore> Keeper<S> {
         role: Role,
         why: &Why,
         programs: Programs,
-        unlisted: Option<Device>,
+        Listing { before, wanted }: Listing,
     ) -> Result<(), S::Error> {
         let Choice { index, name, .. } = choice;
         if !self.store.are_current(programs, role) {
@@ -253,12 +259,14 @@ impl<S: DeviceStore> Keeper<S> {
                 // One of the two may be there, or an earlier agent's both: these go on.
                 if programs.ingress.is_none() || programs.egress.is_none() {
                     self.unlist(*index)?;
+                } else if let Some(device) = before.and_then(|before| entries::closed(&before, &wanted)) {
+                    self.store.put_device(*index, &device)?;
                 }
                 return Err(error);
             }
         }
-        if let Some(device) = unlisted {
-            self.store.put_device(*index, &device)?;
+        if before != Some(wanted) {
+            self.store.put_device(*index, &wanted)?;
         }
         let name = format!("{name} {why}");
         if self.names.get(index) != Some(&name) {

@@ -384,3 +384,18 @@ fn packets_leave_by_a_pods_device_where_that_is_wanted_whatever_an_earlier_agent
     rig.pass(&network);
     assert_eq!(rig.keeper.store.listed[&9].flags, device_flags::POD);
 }
+
+#[test]
+fn packets_go_past_a_pods_device_no_more_also_where_the_earlier_programs_cannot_be_replaced() {
+    let (mut rig, network) = with_pod();
+    let addr4 = [192, 0, 2, 9];
+    let listed = |flags| Device { addr4, flags, ..Device::default() };
+    rig.keeper.store.attached.insert(9, EARLIER);
+    rig.keeper.store.listed.insert(9, listed(device_flags::POD | device_flags::PEER));
+    rig.keeper.store.refuses = true;
+    assert_eq!(rig.pass(&network), [""; 0], "nothing is in the way");
+    rig.keeper.store.others = vec![Foreign { device: "veth9".into(), hook: "egress", what: "a policy".into() }];
+    assert_eq!(rig.pass(&network), ["list 9"]);
+    assert_eq!(rig.keeper.store.listed[&9], listed(device_flags::POD), "else it stays as the earlier agent made it");
+    assert_eq!(rig.pass(&network), [""; 0], "once");
+}
