@@ -86,7 +86,8 @@ impl<N: Node> Keeper<N> {
         Kept { cgroups: self.known.len() }
     }
 
-    /// Takes in what became of this node's Pods. Writes nothing.
+    /// Takes in what became of this node's Pods. Writes nothing. One Pod alone is no reason to take all of them for known:
+    /// before the first list it is passed over, and the list has it.
     pub fn pods_changed(&mut self, change: PodChange) {
         match change {
             PodChange::Reset(list) => {
@@ -95,7 +96,11 @@ impl<N: Node> Keeper<N> {
                 let read = list.objects.into_iter().map(|pod| (pod.name, pod.uid));
                 self.pods = Some(unread.chain(read).collect());
             }
-            PodChange::Applied(pod) => drop(self.pods.get_or_insert_default().insert(pod.name, pod.uid)),
+            PodChange::Applied(pod) => {
+                if let Some(pods) = &mut self.pods {
+                    pods.insert(pod.name, pod.uid);
+                }
+            }
             PodChange::Deleted(name) => {
                 if let Some(pods) = &mut self.pods {
                     pods.remove(&name);

@@ -126,6 +126,18 @@ fn an_annotation_that_is_taken_away_or_a_pod_that_is_gone_ends_it() {
 }
 
 #[test]
+fn one_pod_before_the_first_list_does_not_end_what_an_earlier_agent_excluded_for_others() {
+    let node = Fake { map: [(6, A)].into(), levels: Exclusion { levels: 1 << 3 }, ..node() };
+    let mut keeper = keeper(node, "none", true);
+    keeper.pods_changed(PodChange::Applied(pod("mesh", MESH)));
+    keeper.look().unwrap();
+    assert_eq!(map(&keeper), [(6, A)]);
+    keeper.pods_changed(reset(&[pod("mesh", MESH)]));
+    keeper.look().unwrap();
+    assert_eq!(map(&keeper), [(3, A)], "the list has it");
+}
+
+#[test]
 fn what_an_earlier_agent_excluded_stays_until_the_pods_are_known() {
     let left: BTreeMap<u64, u32> = [(3, A), (6, P), (99, A)].into();
     let node = Fake { map: left, levels: Exclusion { levels: 0xff }, ..node() };
