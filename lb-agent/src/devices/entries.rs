@@ -21,7 +21,7 @@ pub(super) fn device(network: &Network, index: u32, role: Role, is_gone_past: bo
 /// theirs, except that packets go past the device no more where something is in the way by now. `None` where nothing changes.
 pub(super) fn closed(before: &Device, wanted: &Device) -> Option<Device> {
     let is_shut = before.flags & !wanted.flags & device_flags::PEER != 0;
-    is_shut.then(|| Device { flags: before.flags & !device_flags::PEER, ..*before })
+    is_shut.then_some(Device { flags: before.flags & !device_flags::PEER, ..*before })
 }
 
 /// The node's own entry. `before` is what it said: an agent that does not know the Node object (yet) leaves an address
