@@ -1,7 +1,8 @@
 //! Copies a map into one of another size. Only the agent writes these maps, and it holds the lock, so nothing changes
 //! meanwhile; except for what the programs write. For `lb_affinity`: a client that comes during the copy may be given
 //! another backend once. For `lb_conns4/6`: a connection that begins during the copy, or after it and before the programs
-//! are replaced, is in the former table alone. So that one is kept, see [`FormerFlows`].
+//! are replaced, is in the former table alone. So that one is kept, see [`FormerFlows`]; but by this agent alone: if it dies
+//! before its programs are attached, the next one does not know that table, and those connections are lost.
 //! Of `lb_stats` what is counted during the copy is lost.
 
 use std::{fs, io, os::fd::AsFd as _, path::Path};
