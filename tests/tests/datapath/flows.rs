@@ -93,7 +93,7 @@ fn connections_that_begin_between_the_copy_of_their_table_and_the_change_of_prog
     let now = monotonic_s();
     let copied = begin(1, now - 100);
     place.end(first);
-    let (mut next, _) = Datapath::open(&options(&place)).unwrap();
+    let (next, _) = Datapath::open(&options(&place)).unwrap();
     // The former programs go on with the former table.
     let (meanwhile, ended) = (begin(2, monotonic_s()), begin(3, now - 100));
     let mut flows = next.flows().unwrap();
@@ -111,6 +111,68 @@ fn connections_that_begin_between_the_copy_of_their_table_and_the_change_of_prog
     flows.delete_flow(&meanwhile[0].0).unwrap();
     devices.take_over().unwrap();
     assert_eq!(flows.flow(&meanwhile[0].0).unwrap(), None, "once");
+}
+
+#[test]
+fn an_agent_that_dies_between_the_copy_and_the_change_of_programs_leaves_the_former_table_to_the_next() {
+    let place = Place::new("heir");
+    let maps = place.bpffs.path().join("lb/maps");
+    let open = || {
+        HashMap::<_, FlowKey<V4>, Flow<V4>>::try_from(Map::HashMap(MapData::from_pin(maps.join("lb_conns4")).unwrap()))
+    };
+    let begin = |table: &mut HashMap<MapData, FlowKey<V4>, Flow<V4>>, client| {
+        let halves = flow(client, monotonic_s());
+        halves.iter().for_each(|(key, half)| table.insert(key, half, 0).unwrap());
+        halves
+    };
+    let formers = || {
+        let names = fs::read_dir(&maps).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains("former")).collect::<Vec<_>>()
+    };
+    let (first, _) = place.open();
+    let mut oldest = open().unwrap();
+    place.end(first);
+    // Two die, of other sizes; each time the programs go on with the table that they know.
+    let larger = |conns| Options { capacity: Capacity { conns, ..place.options().capacity }, ..place.options() };
+    let (second, _) = Datapath::open(&larger(256)).unwrap();
+    let mut middle = open().unwrap();
+    let mut begun = begin(&mut oldest, 1).to_vec();
+    place.end(second);
+    let (third, _) = Datapath::open(&larger(512)).unwrap();
+    begun.extend(begin(&mut oldest, 2));
+    begun.extend(begin(&mut middle, 3));
+    place.end(third);
+    assert_eq!(formers().len(), 4, "two tables of either family: {:?}", formers());
+
+    let (last, _) = Datapath::open(&larger(512)).unwrap();
+    let mut devices = last.devices(Way::probe().unwrap()).unwrap();
+    devices.take_over().unwrap();
+    let flows = last.flows().unwrap();
+    for (key, half) in &begun {
+        assert_eq!(flows.flow(key).unwrap().as_ref(), Some(half));
+    }
+    assert_eq!(formers(), Vec::<String>::new(), "nothing is left of them");
+}
+
+#[test]
+fn a_table_whose_copy_never_took_its_place_is_not_brought_over_into_itself() {
+    let place = Place::new("itself");
+    let (first, _) = place.open();
+    let maps = place.bpffs.path().join("lb/maps");
+    let pinned = MapData::from_pin(maps.join("lb_conns4")).unwrap();
+    // What an agent leaves that dies before the copy is pinned.
+    pinned.pin(maps.join(format!("lb_conns4-former-0-{}", pinned.info().unwrap().id()))).unwrap();
+    let mut table: HashMap<_, FlowKey<V4>, Flow<V4>> = Map::HashMap(pinned).try_into().unwrap();
+    let begun = flow(1, monotonic_s());
+    begun.iter().for_each(|(key, half)| table.insert(key, half, 0).unwrap());
+    place.end(first);
+
+    let (next, _) = place.open();
+    next.devices(Way::probe().unwrap()).unwrap().take_over().unwrap();
+    let flows = next.flows().unwrap();
+    for (key, half) in &begun {
+        assert_eq!(flows.flow(key).unwrap().as_ref(), Some(half));
+    }
 }
 
 fn walk<F: Family>(flows: &mut impl FlowStore<F>, ending: Ending) -> (Ended, u32) {

@@ -72,7 +72,7 @@ impl Rig {
             bind_protection: true,
             exclusion: false,
         };
-        let (mut datapath, _) = Datapath::open(&options)?;
+        let (datapath, _) = Datapath::open(&options)?;
         let devices = datapath.devices(Way::Clsact)?;
         Ok((datapath, devices))
     }

@@ -7,19 +7,18 @@ use std::{
 
 use aya::maps::{HashMap, Map, MapData};
 use bytemuck::Zeroable as _;
-use lb_common::abi::{Backend, Family, Flow, FlowKey, V4, V6, maps};
+use lb_common::abi::{Backend, Family, Flow, FlowKey, V4, V6};
 
 use super::{
     load,
     paths::Paths,
-    resize::another,
-    store::{failed, found, system_error, update_failed, wait_for_programs, was_there},
+    store::{failed, found, system_error, update_failed, was_there},
     sys::{self, Batch},
 };
 use crate::datapath::{
     flows::{Cursor, FlowStore, Half, map_name},
     store::{StoreError, map_names},
-    succession::{Successor, bring_over},
+    succession::Successor,
 };
 
 /// How many halves are asked for at a time: some hundred kilobytes, and a millisecond.
@@ -34,7 +33,7 @@ pub struct KernelFlows {
 }
 
 /// Those of one family, with room for what is read of them.
-struct FamilyFlows<F: Family> {
+pub(super) struct FamilyFlows<F: Family> {
     map: HashMap<MapData, FlowKey<F>, Flow<F>>,
     /// The same map.
     fd: OwnedFd,
@@ -50,52 +49,12 @@ impl KernelFlows {
     }
 }
 
-/// Tables that were copied into others, and that an earlier agent's programs write until this agent's are in their place.
-#[derive(Default)]
-pub(super) struct FormerFlows {
-    pub(super) v4: Option<MapData>,
-    pub(super) v6: Option<MapData>,
-    /// When the copy began.
-    pub(super) since_s: u32,
-    /// How many flows have been brought over.
-    pub(super) brought: u32,
-}
-
-impl FormerFlows {
-    /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.v4.is_none() && self.v6.is_none()
-    }
-
-    /// Brings over what began after the copy. No program that writes these tables may be attached any more. After an error the
-    /// rest is still there, to be brought over by another try.
-    pub(super) fn bring_over(&mut self, paths: &Paths) -> Result<(), StoreError> {
-        let Self { v4, v6, since_s, brought } = self;
-        wait_for_programs(maps::NODE, load::open_pinned(&paths.maps, maps::NODE)?.fd().as_fd())?;
-        bring_over_family::<V4>(v4, paths, *since_s, brought)?;
-        bring_over_family::<V6>(v6, paths, *since_s, brought)
-    }
-}
-
-fn bring_over_family<F: Family>(
-    former: &mut Option<MapData>,
-    paths: &Paths,
-    since_s: u32,
-    brought: &mut u32,
-) -> Result<(), StoreError> {
-    let Some(map) = former else { return Ok(()) };
-    let mut flows = FamilyFlows::<F>::over(another(map, map_name::<F>())?, paths)?;
-    bring_over(&mut flows, &mut FamilyFlows::<F>::open(paths)?, since_s, brought)?;
-    *former = None;
-    Ok(())
-}
-
 impl<F: Family> FamilyFlows<F> {
     fn open(paths: &Paths) -> Result<Self, StoreError> {
         Self::over(load::open_pinned(&paths.maps, map_name::<F>())?, paths)
     }
 
-    fn over(map: MapData, paths: &Paths) -> Result<Self, StoreError> {
+    pub(super) fn over(map: MapData, paths: &Paths) -> Result<Self, StoreError> {
         let (name, backends) = (map_name::<F>(), map_names::<F>().backends);
         let capacity = map.info().map_err(failed(name, "look at"))?.max_entries();
         let dup = |source| StoreError::Failed { map: name, operation: "open", source };

@@ -22,7 +22,6 @@ use lb_common::abi::{ABI_VERSION, maps};
 use super::{
     absent,
     error::{Note, OpenError, system},
-    flows::FormerFlows,
     paths::{Paths, REPLACEMENT},
     pins,
     programs::{self, Hook},
@@ -42,8 +41,6 @@ pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     pub(super) store: KernelStore,
     pub(super) notes: Vec<Note>,
-    /// Of an agent with another `--max-connections`.
-    pub(super) former: FormerFlows,
 }
 
 /// Opens, creates, copies and loads.
@@ -68,7 +65,7 @@ pub(super) fn load(
     let told = Told { kernel, exclusion };
     let mut ebpf = load_object(object, directory, &actions, capacity, told)?;
     check_object(&ebpf)?;
-    let (mut notes, former) = resize::copy(&mut ebpf, paths, &actions)?;
+    let mut notes = resize::copy(&mut ebpf, paths, &actions)?;
     if fresh {
         absent::begin(&ebpf)?;
         set_version(&mut ebpf)?;
@@ -82,7 +79,7 @@ pub(super) fn load(
         let entries = entries.get(name).copied().unwrap_or_default();
         Ok((take(&mut ebpf, name)?, entries))
     })?;
-    Ok(Loaded { ebpf, store, notes, former })
+    Ok(Loaded { ebpf, store, notes })
 }
 
 /// What an agent left that died while it made it.

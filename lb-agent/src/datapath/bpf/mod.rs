@@ -19,6 +19,7 @@ mod devices;
 mod error;
 mod exclusion;
 mod flows;
+mod former;
 mod links;
 mod load;
 mod lock;
@@ -39,7 +40,6 @@ mod sys;
 
 use std::{
     fs::File,
-    mem,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -125,8 +125,6 @@ pub struct Datapath {
     ebpf: Arc<Mutex<Ebpf>>,
     cgroup: Cgroup,
     paths: Paths,
-    /// Until [`Self::devices`] takes them.
-    former: flows::FormerFlows,
     bind_protection: bool,
     exclusion: bool,
     /// Open as long as this agent is the one.
@@ -145,7 +143,7 @@ impl Datapath {
         let lock = lock::acquire_or_create(&paths.root)?;
 
         let adopted = paths.maps.exists();
-        let load::Loaded { mut ebpf, mut store, mut notes, former } =
+        let load::Loaded { mut ebpf, mut store, mut notes } =
             load::load(object, &paths, options.capacity, options.bind_protection, options.exclusion)?;
         log::forward(&mut ebpf)?;
         // Of an agent that died in its self-test.
@@ -155,7 +153,7 @@ impl Datapath {
         }
         let Options { bind_protection, exclusion, .. } = *options;
         let ebpf = Arc::new(Mutex::new(ebpf));
-        Ok((Self { store, ebpf, cgroup, paths, former, bind_protection, exclusion, _lock: lock }, notes))
+        Ok((Self { store, ebpf, cgroup, paths, bind_protection, exclusion, _lock: lock }, notes))
     }
 
     /// The cgroup that the programs attach to: `Options::cgroup_root`, or what was found.
@@ -203,11 +201,11 @@ impl Datapath {
     }
 
     /// The packet layer's programs and devices; it may be sent to another thread. Programs are loaded when a device needs
-    /// them, which takes the verifier up to a second for each. To be asked for once: who has it takes over the connections that
-    /// an earlier agent's programs began in a table of another size.
-    pub fn devices(&mut self, way: Way) -> Result<KernelDevices, OpenError> {
+    /// them, which takes the verifier up to a second for each. Who has it takes over the connections that an earlier agent's
+    /// programs began in a table of another size.
+    pub fn devices(&self, way: Way) -> Result<KernelDevices, OpenError> {
         let hooks = devices::DeviceHooks::new(Arc::clone(&self.ebpf), &self.paths, way);
-        KernelDevices::open(hooks, &self.paths, mem::take(&mut self.former))
+        KernelDevices::open(hooks, &self.paths)
     }
 
     /// What `plan` writes to. `&mut KernelStore` is a [`MapStore`].

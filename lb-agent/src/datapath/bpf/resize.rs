@@ -1,9 +1,8 @@
 //! Copies a map into one of another size. Only the agent writes these maps, and it holds the lock, so nothing changes
 //! meanwhile; except for what the programs write. For `lb_affinity`: a client that comes during the copy may be given
 //! another backend once. For `lb_conns4/6`: a connection that begins during the copy, or after it and before the programs
-//! are replaced, is in the former table alone. So that one is kept, see [`FormerFlows`]; but by this agent alone: if it dies
-//! before its programs are attached, the next one does not know that table, and those connections are lost.
-//! Of `lb_stats` what is counted during the copy is lost.
+//! are replaced, is in the former table alone; so that one is kept, see [`former`]. Of `lb_stats` what is counted during
+//! the copy is lost.
 
 use std::{fs, io, os::fd::AsFd as _, path::Path};
 
@@ -18,14 +17,14 @@ use lb_common::abi::{
 
 use super::{
     error::{Note, OpenError, system},
-    flows::FormerFlows,
+    former,
     load::{new_map, open_pinned},
     paths::{Paths, replacement},
     slots::{Access, SlotArray},
     spec::{Action, Spec},
     store::failed,
 };
-use crate::{clock, datapath::store::StoreError};
+use crate::datapath::store::StoreError;
 
 /// Refuses, before anything is changed, to make a map smaller than what is in it.
 pub(super) fn refuse_to_cut(directory: &Path, actions: &[(Spec, Action)]) -> Result<(), OpenError> {
@@ -92,13 +91,8 @@ fn last_slot<F: Family>(directory: &Path, frontends: &'static str) -> Result<u32
 }
 
 /// Fills the new maps and pins them in the place of the old ones.
-pub(super) fn copy(
-    ebpf: &mut Ebpf,
-    paths: &Paths,
-    actions: &[(Spec, Action)],
-) -> Result<(Vec<Note>, FormerFlows), OpenError> {
+pub(super) fn copy(ebpf: &mut Ebpf, paths: &Paths, actions: &[(Spec, Action)]) -> Result<Vec<Note>, OpenError> {
     let mut notes = Vec::new();
-    let mut former = FormerFlows { since_s: clock::monotonic_s(), ..FormerFlows::default() };
     for (spec, action) in actions {
         let Action::Resize { from, to } = *action else {
             continue;
@@ -114,11 +108,11 @@ pub(super) fn copy(
             maps::BACKENDS6 => copy_hash::<u32, Backend<V6>>(&paths.maps, map, new)?,
             maps::AFFINITY => copy_hash::<AffinityKey, Affinity>(&paths.maps, map, new)?,
             maps::CONNS4 => {
-                former.v4 = Some(open_pinned(&paths.maps, map)?);
+                former::keep(paths, map)?;
                 copy_hash::<FlowKey<V4>, Flow<V4>>(&paths.maps, map, new)?;
             }
             maps::CONNS6 => {
-                former.v6 = Some(open_pinned(&paths.maps, map)?);
+                former::keep(paths, map)?;
                 copy_hash::<FlowKey<V6>, Flow<V6>>(&paths.maps, map, new)?;
             }
             maps::SOURCES4 => copy_sources::<V4>(&paths.maps, map, new)?,
@@ -129,7 +123,7 @@ pub(super) fn copy(
         pin_over(ebpf, paths, map)?;
         notes.push(Note::Resized { map, from, to });
     }
-    Ok((notes, former))
+    Ok(notes)
 }
 
 /// A second handle on a map of the object; the first stays there, because the programs are not loaded yet.

@@ -9,7 +9,7 @@ use tracing::info;
 use super::{
     super::{
         error::OpenError,
-        flows::FormerFlows,
+        former::FormerFlows,
         load::open_pinned,
         paths::Paths,
         store::{deleted, failed, padded, text, update_failed, update_failed_for_good},
@@ -106,7 +106,8 @@ impl DeviceMaps {
 }
 
 impl KernelDevices {
-    pub(in super::super) fn open(hooks: DeviceHooks, paths: &Paths, former: FormerFlows) -> Result<Self, OpenError> {
+    pub(in super::super) fn open(hooks: DeviceHooks, paths: &Paths) -> Result<Self, OpenError> {
+        let former = FormerFlows::find(paths)?;
         Ok(Self { hooks, maps: DeviceMaps::open(paths)?, former, paths: paths.clone() })
     }
 
