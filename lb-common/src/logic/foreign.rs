@@ -23,15 +23,21 @@ where
 {
     match F::glance(packet) {
         Glance::Unclear => false,
-        Glance::Other => true,
+        // No Service answers it, which at a ClusterIP is said.
+        Glance::Other { dst } => !is_in_cluster_ips(kernel, dst),
         Glance::Ends { src, dst } => {
             // All packets of a flow's client go to a frontend, or what was one when the flow began.
             !kernel.may_be_frontend(Place::of(dst))
                 && !kernel.may_be_backend(Place::of(src))
                 // Of ClusterIPs the ports that no Service has are ours, too.
-                && !kernel.cluster_ips().is_some_and(|all| all.contains(dst.addr))
+                && !is_in_cluster_ips(kernel, dst.addr)
         }
     }
+}
+
+#[inline(always)]
+fn is_in_cluster_ips<F: Glanced, K: Maps<F>>(kernel: &K, addr: F::Addr) -> bool {
+    kernel.cluster_ips().is_some_and(|all| all.contains(addr))
 }
 
 /// Whether a packet that is about to leave by a device is certainly none of ours: no backend's.
@@ -44,7 +50,7 @@ where
 {
     match F::glance(packet) {
         Glance::Unclear => false,
-        Glance::Other => true,
+        Glance::Other { .. } => true,
         Glance::Ends { src, .. } => !kernel.may_be_backend(Place::of(src)),
     }
 }

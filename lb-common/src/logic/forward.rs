@@ -140,6 +140,9 @@ where
     if work.headers.kind == Kind::IcmpError {
         return Recognised::Error;
     }
+    if work.headers.kind == Kind::Other {
+        return Recognised::Stranger;
+    }
     if work.headers.kind == Kind::LaterFragment {
         match fragment::recall(kernel, &mut work.headers) {
             First::Translated => {}
@@ -214,6 +217,7 @@ where
     let opened = match look_up(kernel, side, work) {
         Asked::Nobody => Open::Pass,
         Asked::Guard => Open::Refuse,
+        Asked::GuardByRest => Open::Drop,
         Asked::Service if work.headers.is_tcp() && !work.headers.is_syn() => {
             return reset_stray(kernel, packet, side, work);
         }
@@ -237,8 +241,10 @@ enum Asked {
     Nobody,
     /// The Service whose frontend is in [`Work`].
     Service,
-    /// A Service that has no such port.
+    /// A Service that has no such port, or protocol.
     Guard,
+    /// The same, by a later fragment of a protocol that no Service has: its first one is answered (RFC 1122 section 3.2.2).
+    GuardByRest,
 }
 
 #[inline(never)]
@@ -247,6 +253,9 @@ where
     F: Ip,
     K: Router<F>,
 {
+    if work.headers.kind == Kind::Other {
+        return look_up_other(kernel, work);
+    }
     let tuple = &work.headers.tuple;
     let dst = Endpoint { addr: tuple.dst_addr, port: tuple.dst_port };
     match lookup_packet(kernel, dst, tuple.proto, side == Side::Uplink) {
@@ -257,6 +266,22 @@ where
             Asked::Service
         }
     }
+}
+
+/// Of a packet of a protocol that no Service has, an ICMP echo say. At a ClusterIP it is refused, as kube-proxy does: the network
+/// may lead that address to this node, and this node's routes it back. Unless somebody has given the address to the node itself.
+/// Other addresses may be somebody's, whatever Services they have.
+#[inline(always)]
+fn look_up_other<F: Ip, K: Router<F>>(kernel: &K, work: &Work<F>) -> Asked {
+    let tuple = &work.headers.tuple;
+    if !lookup::is_guarded(kernel, tuple.dst_addr) || kernel.route(tuple) == Route::NotForwarded {
+        return Asked::Nobody;
+    }
+    if work.headers.piece_at != 0 {
+        kernel.count(Counter::FragmentDropped);
+        return Asked::GuardByRest;
+    }
+    Asked::Guard
 }
 
 /// What became of a new flow.

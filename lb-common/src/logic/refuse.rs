@@ -72,7 +72,7 @@ impl Error {
     }
 }
 
-/// Answers a TCP segment with RST, a UDP datagram with "port unreachable".
+/// Answers a TCP segment with RST, anything else with "port unreachable".
 #[inline(always)]
 pub(super) fn refuse<F, K, P>(kernel: &K, packet: &mut P, headers: &mut Headers<F>) -> Verdict
 where
@@ -128,7 +128,8 @@ where
 }
 
 /// Sends an ICMP error about the packet back to its sender. The rules of RFC 1122 section 3.2.2 (not about errors, later
-/// fragments, broadcasts) are kept by the callers, which come here for packets with ports to a unicast address only.
+/// fragments, broadcasts) are kept by the callers, which come here for packets with ports and requests for an echo, to a unicast
+/// address only.
 #[inline(never)]
 pub(super) fn answer<F, K, P>(kernel: &K, packet: &mut P, headers: &mut Headers<F>, error: Error) -> Verdict
 where

@@ -21,7 +21,10 @@ pub enum Glance<F: Family> {
         dst: Endpoint<F>,
     },
     /// Neither that nor a fragment nor an ICMP error: nothing that is ever translated.
-    Other,
+    Other {
+        /// Where it goes.
+        dst: F::Addr,
+    },
     /// Anything: options, fragments, errors, a packet in pieces.
     Unclear,
 }
@@ -42,7 +45,7 @@ fn beyond<F: Ip>(proto: u8, src: F::Addr, dst: F::Addr, word: u32) -> Glance<F> 
             dst: Endpoint { addr: dst, port: u16::from_be_bytes([c, d]) },
         },
         icmp if icmp == F::ICMP && F::is_icmp_error(a) => Glance::Unclear,
-        _ => Glance::Other,
+        _ => Glance::Other { dst },
     }
 }
 

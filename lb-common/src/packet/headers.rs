@@ -30,12 +30,15 @@ pub enum Kind {
     LaterFragment,
     /// An ICMP error, which quotes the packet that it is about.
     IcmpError,
+    /// A request for an ICMP echo, or a packet of a protocol that is never translated; also a fragment of one. No Service answers
+    /// it.
+    Other,
 }
 
 /// What the headers of a packet say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers<F: Family> {
-    /// Addresses, ports and protocol. The ports of later fragments and ICMP errors are 0, and the protocol of IPv6's later
+    /// Addresses, ports and protocol. The ports of later fragments, ICMP errors and others are 0, and the protocol of IPv6's later
     /// fragments is what their fragment header says. Once the packet is rewritten:
     /// the new ones.
     pub tuple: FlowKey<F>,
@@ -99,6 +102,8 @@ impl<F: Family> Headers<F> {
 pub trait Ip: Family {
     /// The protocol number of its ICMP.
     const ICMP: u8;
+    /// The type of a request for an ICMP echo (RFC 792, RFC 4443 section 4.1).
+    const ECHO_REQUEST: u8;
     /// Bytes of a header without options.
     const HEADER_LEN: u32;
     /// Where in the header its checksum is; IPv6 has none.
@@ -166,6 +171,7 @@ fn u16s(word: u32) -> [u16; 2] {
 
 impl Ip for V4 {
     const ICMP: u8 = 1;
+    const ECHO_REQUEST: u8 = 8;
     const HEADER_LEN: u32 = 20;
     const CHECKSUM: Option<u32> = Some(10);
     const HOPS: u32 = 8;
@@ -255,6 +261,7 @@ const N_EXTENSIONS: usize = 6;
 
 impl Ip for V6 {
     const ICMP: u8 = 58;
+    const ECHO_REQUEST: u8 = 128;
     const HEADER_LEN: u32 = 40;
     const CHECKSUM: Option<u32> = None;
     const HOPS: u32 = 7;
@@ -378,8 +385,8 @@ pub const UDP_CHECKSUM: u32 = 6;
 /// Where in an ICMP header the checksum is.
 pub const ICMP_CHECKSUM: u32 = 2;
 
-/// Reads the headers of a packet, whose network header is at 0. `false` for all that the packet layer leaves alone: what is
-/// neither TCP, UDP nor an ICMP error, and what it does not understand. Then `headers` hold anything.
+/// Reads the headers of a packet, whose network header is at 0. `false` for all that the packet layer leaves alone: ICMP between
+/// neighbours, answers to an echo and the like, and what it does not understand. Then `headers` hold anything.
 #[inline(always)]
 pub fn read<F: Ip, P: Packet>(packet: &P, headers: &mut Headers<F>) -> bool {
     clear(headers);
@@ -389,14 +396,19 @@ pub fn read<F: Ip, P: Packet>(packet: &P, headers: &mut Headers<F>) -> bool {
     // Whether the datagram of a later fragment is one of ours its first one has said. Of IPv6 only that one says where the
     // headers end, too.
     if headers.kind == Kind::LaterFragment {
-        return F::VERSION == 6 || is_translated(headers.tuple.proto);
+        if F::VERSION == 4 && !is_translated(headers.tuple.proto) {
+            headers.kind = Kind::Other;
+        }
+        return true;
     }
     let read = match headers.tuple.proto {
         TCP => read_tcp(packet, headers),
         UDP => read_udp(packet, headers),
-        // A fragment of an error cannot be rewritten: its checksum covers the other fragments.
-        icmp if icmp == F::ICMP && headers.kind == Kind::Whole => read_icmp(packet, headers),
-        _ => None,
+        icmp if icmp == F::ICMP => read_icmp(packet, headers),
+        _ => {
+            headers.kind = Kind::Other;
+            Some(0)
+        }
     };
     read.is_some_and(|len| headers.transport + len <= headers.end)
 }
@@ -408,6 +420,7 @@ fn clear<F: Family>(headers: &mut Headers<F>) {
     headers.tuple.dst_port = 0;
     headers.tuple.reserved = [0; 3];
     headers.tcp_flags = 0;
+    headers.piece_at = 0;
 }
 
 /// Bytes of the header, as of the following two.
@@ -430,8 +443,14 @@ fn read_udp<F: Ip, P: Packet>(packet: &P, headers: &mut Headers<F>) -> Option<u3
 fn read_icmp<F: Ip, P: Packet>(packet: &P, headers: &mut Headers<F>) -> Option<u32> {
     let [first] = packet.load::<1>(headers.transport).ok()?;
     let [icmp_type, ..] = first.to_ne_bytes();
+    if icmp_type == F::ECHO_REQUEST {
+        headers.kind = Kind::Other;
+        return Some(ICMP_LEN);
+    }
+    // A fragment of an error cannot be rewritten: its checksum covers the other fragments.
+    let is_whole = headers.kind == Kind::Whole;
     headers.kind = Kind::IcmpError;
-    F::is_icmp_error(icmp_type).then_some(ICMP_LEN)
+    (is_whole && F::is_icmp_error(icmp_type)).then_some(ICMP_LEN)
 }
 
 /// Reads the headers of a packet that an ICMP error quotes, as far as it must quote them: 8 bytes of the transport header

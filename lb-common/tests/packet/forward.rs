@@ -257,22 +257,62 @@ fn what_is_not_a_service_passes_untouched() {
     }
 }
 
-/// Whether a Service answers, a port can tell, and an answer of ours could not (docs/differences.md).
+/// A request for an echo.
+fn echo(world: World, service: SocketAddr) -> Frame {
+    let request = if world == World::V4 { 8 } else { 128 };
+    Frame::icmp(world.client(1).ip(), service.ip(), (request, 0, 77), b"ping".to_vec())
+}
+
+/// Whether a Service answers, a port can tell, and an answer of ours could not. Nobody else would: where the network leads a
+/// ClusterIP to this node, and its routes back out, the request would come again until it is too old (docs/differences.md).
 #[test]
-fn an_echo_request_to_a_service_passes_untouched() {
+fn at_a_cluster_ip_whatever_no_service_can_have_is_refused() {
+    for world in WORLDS {
+        let mut net = Net::new(world);
+        let world = net.world;
+        let service = world.cluster_ip(1);
+        net.serve(service, &[world.local_pod(5)]);
+        let sctp = Frame { body: Body::Later(0, 132), ..echo(world, service) };
+        let first = Frame { fragment: Some(7), data: vec![0; 16], ..echo(world, service) };
+        for frame in [echo(world, service), sctp, first] {
+            let packet = answered(net.arrives(&frame, Side::Uplink));
+            let (src, dst) = lb_common::sim::frames::addrs(&packet.bytes).unwrap();
+            assert_eq!((src, dst), (service.ip(), world.client(1).ip()));
+            let unreachable = if world == World::V4 { 0x0303 } else { 0x0104 };
+            assert_eq!(number(&packet, world.header(), 2), unreachable);
+            assert_eq!(packet.bytes.get(world.header() + 8..), Some(&frame.bytes()[..]));
+        }
+        assert_eq!(net.counted(Counter::AnswerSent), 3);
+        let proto = if world == World::V4 { 1 } else { 58 };
+        let later = Frame { body: Body::Later(3, proto), fragment: Some(7), ..echo(world, service) };
+        assert_eq!(checked(net.arrives(&later, Side::Uplink)), Outcome::Dropped, "RFC 1122 section 3.2.2");
+        let martian = Frame { src: world.cluster_ip(1), ..echo(world, service) };
+        assert_eq!(checked(net.arrives(&martian, Side::Uplink)), Outcome::Dropped);
+    }
+}
+
+#[test]
+fn what_is_no_request_or_for_an_address_that_may_be_somebodys_passes_untouched() {
     for world in WORLDS {
         let mut net = Net::new(world);
         let world = net.world;
         let (cluster_ip, external) = (world.cluster_ip(1), world.at([198, 51, 100], 10, 80));
-        for service in [cluster_ip, external] {
+        let (own, node_port) = (world.cluster_ip(2), world.node_port());
+        for service in [cluster_ip, external, own, node_port] {
             net.serve(service, &[world.local_pod(5)]);
-            let request = if world == World::V4 { 8 } else { 128 };
-            let echo = Frame::icmp(world.client(1).ip(), service.ip(), (request, 0, 77), b"ping".to_vec());
+        }
+        // Somebody has given a ClusterIP to the node.
+        net.route(own.ip(), Route::NotForwarded);
+        let reply = if world == World::V4 { 0 } else { 129 };
+        let reply = Frame { body: Body::Icmp(reply, 0, 77), ..echo(world, cluster_ip) };
+        for frame in [echo(world, external), echo(world, own), echo(world, node_port), reply] {
             for side in [Side::Uplink, Side::Pod] {
-                assert_eq!(passed(net.arrives(&echo, side)), echo.packet(false));
+                assert_eq!(passed(net.arrives(&frame, side)), frame.packet(false));
             }
         }
-        assert_eq!(net.counted(Counter::UnknownPort), 0);
+        for frame in [echo(world, cluster_ip), echo(world, external)] {
+            assert_eq!(passed(net.leaves(&frame)), frame.packet(false));
+        }
     }
 }
 
