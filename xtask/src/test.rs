@@ -17,7 +17,7 @@ use crate::process::{find, root_prefix, run, say};
 use crate::workspace::Workspace;
 
 /// What the tests call besides what this workspace builds.
-pub(crate) const PROGRAMS: [Program; 7] = [
+pub(crate) const PROGRAMS: [Program; 11] = [
     Program { name: "ip", package: "iproute2", why: "network namespaces and the overlay between test nodes" },
     Program { name: "nft", package: "nftables", why: "tests that netfilter is out of the path" },
     Program { name: "iptables", package: "iptables", why: "kube-proxy as a peer to compare with" },
@@ -27,7 +27,11 @@ pub(crate) const PROGRAMS: [Program; 7] = [
         why: "tests that no connection is tracked for a Service address",
     },
     Program { name: "bpftool", package: "bpftool", why: "tests that map dumps show named fields" },
-    Program { name: "curl", package: "curl", why: "the walkthroughs' client" },
+    Program { name: "ethtool", package: "ethtool", why: "tests with checksums in each packet" },
+    Program { name: "curl", package: "curl", why: "a client of the tests and of the walkthroughs" },
+    Program { name: "iperf3", package: "iperf3", why: "a client of the tests, and its server" },
+    Program { name: "dig", package: "bind9-dnsutils", why: "a client of the tests" },
+    Program { name: "ping", package: "iputils-ping", why: "a client of the tests" },
     Program { name: "git", package: "git", why: "some Go modules of the Kubernetes components are fetched with it" },
 ];
 
@@ -134,4 +138,44 @@ fn root_tests(ws: &Workspace, filter: Option<&str>) -> Result<()> {
         command.arg("--config").arg(format!("target.'cfg(unix)'.runner = {prefix:?}"));
     }
     run(command.args(filter).env("PATH", &path)).context("see the failures above")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// They come with a program of the list, or with every system.
+    const COMPANIONS: [&str; 6] = ["tc", "ss", "bridge", "go", "unshare", "true"];
+
+    /// The words right after these calls, in every source below a directory.
+    fn called(directory: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                called(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text: String = fs::read_to_string(&path).unwrap().split_whitespace().collect();
+                for call in [".output(\"", ".command(\"", "Command::new(\""] {
+                    let words = text.split(call).skip(1).filter_map(|rest| rest.split('"').next());
+                    found.extend(words.map(str::to_owned));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_program_the_tests_call_is_installed_first() {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
+        let mut found = BTreeSet::new();
+        called(&tests.join("src"), &mut found);
+        called(&tests.join("tests"), &mut found);
+        assert!(found.contains("ip") && found.contains("curl"), "{found:?}");
+        let known: BTreeSet<&str> = PROGRAMS.iter().map(|program| program.name).chain(COMPANIONS).collect();
+        let unknown: Vec<_> = found.iter().filter(|name| !known.contains(name.as_str())).collect();
+        assert!(unknown.is_empty(), "a bare machine may lack {unknown:?}");
+    }
 }

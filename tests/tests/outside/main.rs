@@ -14,6 +14,7 @@ mod reach;
 mod refuse;
 mod restart;
 mod summed;
+mod tools;
 mod upgrade;
 mod uplinks;
 mod world;
