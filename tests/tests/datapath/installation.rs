@@ -8,6 +8,7 @@ use lb_agent::datapath::{
     store::{FamilyStore, MapStore, StoreError},
 };
 use lb_common::abi::{Backend, Frontend, FrontendKey, NameKey, Slot, V4, V6, name_kind, scope};
+use lb_tests::bpftool;
 use serde_json::Value;
 
 use super::*;
@@ -399,6 +400,25 @@ fn bpftool_shows_the_fields_of_every_map_by_their_names() {
         assert!(is_named(&entry["key"], sizes[0]), "{}: {entry}", map.display());
         let value = entry.get("values").map_or(&entry["value"], |of_processors| &of_processors[0]["value"]);
         assert!(is_named(value, sizes[1]), "{}: {entry}", map.display());
+    }
+}
+
+#[test]
+fn bpftool_shows_the_fields_of_the_copies_too_which_are_found_by_the_programs_that_read_them() {
+    let place = Place::new("copies-shown");
+    let (_datapath, _) = place.start();
+    for (program, map) in [("lb_connect4", "lb_copies4"), ("lb_connect6", "lb_copies6")] {
+        let pin = place.bpffs.path().join("lb/links").join(program);
+        let link = bpftool::shown(&[&"link", &"show", &"pinned", &pin]).unwrap();
+        let shown = bpftool::shown(&[&"prog", &"show", &"id", &link["prog_id"].to_string()]).unwrap();
+        let maps = shown["map_ids"].as_array().unwrap().iter().map(|id| {
+            let id = id.to_string();
+            (bpftool::shown(&[&"map", &"show", &"id", &id]).unwrap()["name"].clone(), id)
+        });
+        let (_, id) = maps.into_iter().find(|(name, _)| name == map).unwrap();
+        let entry = bpftool::shown(&[&"map", &"lookup", &"id", &id, &"key", &"0", &"0", &"0", &"0"]).unwrap();
+        let value = &entry["formatted"]["value"];
+        assert!(value["key"]["port"].is_number() && value["value"]["n_slots"].is_number(), "{entry}");
     }
 }
 
