@@ -150,12 +150,12 @@ impl Question {
     }
 
     /// The kernel puts the size that fits in the place of the one that was asked for, since Linux 5.12 (kernel commit
-    /// e1850ea9bd9e). Older ones only know that the device's MTU is too small; the stack finds out the rest.
+    /// e1850ea9bd9e). Older ones only know that it is too small.
     #[inline(always)]
     fn too_big(&self) -> Fib {
         // SAFETY: an integer in either case.
         let mtu = unsafe { self.params.__bindgen_anon_1.mtu_result };
-        if mtu < self.length { Fib::TooBig(mtu.into()) } else { Fib::Stack }
+        Fib::TooBig(if mtu < self.length { mtu.into() } else { 0 })
     }
 
     /// Destination and source of the frame that brings the packet to the next hop.

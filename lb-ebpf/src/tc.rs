@@ -73,10 +73,12 @@ pub fn egress<C: Hooked, const L2: u32>(context: C) -> i32 {
     }
 }
 
-/// The VLAN's own device has its own programs.
+/// The VLAN's own device has its own programs. Number 0 is none: the tag says a priority, and the stack takes it off after this
+/// (IEEE 802.1Q, `__netif_receive_skb_core`).
 #[inline(always)]
 fn has_vlan_tag(skb: *mut __sk_buff) -> bool {
-    field!(skb, vlan_present) != 0
+    const NUMBER: u32 = 0xfff;
+    field!(skb, vlan_present) != 0 && field!(skb, vlan_tci) & NUMBER != 0
 }
 
 /// Inlined, as [`leaves_foreign`]: where returns are guarded against speculation (retbleed, SRSO), each one costs as much as

@@ -63,9 +63,10 @@ impl From<&Choice> for Row {
 
 fn report(machine: &bpf::Machine, settings: &Settings, network: &Network, bpffs: &Path, excludes: bool) -> Report {
     let mut problems: Vec<String> = machine.refusals.iter().map(chain).collect();
-    let (devices, pods, lately) = (&settings.devices, &settings.pods, &BTreeSet::new());
+    let Settings { devices, pods, nodeport_addresses: nodeports, .. } = settings;
+    let lately = &BTreeSet::new();
     // The Node object is not asked for: that would need a cluster.
-    let choices = choose(network, &Wishes { devices, pods, node: &[], lately });
+    let choices = choose(network, &Wishes { devices, pods, node: &[], nodeports, lately });
     let chosen: Vec<&str> =
         choices.iter().filter(|choice| choice.decision.is_ok()).map(|choice| choice.name.as_str()).collect();
     let sysctls = sysctl::read(chosen.iter().copied());

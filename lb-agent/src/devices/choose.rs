@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 use lb_common::abi::device_flags;
 
 use super::{
-    network::{Link, Network},
+    network::{Link, Network, Rank},
     wanted::{DeviceNames, DevicePatterns},
 };
+use crate::model::NodePortAddresses;
 
 /// Link types (linux/if_arp.h).
 mod arphrd {
@@ -19,6 +20,8 @@ mod arphrd {
 /// Devices that carry packets between nodes: replies of backends on other nodes come back by them.
 const OVERLAYS: [&str; 10] =
     ["vxlan", "geneve", "wireguard", "ipip", "sit", "ip6tnl", "gretap", "ip6gretap", "xfrm", "bareudp"];
+/// Devices that lead to other machines and not to pods, apart from those without a kind, which are hardware.
+const OUTWARD: [&str; 4] = ["vlan", "bond", "team", "macvlan"];
 /// What makes one device of several, and sees their packets itself.
 const BUNDLES: [&str; 3] = ["bridge", "bond", "team"];
 
@@ -68,6 +71,8 @@ pub enum Why {
     DefaultRoute,
     /// It has this address of the Node object.
     NodeAddress(IpAddr),
+    /// It has this address, which `--nodeport-addresses` has in a prefix.
+    NodePortAddress(IpAddr),
     /// It is an overlay of this kind and has an address.
     Overlay(String),
     /// `--pod-devices` has this pattern.
@@ -83,6 +88,7 @@ impl fmt::Display for Why {
             Self::Named => f.write_str("named by --devices"),
             Self::DefaultRoute => f.write_str("has a default route"),
             Self::NodeAddress(ip) => write!(f, "has the node's address {ip}"),
+            Self::NodePortAddress(ip) => write!(f, "NodePorts answer at its address {ip}"),
             Self::Overlay(kind) => write!(f, "{kind} overlay with an address"),
             Self::PodPattern(pattern) => write!(f, "matches {pattern} of --pod-devices"),
             Self::Lately => f.write_str("was chosen until a moment ago"),
@@ -104,7 +110,7 @@ pub enum WhyNot {
     UnknownFrames(u16),
     /// `--pod-devices` matches it, but its frames have no Ethernet header.
     PodWithoutEthernet,
-    /// With `--devices auto`: neither a default route nor an address of the node, and no overlay.
+    /// With `--devices auto`: neither a default route nor an address of the node or of NodePorts, and no overlay.
     NoUplink,
     /// `--devices` names others or none.
     NotNamed,
@@ -151,6 +157,8 @@ pub struct Wishes<'a> {
     pub pods: &'a DevicePatterns,
     /// Addresses of the Node object.
     pub node: &'a [IpAddr],
+    /// `--nodeport-addresses`.
+    pub nodeports: &'a NodePortAddresses,
     /// Numbers of the devices that were chosen until recently.
     pub lately: &'a BTreeSet<u32>,
 }
@@ -204,6 +212,15 @@ fn found(link: &Link, network: &Network, wishes: &Wishes<'_>) -> Option<Why> {
         let mut own = network.addresses.iter().filter(|address| address.link == link.index);
         own.find(|address| wishes.node.contains(&address.ip)).map(|address| Why::NodeAddress(address.ip))
     };
+    // Prefixes may be wide: pods' bridges have addresses, too.
+    let leads_out = link.kind.as_deref().is_none_or(|kind| OUTWARD.contains(&kind));
+    let nodeport_address = || {
+        let NodePortAddresses::Prefixes(prefixes) = wishes.nodeports else { return None };
+        let mut own =
+            network.addresses.iter().filter(|of| leads_out && of.link == link.index && of.rank != Rank::Unusable);
+        let served = own.find(|address| prefixes.iter().any(|prefix| prefix.contains(&address.ip)));
+        served.map(|address| Why::NodePortAddress(address.ip))
+    };
     let overlay = || {
         let kind = link.kind.as_deref().filter(|kind| OVERLAYS.contains(kind))?;
         let has_address = [true, false].into_iter().any(|is_v4| network.source(link.index, is_v4).is_some());
@@ -211,7 +228,7 @@ fn found(link: &Link, network: &Network, wishes: &Wishes<'_>) -> Option<Why> {
     };
     let lately = || wishes.lately.contains(&link.index).then_some(Why::Lately);
     let default_route = network.has_default_route(link.index).then_some(Why::DefaultRoute);
-    default_route.or_else(node_address).or_else(overlay).or_else(lately)
+    default_route.or_else(node_address).or_else(nodeport_address).or_else(overlay).or_else(lately)
 }
 
 /// The packets of a member pass its master's programs; they must not pass two. A bridge's port by itself is of no use to

@@ -48,19 +48,22 @@ struct Case {
     devices: &'static str,
     pods: &'static str,
     node: &'static [&'static str],
+    nodeports: &'static str,
     lately: &'static [u32],
 }
 
 impl Case {
     fn auto(network: Network) -> Self {
-        Self { network, devices: "auto", pods: "none", node: &[], lately: &[] }
+        Self { network, devices: "auto", pods: "none", node: &[], nodeports: "primary", lately: &[] }
     }
 
     fn all(&self) -> Vec<Choice> {
         let node: Vec<IpAddr> = self.node.iter().map(|ip| ip.parse().unwrap()).collect();
         let (devices, pods) = (self.devices.parse().unwrap(), self.pods.parse().unwrap());
         let lately = self.lately.iter().copied().collect();
-        choose(&self.network, &Wishes { devices: &devices, pods: &pods, node: &node, lately: &lately })
+        let nodeports = self.nodeports.parse().unwrap();
+        let wishes = Wishes { devices: &devices, pods: &pods, node: &node, nodeports: &nodeports, lately: &lately };
+        choose(&self.network, &wishes)
     }
 
     /// The chosen ones as `name role`.
@@ -97,6 +100,32 @@ fn auto_takes_the_default_route_and_overlays_and_nothing_of_the_pods() {
     assert_eq!(case.decision("flannel.1").unwrap().1, Why::Overlay("vxlan".into()));
     assert_eq!(case.decision("docker0"), Err(WhyNot::NoUplink));
     assert_eq!(case.decision("lo"), Err(WhyNot::Loopback));
+}
+
+#[test]
+fn auto_takes_who_leads_out_and_has_an_address_at_which_nodeports_answer() {
+    let network = network(&[
+        ("eth0", "", 1, 0),
+        ("eth1", "", 1, 0),
+        ("eth0.7", "vlan", 1, 0),
+        ("eth2", "", 1, 0),
+        ("eth3", "", 1, 0),
+        ("cni0", "bridge", 1, 0),
+        ("veth1", "veth", 1, 0),
+        ("nodelocaldns", "dummy", 1, 0),
+    ]);
+    let mut network = with_default_route(with_address(network, "eth0", "192.0.2.1"), "eth0");
+    let own = [("eth1", "10.1.1.1"), ("eth0.7", "10.7.0.1"), ("eth2", "172.16.0.1"), ("eth3", "10.3.0.1")];
+    let pods = [("cni0", "10.244.0.1"), ("veth1", "10.244.0.1"), ("nodelocaldns", "10.96.0.10")];
+    for (link, ip) in own.into_iter().chain(pods) {
+        network = with_address(network, link, ip);
+    }
+    let eth3 = network.named("eth3").unwrap().index;
+    network.addresses.iter_mut().filter(|of| of.link == eth3).for_each(|of| of.rank = Rank::Unusable);
+    let case = Case { nodeports: "10.0.0.0/8", ..Case::auto(network.clone()) };
+    assert_eq!(case.chosen(), ["eth0 uplink", "eth1 uplink", "eth0.7 uplink"]);
+    assert_eq!(case.decision("eth1").unwrap().1, Why::NodePortAddress("10.1.1.1".parse().unwrap()));
+    assert_eq!(Case::auto(network).chosen(), ["eth0 uplink"]);
 }
 
 #[test]

@@ -275,6 +275,11 @@ fn chosen<'a>(facts: &Facts<'a>) -> impl Iterator<Item = &'a str> {
     facts.choices.iter().filter(|choice| choice.decision.is_ok()).map(|choice| choice.name.as_str())
 }
 
+/// A device's name as a part of a sysctl's: sysctl(8) takes a dot for a separator, and a slash for a dot.
+fn in_sysctl(device: &str) -> String {
+    device.replace('.', "/")
+}
+
 fn forwarding(facts: &Facts<'_>) -> Vec<Finding> {
     let family = |is_v4: bool, name: &str, everywhere: Option<bool>, of: fn(&DeviceSysctls) -> Option<bool>| {
         let mut in_use = facts.network.addresses.iter().filter(|address| address.ip.is_ipv4() == is_v4);
@@ -293,7 +298,7 @@ fn forwarding(facts: &Facts<'_>) -> Vec<Finding> {
         }
         let devices = chosen(facts).filter(|device| facts.sysctls.devices.get(*device).and_then(of) == Some(false));
         let version = if is_v4 { 4 } else { 6 };
-        devices.map(|device| off(format!("net.ipv{version}.conf.{device}.forwarding"))).collect()
+        devices.map(|device| off(format!("net.ipv{version}.conf.{}.forwarding", in_sysctl(device)))).collect()
     };
     let mut found = family(true, "net.ipv4.ip_forward", facts.sysctls.forwarding4, |device| device.forwarding4);
     found.extend(family(false, "net.ipv6.conf.all.forwarding", facts.sysctls.forwarding6, |device| device.forwarding6));
@@ -306,6 +311,7 @@ fn rp_filter(facts: &Facts<'_>) -> Vec<Finding> {
         chosen(facts).filter(|device| facts.sysctls.devices.get(*device).is_some_and(|of| of.rp_filter == Some(1)));
     strict
         .map(|device| {
+            let device = in_sysctl(device);
             finding(
                 format!("net.ipv4.conf.{device}.rp_filter"),
                 "it is 1 (strict, here or in conf.all): the node drops packets that come by another device than their \

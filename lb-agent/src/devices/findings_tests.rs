@@ -56,8 +56,8 @@ fn after(change: impl FnOnce(&mut Node)) -> Vec<Finding> {
     let mut node = healthy();
     change(&mut node);
     let Node { settings, network, sysctls, foreign, addresses } = &node;
-    let wishes =
-        Wishes { devices: &settings.devices, pods: &settings.pods, node: addresses, lately: &Default::default() };
+    let Settings { devices, pods, nodeport_addresses: nodeports, .. } = settings;
+    let wishes = Wishes { devices, pods, node: addresses, nodeports, lately: &Default::default() };
     let choices = choose(network, &wishes);
     findings(&Facts { settings, network, choices: &choices, sysctls, foreign, node: addresses })
 }

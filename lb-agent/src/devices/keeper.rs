@@ -162,8 +162,8 @@ impl<S: DeviceStore> Keeper<S> {
             chosen_at.insert(link.index, now);
         }
         let lately = chosen_at.keys().copied().collect();
-        let Settings { devices, pods, .. } = &self.settings;
-        let choices = choose(network, &Wishes { devices, pods, node, lately: &lately });
+        let Settings { devices, pods, nodeport_addresses: nodeports, .. } = &self.settings;
+        let choices = choose(network, &Wishes { devices, pods, node, nodeports, lately: &lately });
         let mut ends = Vec::new();
         for choice in &choices {
             match &choice.decision {

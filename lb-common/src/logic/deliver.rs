@@ -23,7 +23,7 @@ pub enum Fib {
     Forward(u32),
     /// It goes out of the device with this index (`BPF_FIB_LKUP_RET_NO_NEIGH`).
     NoNeighbour(u32),
-    /// It is larger than the way on, which takes this many bytes (`BPF_FIB_LKUP_RET_FRAG_NEEDED`).
+    /// It is larger than the way on, which takes this many bytes (`BPF_FIB_LKUP_RET_FRAG_NEEDED`); 0 where the kernel does not say.
     TooBig(u32),
     /// Anything else: it is for the node itself, or for the stack to sort out.
     Stack,
@@ -85,8 +85,11 @@ where
     let (index, delivery) = match fib {
         Fib::Forward(index) => (index, Delivery::Redirect(index)),
         Fib::NoNeighbour(index) => (index, Delivery::RedirectNeighbour(index)),
-        // The stack fragments it.
-        Fib::TooBig(_) if !work.headers.dont_fragment && !is_from_node(kernel, work) => return Way::Stack,
+        // The stack fragments it, or knows more.
+        Fib::TooBig(mtu) if (mtu == 0 || !work.headers.dont_fragment) && !is_from_node(kernel, work) => {
+            return Way::Stack;
+        }
+        Fib::TooBig(0) => return Way::No(Error::too_big(guess::<F>(work.headers.end))),
         Fib::TooBig(mtu) => return Way::No(Error::too_big(mtu)),
         Fib::Stack => return Way::Stack,
     };
@@ -101,6 +104,15 @@ where
         }
         Some(_) | None => Way::Past(delivery),
     }
+}
+
+/// What fits where the kernel does not say, of a packet of this length: with IPv6 what every link takes (RFC 8200 section 5), with
+/// IPv4 at first the same, then what every host takes (RFC 791 section 3.1).
+#[inline(always)]
+fn guess<F: Ip>(len: u32) -> u32 {
+    const LINK: u32 = 1_280;
+    const HOST: u32 = 576;
+    if F::VERSION == 6 || len > LINK { LINK } else { HOST }
 }
 
 /// Whether a translated packet has an address of the node as its source: one that the flow gives the client, or that of a

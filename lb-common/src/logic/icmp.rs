@@ -33,10 +33,12 @@ where
     let Work { headers: outer, half, quoted, other_key: before, to, .. } = work;
     let backend = before.src_addr;
     *before = half.partner(before);
-    // The backend itself speaks as the Service does; a router on the way stays who it is.
     *to = outer.tuple;
     to.dst_addr = before.src_addr;
-    if to.src_addr == backend {
+    // Where the answers to the quoted packet get another source, so does an error, even of a router on the way, as with netfilter
+    // (`nf_nat_icmp_reply_translation`): only that one is certain to be let pass where sources are filtered. Otherwise a router
+    // stays who it is.
+    if before.dst_addr != backend {
         to.src_addr = before.dst_addr;
     }
     if rewrite(packet, outer, to, quoted, before).is_err() {

@@ -249,10 +249,12 @@ impl Ip for V4 {
         matches!(icmp_type, 3 | 11 | 12)
     }
 
-    /// RFC 1122 section 3.2.1.3; class E and the broadcast address are no source either.
+    /// RFC 1122 section 3.2.1.3. Linux takes those of class E (240.0.0.0/4) for addresses like others, and there are clusters whose
+    /// pods have them; not the broadcast address.
     #[inline(always)]
-    fn is_source([first, ..]: [u8; 4]) -> bool {
-        !matches!(first, 0 | 127 | 224..)
+    fn is_source(addr: [u8; 4]) -> bool {
+        let [first, ..] = addr;
+        !matches!(first, 0 | 127 | 224..=239) && addr != [255; 4]
     }
 }
 

@@ -194,6 +194,26 @@ fn a_packet_that_is_too_big_for_the_way_on_is_reported_with_the_mtu() {
     }
 }
 
+/// Linux before 5.12.
+#[test]
+fn where_the_kernel_does_not_say_how_much_fits_a_guess_is_reported_unless_the_stack_can_say_more() {
+    for world in [World::V4, World::V6] {
+        let mut net = Net::new((world, false));
+        let (client, service) = (world.client(1), world.node_port());
+        net.serve(service, &[world.remote_pod(6)]);
+        net.node.traffic.mtus = [(UPLINK, 0), (PODS, 0)].into();
+        let host = if world == World::V4 { 576 } else { 1_280 };
+        for (len, guess) in [(1_400, 1_280), (1_000, host)] {
+            let frame = Frame { data: vec![9; len], ..Frame::udp(client, service) };
+            let packet = answered(net.arrives(&frame, Side::Uplink));
+            assert_eq!(complaint(&net, &packet).2, guess);
+        }
+        net.serve(service, &[world.local_pod(5)]);
+        let outcome = net.arrives(&Frame::udp(world.client(2), service), Side::Uplink);
+        assert!(matches!(outcome, Outcome::Rewritten(_)), "{outcome:?}");
+    }
+}
+
 #[test]
 fn a_packet_that_may_be_fragmented_is_fragmented_by_the_stack_unless_that_does_not_take_it() {
     let mut net = Net::new((World::V4, false));
