@@ -48,7 +48,8 @@ impl Trouble {
         let said = status(error).map(|status| status.message.clone()).unwrap_or_default();
         match self {
             Self::Unauthorized => format!(
-                "API server {url} does not accept the credentials of {credentials} (401 {said}); renew them. Trying again"
+                "API server {url} does not accept the credentials of {credentials} (401 {said}); renew them. A kubeconfig is read at the \
+                 start: once it has others, start the agent anew. Trying again"
             ),
             Self::Forbidden if resource == Pod::RESOURCE => format!(
                 "API server {url} refuses to list and watch {resource} (403 {said}); grant that to that user, or turn it off with \
