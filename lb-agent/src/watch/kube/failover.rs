@@ -2,10 +2,13 @@
 //!
 //! This is below kube's watcher, which therefore resumes a watch on another server where it left off on the first
 //! (resource versions are those of the common etcd) instead of listing everything again.
+//!
+//! Kube reads token files and asks credential plugins again by itself. What stands in a kubeconfig, or in files that it names for
+//! certificates, is read once; so when a server does not know us any more, the configuration is read again here.
 
 use std::{
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -18,16 +21,36 @@ use kube::{
     Client,
     client::{Body, ClientBuilder},
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::{Mutex, Notify},
+    time::Instant,
+};
 use tower::{BoxError, Service};
+
+use super::config::{Clients, OpenError};
 
 /// How long a server may take until it begins to answer. Watches begin to answer at once, lists are paged.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long after the configuration was read again it may be once more.
+const RENEW_AFTER: Duration = Duration::from_secs(10);
+
+/// Reads the configuration again.
+pub(super) type Renew = Box<dyn Fn() -> BoxFuture<'static, Result<Clients, OpenError>> + Send + Sync>;
+
 /// The API servers.
 pub(super) struct Servers {
-    list: Vec<(Arc<str>, Client)>,
+    list: RwLock<Listed>,
     current: AtomicUsize,
+    renew: Option<Renew>,
+    renewed_at: Mutex<Option<Instant>>,
+}
+
+#[derive(Clone)]
+struct Listed {
+    clients: Clients,
+    /// How often the configuration was read.
+    generation: u32,
 }
 
 impl std::fmt::Debug for Servers {
@@ -37,21 +60,57 @@ impl std::fmt::Debug for Servers {
 }
 
 impl Servers {
-    /// With the URL of each. There must be at least one.
-    pub(super) fn new(list: Vec<(Arc<str>, Client)>) -> Arc<Self> {
-        assert!(!list.is_empty(), "at least one API server");
-        Arc::new(Self { list, current: AtomicUsize::new(0) })
+    /// With the URL of each. There must be at least one. `renew` reads the configuration again, where that can say anything new.
+    pub(super) fn new(clients: Clients, renew: Option<Renew>) -> Arc<Self> {
+        assert!(!clients.is_empty(), "at least one API server");
+        let list = RwLock::new(Listed { clients, generation: 1 });
+        Arc::new(Self { list, current: AtomicUsize::new(0), renew, renewed_at: Mutex::default() })
     }
 
-    pub(super) fn urls(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.list.iter().map(|(url, _)| url)
+    pub(super) fn urls(&self) -> Vec<Arc<str>> {
+        self.listed().clients.into_iter().map(|(url, _)| url).collect()
+    }
+
+    /// A panic elsewhere leaves the list whole.
+    fn listed(&self) -> Listed {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Moves on from server `failed`, unless somebody else has done so already.
     fn leave(&self, failed: usize) {
-        let next = (failed + 1) % self.list.len();
+        let urls = self.urls();
+        let next = (failed + 1) % urls.len();
         if self.current.compare_exchange(failed, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() && next != failed {
-            tracing::debug!("moving from API server {} to {}", self.list[failed].0, self.list[next].0);
+            tracing::debug!("moving from API server {} to {}", urls[failed], urls[next]);
+        }
+    }
+
+    /// The credentials of that generation are not accepted. Says whether there are newer ones.
+    async fn renew(&self, generation: u32) -> bool {
+        let Some(renew) = &self.renew else { return false };
+        let mut renewed_at = self.renewed_at.lock().await;
+        if self.listed().generation != generation {
+            return true;
+        }
+        if renewed_at.is_some_and(|at| at.elapsed() < RENEW_AFTER) {
+            return false;
+        }
+        *renewed_at = Some(Instant::now());
+        match renew().await {
+            Ok(clients) if clients.len() == self.listed().clients.len() => {
+                tracing::debug!("read the configuration again for other credentials");
+                let list = Listed { clients, generation: generation.wrapping_add(1) };
+                *self.list.write().unwrap_or_else(PoisonError::into_inner) = list;
+                true
+            }
+            Ok(clients) => {
+                tracing::warn!("the configuration has {} API servers now: start the agent anew", clients.len());
+                false
+            }
+            Err(error) => {
+                tracing::warn!("the credentials that are not accepted could not be read again: {error}");
+                false
+            }
         }
     }
 }
@@ -77,13 +136,13 @@ impl Line {
     }
 
     pub(super) fn n_servers(&self) -> usize {
-        self.servers.list.len()
+        self.servers.listed().clients.len()
     }
 
     /// The server that the last request went to.
     pub(super) fn url(&self) -> Arc<str> {
-        let (url, _) = &self.servers.list[self.used.load(Ordering::Relaxed) % self.servers.list.len()];
-        url.clone()
+        let urls = self.servers.urls();
+        urls[self.used.load(Ordering::Relaxed) % urls.len()].clone()
     }
 
     /// Returns when a request has been answered with success since the last call.
@@ -100,11 +159,12 @@ impl Line {
     async fn send(self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
         // Watches and lists have no body.
         let (parts, _) = request.into_parts();
-        let mut tried = 0;
+        let (mut tried, mut renewed) = (0, false);
         loop {
             let index = self.servers.current.load(Ordering::Relaxed);
             self.used.store(index, Ordering::Relaxed);
-            let (_, client) = &self.servers.list[index];
+            let Listed { clients, generation } = self.servers.listed();
+            let (_, client) = &clients[index];
             let request = Request::from_parts(parts.clone(), Body::empty());
             let result: Result<Response<Body>, BoxError> =
                 match tokio::time::timeout(ANSWER_TIMEOUT, client.send(request)).await {
@@ -112,6 +172,11 @@ impl Line {
                     Ok(Err(error)) => Err(error.into()),
                     Err(_) => Err(format!("no answer for {} s", ANSWER_TIMEOUT.as_secs()).into()),
                 };
+            let is_refused = matches!(&result, Ok(response) if response.status() == StatusCode::UNAUTHORIZED);
+            if is_refused && !renewed && self.servers.renew(generation).await {
+                renewed = true;
+                continue;
+            }
             tried += 1;
             match result {
                 Ok(response) if !is_server_trouble(response.status()) => {
@@ -122,7 +187,7 @@ impl Line {
                 }
                 result => {
                     self.servers.leave(index);
-                    if tried >= self.servers.list.len() {
+                    if tried >= clients.len() {
                         return result;
                     }
                 }

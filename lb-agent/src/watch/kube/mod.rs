@@ -27,7 +27,7 @@ use tokio::{
 pub use self::config::{OpenError, Options, is_in_cluster};
 use self::{
     config::Clients,
-    failover::{Line, Servers},
+    failover::{Line, Renew, Servers},
     follow::{Follower, Report, Reported},
     kind::Watched,
     status::{Notice, Tracker, address_of},
@@ -58,16 +58,18 @@ impl Source {
     /// If the configuration cannot be used; with the file and what is wrong.
     pub async fn open(options: &Options) -> Result<Self, OpenError> {
         let (clients, credentials) = config::clients(options).await?;
-        Ok(Self { pods: options.pods, ..Self::of_clients(clients, credentials, options.node_name.clone()) })
+        // The files of a pod's service account are read again by kube.
+        let renew = options.kubeconfig.is_some().then(|| renew(options.clone()));
+        Ok(Self { pods: options.pods, ..Self::of_clients(clients, renew, credentials, options.node_name.clone()) })
     }
 
-    fn of_clients(clients: Clients, credentials: Arc<str>, node_name: Arc<str>) -> Self {
-        Self { servers: Servers::new(clients), credentials, node_name, adopted: Adopted::default(), pods: false }
+    fn of_clients(clients: Clients, renew: Option<Renew>, credentials: Arc<str>, node_name: Arc<str>) -> Self {
+        Self { servers: Servers::new(clients, renew), credentials, node_name, adopted: Adopted::default(), pods: false }
     }
 
     /// The API servers whose URLs name an address.
     pub fn server_addresses(&self) -> BTreeSet<SocketAddr> {
-        self.servers.urls().filter_map(|url| address_of(url)).map(SocketAddr::from).collect()
+        self.servers.urls().iter().filter_map(|url| address_of(url)).map(SocketAddr::from).collect()
     }
 
     /// For an agent that found this much in the maps. First lists that account for little of it have to be confirmed
@@ -90,7 +92,7 @@ impl Source {
             followers.spawn(self.follower::<Pod>(out).run());
             optional.push(Pod::RESOURCE);
         }
-        let urls: Vec<Arc<str>> = self.servers.urls().cloned().collect();
+        let urls = self.servers.urls();
         let tracker = Tracker::new(&[Service::RESOURCE, EndpointSlice::RESOURCE], &optional, &urls);
         pass_on(followers, reports, tracker, tx).await;
     }
@@ -100,6 +102,13 @@ impl Source {
         let line = Line::new(self.servers.clone());
         Follower::new(line, self.credentials.clone(), self.node_name.clone(), out, brake)
     }
+}
+
+fn renew(options: Options) -> Renew {
+    Box::new(move || {
+        let options = options.clone();
+        Box::pin(async move { config::clients(&options).await.map(|(clients, _)| clients) })
+    })
 }
 
 /// Sends on what the followers report, until the receiver is closed or one of the followers has ended: half a source would

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -15,6 +18,7 @@ use tokio::{
 
 use super::{
     Adopted, Options, Source,
+    failover::Renew,
     fake::{Faults, NODES, SERVICES, SLICES, Server, Store},
     follow::{Report, Reported},
     pass_on,
@@ -75,7 +79,7 @@ impl Live {
     fn adopting(servers: &[&Arc<Server>], adopted: Adopted) -> Self {
         let clients =
             servers.iter().enumerate().map(|(i, s)| (format!("https://10.96.0.{}", i + 1).into(), s.client()));
-        let source = Source::of_clients(clients.collect(), "kubeconfig k".into(), "n1".into());
+        let source = Source::of_clients(clients.collect(), None, "kubeconfig k".into(), "n1".into());
         let (tx, messages) = mpsc::channel(1);
         tokio::spawn(source.adopting(adopted).run(tx));
         Self { messages, model: model(), status: None, events: Vec::new() }
@@ -416,6 +420,39 @@ async fn refusals_are_told_with_what_to_do_and_tried_again() {
     assert!(live.last_error().contains("does not accept the credentials of kubeconfig k"), "{}", live.last_error());
     server.set(|faults| faults.refuse = None);
     live.until_synced().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_are_not_accepted_any_more_are_read_again() {
+    let store = cluster(3);
+    let server = Server::new(&store);
+    // Who comes with the new credentials is another to the server.
+    let renewed = Server::new(&store);
+    let reads = Arc::new(AtomicUsize::new(0));
+    let client = |server: &Arc<Server>| ("https://10.96.0.1".into(), server.client());
+    let (clients, next) = (vec![client(&server)], vec![client(&renewed)]);
+    let renew: Renew = Box::new({
+        let (reads, old) = (reads.clone(), clients.clone());
+        // Written by the second look.
+        move || {
+            let is_there = reads.fetch_add(1, Ordering::Relaxed) > 0;
+            let clients = if is_there { next.clone() } else { old.clone() };
+            Box::pin(async move { Ok(clients) })
+        }
+    });
+    let source = Source::of_clients(clients, Some(renew), "kubeconfig k".into(), "n1".into());
+    let (tx, messages) = mpsc::channel(1);
+    tokio::spawn(source.run(tx));
+    let mut live = Live { messages, model: model(), status: None, events: Vec::new() };
+    live.until_synced().await;
+    assert_eq!(reads.load(Ordering::Relaxed), 0);
+    server.set(|faults| {
+        *faults = Faults { refuse: Some((401, "Unauthorized")), breaks_watches: true, ..Faults::default() }
+    });
+    store.put(SLICES, slice("s1-x", "s1", &["10.0.0.7"]));
+    live.until("the change", |live| live.backends("s1") == ["10.0.0.7"]).await;
+    assert!(live.last_error().contains("401"), "the first look brought nothing new: {}", live.last_error());
+    assert_eq!(reads.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]
