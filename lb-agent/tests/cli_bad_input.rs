@@ -28,8 +28,9 @@ fn fails(args: &[&str], status: i32, words: &[&str]) -> String {
 #[track_caller]
 fn fails_in_one_line(args: &[&str], status: i32, words: &[&str]) {
     let text = fails(args, status, words);
-    let lines: Vec<_> = text.lines().filter(|line| line.starts_with("lb-agent: ")).collect();
-    assert_eq!(lines.len(), 1, "{text}");
+    // The log's lines begin with the time.
+    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("20")).collect();
+    assert!(lines.len() == 1 && lines[0].starts_with("lb-agent: "), "{text}");
     for word in words {
         assert!(lines[0].contains(word), "{word:?} is not in {:?}", lines[0]);
     }
@@ -104,6 +105,30 @@ fn a_kubeconfig_that_is_missing_or_does_not_parse_is_named() {
         fs::write(&broken, text).unwrap();
         fails_in_one_line(&["run", "--kubeconfig", path(&broken)], 78, &["kubeconfig", path(&broken)]);
     }
+}
+
+const CLUSTER: &str = "apiVersion: v1\nkind: Config\nclusters: [{name: a, cluster: {server: 'https://127.0.0.1:1'}}]\n\
+                       contexts: [{name: c, context: {cluster: a, user: u}}]\ncurrent-context: c\n";
+
+#[test]
+fn what_a_kubeconfig_holds_is_not_said_where_it_does_not_parse() {
+    let directory = tempfile::tempdir().unwrap();
+    let broken = directory.path().join("broken");
+    fs::write(&broken, format!("{CLUSTER}users:\n- name: u\n  user:\n    token: geheim\n     x: [\n")).unwrap();
+    let args = ["run", "--kubeconfig", path(&broken)];
+    fails_in_one_line(&args, 78, &["line 10", "mapping values are not allowed"]);
+    assert!(!fails(&args, 78, &[]).contains("geheim"));
+}
+
+#[test]
+fn a_credential_plugin_that_is_not_there_is_named_and_its_trouble_said_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("plugin");
+    let exec = "{apiVersion: client.authentication.k8s.io/v1, command: /nonexistent/plugin, interactiveMode: Never}";
+    fs::write(&file, format!("{CLUSTER}users: [{{name: u, user: {{exec: {exec}}}}}]\n")).unwrap();
+    let args = ["run", "--kubeconfig", path(&file)];
+    fails_in_one_line(&args, 78, &[path(&file), "credential plugin /nonexistent/plugin"]);
+    assert_eq!(fails(&args, 78, &[]).matches("No such file or directory").count(), 1);
 }
 
 #[test]

@@ -18,6 +18,8 @@ use kube::{
 };
 use tower::{BoxError, ServiceBuilder};
 
+use super::trouble::one_line;
+
 /// How long to wait for a connection before the next server is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A watch may be silent for minutes. A peer that is gone without a word (a node that lost power, a firewall that forgot
@@ -45,16 +47,16 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The kubeconfig is missing, does not parse or contradicts itself.
-    #[error("kubeconfig {}: {source}", path.display())]
+    #[error("kubeconfig {}: {what}", path.display())]
     Kubeconfig {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
-        source: KubeconfigError,
+        /// What is wrong with it, in one line, without what the file says: that may be a secret.
+        what: String,
     },
     /// There is no configuration of a pod.
     #[error("no kubeconfig is named (--kubeconfig), and this is no pod of a cluster: {0}")]
-    InCluster(#[source] InClusterError),
+    InCluster(InClusterError),
     /// An entry of the list of API servers is not a URL.
     #[error("--api-servers: {url:?} is not the URL of an API server such as https://192.168.1.10:6443")]
     ApiServer {
@@ -62,14 +64,14 @@ pub enum OpenError {
         url: String,
     },
     /// Certificates, keys or a credential plugin cannot be used.
-    #[error("credentials of {credentials} for API server {url}: {source}")]
+    #[error("credentials of {credentials} for API server {url}: {what}")]
     Credentials {
         /// Where they come from.
         credentials: Arc<str>,
         /// The API server.
         url: Arc<str>,
-        /// What is wrong with them.
-        source: Box<kube::Error>,
+        /// What is wrong with them, and which plugin was asked.
+        what: String,
     },
 }
 
@@ -97,8 +99,12 @@ pub(super) async fn clients(options: &Options) -> Result<(Clients, Arc<str>), Op
         config.cluster_url = cluster_url;
         match client(&config) {
             Ok(client) => Ok((url, client)),
-            Err(source) => {
-                Err(OpenError::Credentials { credentials: credentials.clone(), url, source: Box::new(source) })
+            Err(error) => {
+                let what = match config.auth_info.exec.as_ref().and_then(|exec| exec.command.as_ref()) {
+                    Some(plugin) => format!("credential plugin {plugin}: {}", one_line(&error)),
+                    None => one_line(&error),
+                };
+                Err(OpenError::Credentials { credentials: credentials.clone(), url, what })
             }
         }
     };
@@ -107,7 +113,11 @@ pub(super) async fn clients(options: &Options) -> Result<(Clients, Arc<str>), Op
 }
 
 async fn from_kubeconfig(path: &Path) -> Result<Config, OpenError> {
-    let error = |source| OpenError::Kubeconfig { path: path.to_owned(), source };
+    // Further lines of an error quote the file.
+    let error = |error: KubeconfigError| {
+        let what = error.to_string().lines().next().unwrap_or_default().to_owned();
+        OpenError::Kubeconfig { path: path.to_owned(), what }
+    };
     let kubeconfig = Kubeconfig::read_from(path).map_err(error)?;
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(error)
 }

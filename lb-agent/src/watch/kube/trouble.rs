@@ -48,8 +48,7 @@ impl Trouble {
         let said = status(error).map(|status| status.message.clone()).unwrap_or_default();
         match self {
             Self::Unauthorized => format!(
-                "API server {url} does not accept the credentials of {credentials} (401 {said}); renew them. A kubeconfig is read at the \
-                 start: once it has others, start the agent anew. Trying again"
+                "API server {url} does not accept the credentials of {credentials} (401 {said}); renew them. Trying again"
             ),
             Self::Forbidden if resource == Pod::RESOURCE => format!(
                 "API server {url} refuses to list and watch {resource} (403 {said}); grant that to that user, or turn it off with \
@@ -105,11 +104,13 @@ fn causes(error: &watcher::Error) -> impl Iterator<Item = &(dyn Error + 'static)
     iter::successors(error.source(), |cause| (*cause).source())
 }
 
-/// An error and its causes on one line, each thing said once: many repeat their cause in their own text.
+/// What a server said, or else the error and its causes.
 fn chain(error: &watcher::Error) -> String {
-    if let Some(status) = status(error) {
-        return format!("{} {}", status.code, status.message);
-    }
+    status(error).map_or_else(|| one_line(error), |status| format!("{} {}", status.code, status.message))
+}
+
+/// An error and its causes on one line, each thing said once: many repeat their cause in their own text.
+pub(super) fn one_line(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
